@@ -1,0 +1,173 @@
+"""When a state is worth a snapshot, and which checkpoints stay: arithmetic on facts, nothing is written here.
+
+A checkpoint is a mark at a version; its snapshot bytes are written when they are worth it. After A and before B are one
+version, so a mark may have several kinds. The default is proportional to size: a snapshot once the events since the last
+one weigh as much as the state, so that snapshots stay linear in the log and recovery proportional to the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from eventflow.clock import NS
+from eventflow.errors import DefinitionError
+
+Kind = Literal["auto", "before_node", "after_node", "interval", "every", "error", "manual", "shutdown"]
+KINDS: tuple[Kind, ...] = ("auto", "before_node", "after_node", "interval", "every", "error", "manual", "shutdown")
+
+# Folding one event costs about as much time as reading this many bytes of a snapshot, beside its own bytes
+# (`python -m benchmarks recover` prints both sides).
+EVENT_WEIGHT = 2_000
+MIN_BYTES = 64 << 10  # a state that folds from less is recovered in a few ms anyway
+MIN_EVENTS = 64  # and so is a run of fewer events
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A mark at a version of a run; `size` is that of its snapshot's bytes, 0 where it is reached by folding."""
+
+    version: int
+    kinds: tuple[Kind, ...]
+    time: int
+    label: str = ""
+    size: int = 0
+    digest: bytes = b""
+
+    @property
+    def id(self) -> str:
+        """`c-` and the version; one version has one checkpoint."""
+        return f"c-{self.version}"
+
+
+def merged(old: Checkpoint | None, new: Checkpoint) -> Checkpoint:
+    """One mark with the kinds of both; bytes that exist stay."""
+    if old is None:
+        return new
+    kinds = tuple(kind for kind in KINDS if kind in old.kinds or kind in new.kinds)
+    return replace(
+        new, kinds=kinds, time=old.time, label=new.label or old.label, size=new.size or old.size,
+        digest=new.digest or old.digest,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointPolicy:
+    """What is kept of a run besides its events; every option combines with every other.
+
+    auto: snapshots proportional to size, the default. every: a snapshot each that many events. interval: one at the
+    first event after that many seconds. before_node, after_node: a mark around each node, or around those named.
+    on_error, at_shutdown: a checkpoint when a node fails or the engine stops. keep, max_age: the newest that many, or
+    those younger than that many seconds, stay; manual ones are not counted. compress: zstd for snapshot bytes.
+    """
+
+    auto: bool = True
+    every: int | None = None
+    interval: float | None = None
+    before_node: bool | tuple[str, ...] = False
+    after_node: bool | tuple[str, ...] = False
+    on_error: bool = True
+    at_shutdown: bool = True
+    keep: int | None = None
+    max_age: float | None = None
+    compress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.every is not None and self.every < 1:
+            raise DefinitionError("CheckpointPolicy(every=...) counts events: give 1 or more")
+        if self.keep is not None and self.keep < 1:
+            raise DefinitionError("CheckpointPolicy(keep=...) counts checkpoints: give 1 or more")
+        if any(value is not None and value <= 0 for value in (self.interval, self.max_age)):
+            raise DefinitionError("CheckpointPolicy(interval=..., max_age=...) are seconds: give more than 0")
+
+
+NO_CHECKPOINTS = CheckpointPolicy(auto=False, on_error=False, at_shutdown=False)
+
+
+@dataclass(slots=True)
+class Progress:
+    """What has happened to a run since its last snapshot; `state_size` estimates the state's bytes."""
+
+    events: int = 0
+    weight: int = 0
+    state_size: int = 0
+    last: int = 0
+    since_every: int = 0
+
+    def add(self, size: int) -> None:
+        """One more event of that many bytes."""
+        self.events += 1
+        self.since_every += 1
+        self.weight += size + EVENT_WEIGHT
+        self.state_size += size
+
+    def snapshot_taken(self, size: int, at: int) -> None:
+        """A snapshot of that many bytes was made from here, at that time (ns)."""
+        self.events = self.weight = self.since_every = 0
+        self.state_size = size
+        self.last = at
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What the last event did, as far as a policy asks: the node left, the node entered, whether it failed."""
+
+    left: str | None = None
+    entered: str | None = None
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What is due now: a mark of these kinds, and whether its bytes are worth writing."""
+
+    kinds: tuple[Kind, ...] = ()
+    snapshot: bool = False
+
+
+NOTHING_DUE = Due()
+
+
+def due(policy: CheckpointPolicy, progress: Progress, passage: Passage, now: int) -> Due:
+    """What the policy wants after an event, `now` in ns."""
+    worth = (
+        policy.auto
+        and progress.events >= MIN_EVENTS
+        and progress.weight >= MIN_BYTES
+        and progress.weight >= progress.state_size
+    )
+    by_count = policy.every is not None and progress.since_every >= policy.every
+    by_time = policy.interval is not None and now - progress.last >= policy.interval * NS
+    before = passage.entered is not None and _names(policy.before_node, passage.entered)
+    after = passage.left is not None and _names(policy.after_node, passage.left)
+    failed = passage.failed and policy.on_error
+    if not (worth or by_count or by_time or before or after or failed):
+        return NOTHING_DUE
+    wanted = (worth, before, after, by_time, by_count, failed)
+    names: tuple[Kind, ...] = ("auto", "before_node", "after_node", "interval", "every", "error")
+    kinds = tuple(kind for kind, want in zip(names, wanted, strict=True) if want)
+    return Due(kinds, snapshot=worth or by_count or by_time or failed)
+
+
+def _names(option: bool | tuple[str, ...], node: str) -> bool:  # noqa: FBT001 - the option's own type
+    return option if isinstance(option, bool) else node in option
+
+
+def expired(policy: CheckpointPolicy, marks: Sequence[Checkpoint], now: int) -> list[int]:
+    """Versions of the checkpoints that the policy no longer keeps, oldest first; manual ones and the newest stay."""
+    counted = [mark for mark in marks if "manual" not in mark.kinds]
+    gone: set[int] = set()
+    if policy.keep is not None:
+        gone.update(mark.version for mark in counted[: -policy.keep])
+    if policy.max_age is not None:
+        gone.update(mark.version for mark in counted[:-1] if now - mark.time > policy.max_age * NS)
+    return sorted(gone)
+
+
+def select(marks: Iterable[Checkpoint], *, older_than: int | None, keep: int | None) -> list[int]:
+    """Versions that a prune by hand takes: older than a time (ns), or all but the newest `keep`."""
+    ordered = sorted(marks, key=lambda mark: mark.version)
+    if keep is not None:
+        ordered = ordered[:-keep] if keep else ordered
+    return [mark.version for mark in ordered if older_than is None or mark.time < older_than]

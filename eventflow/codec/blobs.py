@@ -1,0 +1,206 @@
+"""Values that are kept once: long texts and bytes leave their event or snapshot and are referred to by digest.
+
+A *blob* is such a value's bytes, named by their SHA-256. A *ref* says where in the decoded value it belongs: (path,
+digest, kind). What a blob is stored as (as it is, zstd, or base64 text packed to its bytes) is not part of its name.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import zstandard
+
+from eventflow.codec.cbor import decode, encode
+from eventflow.errors import Corrupt
+from eventflow.plain import MAX_TEXT, FrozenDict, FrozenList, Rope
+from eventflow.proof import digest
+
+BLOB_FROM = 1_000  # characters or bytes; shorter values cost more as a blob (row, index, reference) than in place
+TEXT, BYTES, VALUE = 0, 1, 2  # what a ref's blob is: UTF-8 text, bytes, or plain data as canonical CBOR
+RAW, ZSTD, BASE64 = 0, 1, 2  # how a blob is stored: first byte of its row
+_PACKED_FROM = 64  # bytes; below, base64 packing and zstd gain nothing worth a look
+_SHARED_FROM = 128  # bytes of a Shared value; below, its reference would be as long as itself
+_LEVEL = 3  # zstd's own default: 4 us a KB here, higher levels gain a few per cent for several times that
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
+
+Ref = list[Any]  # [path, digest, kind]
+Fetch = Callable[[Iterable[bytes]], Mapping[bytes, bytes]]  # digests -> their bytes, all of them or Corrupt
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A value's bytes as they will be stored, under the digest of what they are; `size` is that of the value."""
+
+    digest: bytes
+    stored: bytes
+    size: int
+
+
+class Shared:
+    """Plain data that is stored by reference whatever its size: the messages of a conversation, sent again each turn."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def lift(value: Any, refs: list[Ref], blobs: list[Blob], path: tuple[str | int, ...] = ()) -> Any:
+    """The value with each long text and bytes replaced by None; what was taken out is added to refs and blobs."""
+    kind = type(value)
+    if kind is str or kind is bytes:
+        return value if len(value) < BLOB_FROM else _taken(value, refs, blobs, path)
+    if kind is FrozenDict or kind is dict:
+        return {key: lift(item, refs, blobs, (*path, key)) for key, item in dict.items(value)}
+    if kind is FrozenList or kind is list or kind is tuple:
+        return [lift(item, refs, blobs, (*path, index)) for index, item in enumerate(value)]
+    if kind is Rope:
+        return lift(value.items(), refs, blobs, path)
+    if kind is Shared:
+        return _shared(value.value, refs, blobs, path)
+    return value
+
+
+def _taken(value: str | bytes, refs: list[Ref], blobs: list[Blob], path: tuple[str | int, ...]) -> None:
+    if isinstance(value, str):
+        data, kind = value.encode(), TEXT
+        stored = pack_blob(data, text=value)
+    else:
+        data, kind = value, BYTES
+        stored = pack_blob(data)
+    name = digest(data)
+    refs.append([list(path), name, kind])
+    blobs.append(Blob(name, stored, len(data)))
+
+
+def _shared(value: Any, refs: list[Ref], blobs: list[Blob], path: tuple[str | int, ...]) -> Any:
+    data = encode(value)
+    if len(data) < _SHARED_FROM:
+        return value
+    name = digest(data)
+    refs.append([list(path), name, VALUE])
+    blobs.append(Blob(name, pack_blob(data), len(data)))
+    return None
+
+
+def unshared(value: Any) -> Any:
+    """The value itself where it is Shared."""
+    return value.value if type(value) is Shared else value
+
+
+# --- how a blob is stored ------------------------------------------------------------------------------------------
+
+
+def pack_blob(data: bytes, *, text: str | None = None, compress: bool = True) -> bytes:
+    """The bytes of a blob's row: one byte that says how, then the rest; the shortest of what is worth trying."""
+    if compress and len(data) >= _PACKED_FROM:
+        packed = _base64_packed(text) if text is not None else None
+        if packed is not None:
+            return packed
+        squeezed = zstandard.compress(data, _LEVEL)
+        if len(squeezed) < len(data):
+            return b"\x01" + squeezed
+    return b"\x00" + data
+
+
+def _base64_packed(text: str) -> bytes | None:
+    """Base64 text (RFC 4648, canonical) as the bytes it stands for, if it is nothing else and gains over zstd."""
+    if len(text) % 4 or not _BASE64.fullmatch(text):
+        return None
+    try:
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        return None
+    if binascii.b2a_base64(data, newline=False).decode() != text:
+        return None
+    squeezed = zstandard.compress(data, _LEVEL)
+    if len(squeezed) < len(data):  # what compresses below its bytes does so at least as well as text
+        return None
+    return b"\x02" + data
+
+
+def unpack_blob(stored: bytes, name: bytes) -> bytes:
+    """A blob's bytes from its row, checked against its digest. Raises Corrupt."""
+    where = f"blob {name.hex()[:12]}"
+    how, rest = stored[:1], stored[1:]
+    if how == b"\x00":
+        data = rest
+    elif how == b"\x01":
+        data = expand(rest, where)
+    elif how == b"\x02":
+        data = binascii.b2a_base64(rest, newline=False)
+    else:
+        raise Corrupt(where, "is stored in a way that this eventflow does not know")
+    if digest(data) != name:
+        raise Corrupt(where, "does not have the digest it is named by")
+    return data
+
+
+def squeeze(data: bytes) -> bytes:
+    """zstd-compressed bytes, with their size in the frame."""
+    return zstandard.compress(data, _LEVEL)
+
+
+def expand(data: bytes, where: str) -> bytes:
+    """Bytes from a zstd frame of known and bounded size. Raises Corrupt."""
+    try:
+        size = zstandard.frame_content_size(data)
+        if not 0 <= size <= MAX_TEXT * 4:  # UTF-8 takes up to four bytes a character
+            raise Corrupt(where, "is compressed and does not say a size within limits")
+        return zstandard.decompress(data, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise Corrupt(where, f"can't be decompressed ({error})") from None
+
+
+# --- putting values back -------------------------------------------------------------------------------------------
+
+
+def fill(value: Any, refs: Iterable[Ref], blobs: Mapping[bytes, bytes], where: str) -> None:
+    """Put each referred value into its place in a decoded value, which must be a list or a dict. Raises Corrupt."""
+    for path, name, kind in refs:
+        holder = value
+        try:
+            for step in path[:-1]:
+                holder = holder[step]
+            holder[path[-1]] = _blob_value(blobs[name], kind, where)
+        except (LookupError, TypeError):
+            raise Corrupt(where, "refers to a value at a place that is not there") from None
+
+
+def _blob_value(data: bytes, kind: int, where: str) -> Any:
+    if kind == TEXT:
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            raise Corrupt(where, "refers to text that is not UTF-8") from None
+    if kind == BYTES:
+        return data
+    if kind == VALUE:
+        return decode(data, where)
+    raise Corrupt(where, f"refers to a value of unknown kind {kind!r}")
+
+
+_SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
+
+
+def frozen(value: Any, where: str) -> Any:
+    """A decoded value as frozen plain data. Raises Corrupt for what is not plain."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return value
+    if kind is list:
+        return (
+            FrozenList(value)
+            if _SCALARS.issuperset(map(type, value))
+            else FrozenList([frozen(v, where) for v in value])
+        )
+    if kind is dict:
+        for key in value:
+            if type(key) is not str:
+                raise Corrupt(where, "has a map key that is not text")
+        return FrozenDict({key: frozen(item, where) for key, item in value.items()})
+    raise Corrupt(where, f"holds a {kind.__name__}, which is not plain data")

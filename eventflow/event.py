@@ -1,0 +1,284 @@
+"""Facts: what can happen to a run and to a store, in the past tense, as a closed set.
+
+Each fact is a frozen dataclass of plain data. A *recorded* event is a fact with its place: run, version, position, time,
+digest. Facts carry resolved changes and destinations, so that folding them needs none of the user's code. How facts are
+written as bytes is the codec's business; what they add up to is the state's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from eventflow.change import NO_CHANGE, Change
+from eventflow.plain import EMPTY, NOTHING, FrozenDict, FrozenList
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why something failed, as plain data: the error's type and sentence, and where it was raised."""
+
+    type: str
+    message: str
+    where: str = ""
+    retryable: bool = True
+
+
+# --- what happens to a run -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A run was accepted; always version 1, durable before any code of the user runs."""
+
+    run_id: str
+    store_id: bytes
+    workflow: str
+    definition_digest: bytes
+    definition: FrozenDict
+    node: str
+    data: FrozenDict
+    input_digest: bytes
+    tags: FrozenList = NOTHING
+    subject: str | None = None
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Transitioned:
+    """The run left `node` for `to` on `trigger`, and its state changed; `error` is why, on an error edge."""
+
+    node: str
+    to: str
+    trigger: str = "done"
+    change: Change = NO_CHANGE
+    error: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunCompleted:
+    """The body of a terminal node ended; the run is over."""
+
+    node: str
+    change: Change = NO_CHANGE
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """One attempt of a node failed and another will follow at `retry_at` (ns since the epoch, UTC)."""
+
+    node: str
+    attempt: int
+    error: Failure
+    retry_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailed:
+    """A node failed for good, or nothing could be decided; the run can be resumed once the cause is mended."""
+
+    node: str
+    error: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class RunResumed:
+    """An engine took the run up again; `definition` is set when it differs from the one known so far."""
+
+    node: str
+    definition_digest: bytes
+    definition: FrozenDict | None = None
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaused:
+    """Somebody asked that the run stand still after the node it is in."""
+
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunCancelled:
+    """Somebody ended the run before its end."""
+
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SignalReceived:
+    """A message from outside was taken from the inbox; `message` is its number there."""
+
+    name: str
+    payload: Any
+    message: int
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EffectStarted:
+    """A call to the outside is about to be made; durable before it is."""
+
+    name: str
+    key: str
+    kind: str
+    mutating: bool
+    input: Any
+    input_digest: bytes
+    idempotency_key: str
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EffectFinished:
+    """A call to the outside gave a result; it is never made again on this line."""
+
+    name: str
+    key: str
+    output: Any
+    usage: FrozenDict = EMPTY
+
+
+@dataclass(frozen=True, slots=True)
+class EffectFailed:
+    """A call to the outside is known to have failed."""
+
+    name: str
+    key: str
+    error: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class EffectRejected:
+    """A recorded result was refused, so that the call may be made again."""
+
+    name: str
+    key: str
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewound:
+    """The run went back to an earlier version; nothing is erased, later versions leave the line."""
+
+    to: int
+    node: str
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """A new run continues another's history from version `at`; its first version is `at` + 1."""
+
+    run_id: str
+    store_id: bytes
+    parent_id: str
+    parent_key: bytes
+    parent_incarnation: int
+    at: int
+    change: Change = NO_CHANGE
+    actor: str = ""
+    why: str = ""
+
+
+# --- what happens to a store ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCreated:
+    """A store came to be; always version 1 of the store's own stream."""
+
+    store_id: bytes
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointCreated:
+    """Somebody asked for a checkpoint of a run."""
+
+    run_id: str
+    run_key: bytes
+    at: int
+    label: str = ""
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointsDeleted:
+    """Somebody deleted checkpoints of a run; its history is untouched."""
+
+    run_id: str
+    run_key: bytes
+    versions: FrozenList
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunDeleted:
+    """Somebody deleted a run; the digests of its events stay."""
+
+    run_id: str
+    run_key: bytes
+    incarnation: int
+    head: int
+    head_digest: bytes
+    actor: str = ""
+    why: str = ""
+
+
+RunEvent = (
+    RunStarted
+    | Transitioned
+    | RunCompleted
+    | AttemptFailed
+    | RunFailed
+    | RunResumed
+    | RunPaused
+    | RunCancelled
+    | SignalReceived
+    | EffectStarted
+    | EffectFinished
+    | EffectFailed
+    | EffectRejected
+    | Rewound
+    | Forked
+)
+StoreEvent = StoreCreated | CheckpointCreated | CheckpointsDeleted | RunDeleted
+Event = RunEvent | StoreEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Vouch:
+    """The version and the state digest of a snapshot, carried by an event, so that the chain answers for it."""
+
+    version: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event with its place: what the log gives back.
+
+    `version` counts in the run, `position` in the whole store, both from 1; `time` is ns since the epoch, UTC, by the
+    engine's clock; `digest` is the SHA-256 of the stored bytes and `before` that of the run's event before.
+    """
+
+    event: Event
+    run_key: bytes
+    incarnation: int
+    version: int
+    position: int
+    epoch: int
+    time: int
+    digest: bytes
+    before: bytes
+    vouch: Vouch | None = None
+    size: int = field(default=0, compare=False)

@@ -1,0 +1,233 @@
+"""The files around a store's LMDB file: directory, CURRENT, write gate, high-water mark, and the checks before opening.
+
+A truncated LMDB file kills whoever reads past its end, and one flipped bit in a meta page rolls a commit back without a
+trace inside the file. So the size is checked before the library sees the file, and a mark outside the pages remembers how
+far the log had come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import itertools
+import os
+import stat
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from eventflow.errors import Corrupt, StoreBusy, StoreNotFound, StoreUnusable
+
+DIRECTORY_MODE = 0o700  # what is in a store is its owner's business
+FILE_MODE = 0o600
+GATE_TIMEOUT = 30.0  # seconds; a commit takes under a ms, so this is a stopped process or a dying disk
+_GATE_POLLS = (0.0002, 0.0005, 0.001, 0.002, 0.005)  # seconds between tries, the last one repeated
+MARK_SYNC_EVERY = 1_000  # events between syncs of the mark; it is a plain write after each commit otherwise
+_MARK = struct.Struct(">8sQ32s")
+_MARK_MAGIC = b"eflowhw1"
+# LMDB 0.9 meta page (lmdb's mdb.c: MDB_page header of 16 bytes, then MDB_meta), little-endian here.
+_META = struct.Struct("<16xIIQQ48s48sQQ")
+_META_MAGIC = 0xBEEFC0DE
+# File systems on which shared maps or locks do not work between hosts (names as in /proc/mounts).
+_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs"})
+
+
+def data_directory(root: Path) -> Path:
+    """The directory of the LMDB file in use, named by CURRENT. Raises StoreNotFound or StoreUnusable."""
+    current = root / "CURRENT"
+    try:
+        name = current.read_text().strip()
+    except (FileNotFoundError, NotADirectoryError):
+        if root.exists() and (not root.is_dir() or (any(root.iterdir()) and not (root / "data.1").is_dir())):
+            raise StoreUnusable(f"{root} is not an eventflow store; give another path to --store") from None
+        raise StoreNotFound(str(root)) from None
+    except PermissionError:
+        raise StoreUnusable(f"{root} can't be read by this user; check its owner and mode") from None
+    if not name.startswith("data.") or not name[5:].isdigit():
+        raise Corrupt(str(current), "does not name a data directory")
+    return root / name
+
+
+def create_directory(root: Path) -> Path:
+    """Make a new store's directory, private and durable; returns the LMDB directory."""
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+        for name in ("data.1", "owners", "keys"):
+            (root / name).mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+        for path in (root, root / "data.1", root / "owners", root / "keys"):
+            path.chmod(DIRECTORY_MODE)
+    except OSError as error:
+        raise StoreUnusable(f"{root} can't be created ({error.strerror}); give a path that can be written") from None
+    return root / "data.1"
+
+
+def set_current(root: Path, name: str) -> None:
+    """Make CURRENT name a data directory, in one step that survives a power cut."""
+    fresh = root / "CURRENT.new"
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+    try:
+        os.write(fd, name.encode() + b"\n")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    fresh.replace(root / "CURRENT")
+    sync_directory(root)
+
+
+def sync_directory(path: Path) -> None:
+    """Make a directory's entries durable; LMDB does not do this for the file it creates."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def check_owner(root: Path) -> None:
+    """Refuse a store that another user owns or that everybody may write."""
+    status = root.stat()
+    if status.st_uid not in (os.getuid(), 0) and os.getuid() != 0:
+        raise StoreUnusable(f"{root} belongs to another user (uid {status.st_uid}); use a store of your own")
+    if status.st_mode & stat.S_IWOTH:
+        raise StoreUnusable(f"{root} can be written by everybody; run chmod 700 on it")
+
+
+def check_file(path: Path) -> None:
+    """Check an LMDB file's size against its meta pages before the library maps it. Raises Corrupt."""
+    with path.open("rb") as file:
+        first = file.read(4096)
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            raise Corrupt(str(path), "is empty")
+        metas = [_meta(first, path)]
+        page = metas[0][0]
+        file.seek(page)
+        metas.append(_meta(file.read(4096), path))
+    _, last, _ = max(metas, key=lambda meta: meta[2])
+    if size < (last + 1) * page:
+        raise Corrupt(str(path), f"is {size:,} bytes long, its meta page speaks of {(last + 1) * page:,}: it was cut")
+
+
+def _meta(data: bytes, path: Path) -> tuple[int, int, int]:
+    """Page size, last page, transaction id of one meta page."""
+    if len(data) < _META.size:
+        raise Corrupt(str(path), "ends inside a meta page")
+    magic, version, _, _, free_db, _, last, transaction = _META.unpack_from(data)
+    page = int.from_bytes(free_db[:4], "little")
+    if magic != _META_MAGIC or version not in (1, 999) or page not in (4096, 8192, 16384, 32768, 65536):
+        raise Corrupt(str(path), "is not an LMDB file that eventflow writes")
+    return page, last, transaction
+
+
+# --- the write gate ------------------------------------------------------------------------------------------------
+
+
+class Gate:
+    """A lock in front of LMDB's own, which can't be waited for with a timeout: one writing process at a time."""
+
+    def __init__(self, root: Path, *, timeout: float = GATE_TIMEOUT) -> None:
+        self._path = root / "gate"
+        self._timeout = timeout
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+        self._pid = str(os.getpid()).encode().ljust(12)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the gate. Raises StoreBusy, naming the holder's process, after the timeout."""
+        self._acquire()
+        try:
+            yield
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _acquire(self) -> None:
+        waited = 0.0
+        for attempt in itertools.count():
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if waited > self._timeout:
+                    raise self._busy() from None
+                rest = _GATE_POLLS[min(attempt, len(_GATE_POLLS) - 1)]
+                time.sleep(rest)
+                waited += rest
+            else:
+                os.pwrite(self._fd, self._pid, 0)
+                return
+
+    def _busy(self) -> StoreBusy:
+        holder = os.pread(self._fd, 12, 0).decode(errors="replace").strip() or "unknown"
+        return StoreBusy(
+            f"the store's write gate has been held for {self._timeout:g} s by process {holder}; "
+            f"look whether that process is stopped or its disk hangs, then try again"
+        )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._fd)
+
+
+# --- the high-water mark -------------------------------------------------------------------------------------------
+
+
+class HighWater:
+    """Position and digest of the last event this store is known to have had, outside the pages."""
+
+    def __init__(self, directory: Path, *, readonly: bool = False) -> None:
+        self.path = directory / "mark"
+        flags = os.O_RDONLY if readonly else os.O_RDWR | os.O_CREAT
+        self._fd: int | None = None
+        try:
+            self._fd = os.open(self.path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+        except OSError as error:
+            if not (readonly and error.errno in (errno.ENOENT, errno.EACCES)):
+                raise
+        self._unsynced = 0
+
+    def read(self) -> tuple[int, bytes] | None:
+        """The position and digest remembered, or None. A torn mark counts as none: it is a plain write."""
+        if self._fd is None:
+            return None
+        data = os.pread(self._fd, _MARK.size + 4, 0)
+        if len(data) < _MARK.size + 4 or zlib.crc32(data[:-4]).to_bytes(4, "big") != data[-4:]:
+            return None
+        magic, position, digest = _MARK.unpack(data[:-4])
+        return (position, digest) if magic == _MARK_MAGIC else None
+
+    def write(self, position: int, digest: bytes, *, events: int) -> None:
+        """Remember an acknowledged position; synced now and then."""
+        if self._fd is None:
+            return
+        data = _MARK.pack(_MARK_MAGIC, position, digest)
+        os.pwrite(self._fd, data + zlib.crc32(data).to_bytes(4, "big"), 0)
+        self._unsynced += events
+        if self._unsynced >= MARK_SYNC_EVERY:
+            os.fdatasync(self._fd)
+            self._unsynced = 0
+
+    def close(self) -> None:
+        """Sync and let go of the file."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            if self._unsynced:
+                os.fdatasync(fd)
+            os.close(fd)
+
+
+def network_file_system(path: Path) -> str:
+    """The name of the network file system a path lies on, empty if it is local or can't be told."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    real = str(path.resolve())
+    best, kind = "", ""
+    for line in mounts:
+        parts = line.split()
+        if len(parts) > 2 and (real + "/").startswith(parts[1].rstrip("/") + "/") and len(parts[1]) > len(best):
+            best, kind = parts[1], parts[2]
+    return kind if kind in _NETWORK else ""

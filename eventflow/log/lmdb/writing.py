@@ -1,0 +1,229 @@
+"""What a write does to the tables, inside one transaction.
+
+Each write is checked before its first put, so that a refused one leaves nothing behind. LMDB's `put` answers False where
+others would raise; every answer is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from eventflow.checkpoint import Checkpoint, merged
+from eventflow.codec import TOMBSTONE, Blob
+from eventflow.errors import Conflict, Corrupt, EventflowError, HasForks, VersionConflict
+from eventflow.log.lmdb.tables import (
+    FACET_PARENT,
+    FACET_STATUS,
+    KEY_MESSAGES,
+    U64,
+    Tables,
+    entry_from,
+    entry_row,
+    facet,
+    facets,
+    head_from,
+    head_row,
+    mark_from,
+    mark_row,
+    number,
+    versioned,
+)
+from eventflow.log.protocol import (
+    NOBODY,
+    STORE_NAME,
+    Act,
+    Acted,
+    Answer,
+    Append,
+    Appended,
+    Head,
+    Kept,
+    Post,
+    Posted,
+    Upkeep,
+    Write,
+    admit,
+    store_append,
+)
+from eventflow.proof import digest
+
+Txn = Any  # an LMDB transaction: the library ships no usable type for it
+
+
+class Batch:
+    """One write transaction: what it has learned of the store's ends, and what it has added."""
+
+    def __init__(self, txn: Txn, tables: Tables, store_id: bytes, owner_gone: Callable[[bytes], bool]) -> None:
+        self._txn, self._t, self._store_id, self._owner_gone = txn, tables, store_id, owner_gone
+        self.position = last_number(txn, tables.log)
+        self.digest = b""
+        self.events = 0
+        self._place = -1  # not looked up yet: most batches hold no blob
+        self._heads: dict[str, Head] = {}
+
+    def apply(self, batch: Sequence[Write]) -> list[Answer | EventflowError]:
+        """Do the writes, in order; a refused one gets its error and leaves nothing behind."""
+        answers = [self._write(one) for one in batch]
+        for name, head in self._heads.items():
+            self._put(self._t.names, name.encode(), head_row(head))
+        return answers
+
+    def _write(self, one: Write) -> Answer | EventflowError:
+        try:
+            match one:
+                case Append():
+                    return self._append(one)
+                case Upkeep():
+                    return Kept(self._upkeep(one))
+                case Act():
+                    return self._act(one)
+                case Post():
+                    return self._post(one)
+        except Conflict as error:
+            return error
+
+    # --- events
+
+    def _append(self, append: Append) -> Appended:
+        old = self._head(append.run_id)
+        sealed = admit(append, old, self._owner_gone)
+        key = append.run_key
+        version = sealed.head.version - len(sealed.data)
+        for data in sealed.data:
+            self.position += 1
+            version += 1
+            place = number(self.position)
+            self._append_row(self._t.log, place, data)
+            self._put(self._t.runs, versioned(key, version), place)
+        size = sum(map(len, sealed.data))
+        for packed in append.events:
+            size += self._keep(packed.blobs)
+        self.events += len(sealed.data)
+        self.digest = sealed.digests[-1] if sealed.digests else self.digest
+        self._index(append, old, sealed.head)
+        for bend in sealed.bends:
+            self._put(self._t.bends, versioned(key, bend), b"")
+        for snapshot, by in sealed.vouched:
+            self._put(self._t.snapshots, versioned(key, snapshot) + b"v", number(by))
+        for message in append.taken:
+            self._txn.delete(versioned(key, message), db=self._t.inbox)
+        self._set_marks(key, append.marks)
+        self._heads[append.run_id] = sealed.head
+        return Appended(sealed.head, self.position, sealed.digests, size)
+
+    def _head(self, run_id: str) -> Head | None:
+        if (held := self._heads.get(run_id)) is not None:
+            return held
+        name = run_id.encode()
+        row = self._txn.get(name, db=self._t.names)
+        return None if row is None else head_from(name, row)
+
+    def _index(self, append: Append, old: Head | None, head: Head) -> None:
+        if append.first is not None and append.run_id != STORE_NAME:
+            self._put(self._t.info, head.run_key, entry_row(append.run_id, append.first.entry))
+            for key in facets(append.first.entry, head):
+                self._put(self._t.index, key + head.run_key, b"")
+        elif old is not None and old.status != head.status:
+            self._txn.delete(facet(FACET_STATUS, old.status) + head.run_key, db=self._t.index)
+            self._put(self._t.index, facet(FACET_STATUS, head.status) + head.run_key, b"")
+
+    def _keep(self, blobs: Iterable[Blob]) -> int:
+        size = 0
+        for blob in blobs:
+            size += blob.size
+            if self._txn.get(blob.digest, db=self._t.places) is None:
+                if self._place < 0:
+                    self._place = last_number(self._txn, self._t.blobs)
+                self._place += 1
+                place = number(self._place)
+                self._append_row(self._t.blobs, place, blob.stored)
+                self._put(self._t.places, blob.digest, place)
+        return size
+
+    # --- the cache
+
+    def _upkeep(self, upkeep: Upkeep) -> bool:
+        snapshot = upkeep.snapshot
+        if snapshot is not None:
+            if any(self._txn.get(name, db=self._t.places) is None for name in snapshot.known):
+                return False
+            self._keep(snapshot.blobs)
+            self._put(self._t.snapshots, versioned(upkeep.run_key, snapshot.version), snapshot.root)
+        self._set_marks(upkeep.run_key, upkeep.marks)
+        for version in upkeep.drop:
+            key = versioned(upkeep.run_key, version)
+            self._txn.delete(key, db=self._t.marks)
+            self._txn.delete(key, db=self._t.snapshots)
+            self._txn.delete(key + b"v", db=self._t.snapshots)
+        return True
+
+    def _set_marks(self, run_key: bytes, marks: Iterable[Checkpoint]) -> None:
+        for mark in marks:
+            key = versioned(run_key, mark.version)
+            row = self._txn.get(key, db=self._t.marks)
+            old = None if row is None else mark_from(key, row)
+            self._put(self._t.marks, key, mark_row(merged(old, mark)))
+
+    # --- operations by hand, messages
+
+    def _act(self, act: Act) -> Acted:
+        if act.delete_run is not None:
+            self._delete(act.delete_run)
+        if act.upkeep is not None and not self._upkeep(act.upkeep):
+            raise Conflict("the snapshot takes pieces for written that are not there; pack it anew")
+        appended = self._append(store_append(act, self._head(STORE_NAME), self._store_id))
+        return Acted(appended.head.version)
+
+    def _delete(self, head: Head) -> None:
+        if self._head(head.run_id) != head:
+            held = self._head(head.run_id)
+            raise VersionConflict(head.run_id, head.version, held.version if held else 0)
+        if any(True for _ in keys_under(self._txn, self._t.index, facet(FACET_PARENT, head.run_key))):
+            raise HasForks(head.run_id)
+        row = self._txn.get(head.run_key, db=self._t.info)
+        if row is None:
+            raise Corrupt(f"run {head.run_id}", "has no entry in the run list")
+        for key in facets(entry_from(row)[1], head):
+            self._txn.delete(key + head.run_key, db=self._t.index)
+        self._txn.delete(head.run_key, db=self._t.info)
+        for key in list(keys_under(self._txn, self._t.runs, head.run_key)):
+            place = self._txn.get(key, db=self._t.runs)
+            self._put(self._t.log, place, TOMBSTONE + digest(self._txn.get(place, db=self._t.log)))
+        for table in (self._t.runs, self._t.bends, self._t.marks, self._t.snapshots, self._t.inbox):
+            for key in list(keys_under(self._txn, table, head.run_key)):
+                self._txn.delete(key, db=table)
+        gone = Head(head.run_id, NOBODY, head.incarnation, 0, bytes(32), 0, NOBODY, "cancelled", "", head.updated)
+        self._heads[head.run_id] = gone
+
+    def _post(self, post: Post) -> Posted:
+        row = self._txn.get(KEY_MESSAGES, db=self._t.store)
+        message = (U64.unpack(row)[0] if row else 0) + 1
+        self._put(self._t.store, KEY_MESSAGES, number(message))
+        self._put(self._t.inbox, versioned(post.run_key, message), post.data)
+        return Posted(message)
+
+    # --- puts that look at the answer
+
+    def _put(self, table: Any, key: bytes, value: bytes) -> None:
+        if not self._txn.put(key, value, db=table):
+            raise Corrupt("the store", "refused a row")
+
+    def _append_row(self, table: Any, key: bytes, value: bytes) -> None:
+        if not self._txn.put(key, value, db=table, append=True):
+            raise Corrupt("the store", "has rows after its last one")
+
+
+def last_number(txn: Txn, table: Any) -> int:
+    """The largest key of a table whose keys are numbers; 0 if it is empty."""
+    with txn.cursor(db=table) as cursor:
+        return int(U64.unpack(cursor.key())[0]) if cursor.last() else 0
+
+
+def keys_under(txn: Txn, table: Any, prefix: bytes) -> Iterable[bytes]:
+    """All keys of a table that begin with a prefix, rising."""
+    with txn.cursor(db=table) as cursor:
+        found = cursor.set_range(prefix)
+        while found and cursor.key().startswith(prefix):
+            yield bytes(cursor.key())
+            found = cursor.next()

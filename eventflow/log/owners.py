@@ -1,0 +1,90 @@
+"""Owners on one host: a file under an exclusive lock for as long as the process lives.
+
+A run's lease names its owner; the lease is free when the owner's lock can be taken. The kernel decides, no clock and no
+process id (flock(2): a lock goes with its open file description, so it ends with the process, however that ends). A
+child made by fork closes the descriptor at once; the lock stays with the parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+from eventflow.log.protocol import NOBODY
+
+_held: weakref.WeakSet[Owner] = weakref.WeakSet()
+
+
+class Owner:
+    """A living owner: its file, locked."""
+
+    def __init__(self, directory: Path, owner: bytes) -> None:
+        self.path = directory / owner.hex()
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd: int | None = os.open(self.path, flags, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.write(self._fd, str(os.getpid()).encode())
+        _held.add(self)
+
+    def close(self) -> None:
+        """Let go; leases that name this owner are free from now on."""
+        if self._fd is not None:
+            with contextlib.suppress(FileNotFoundError):
+                self.path.unlink()
+            self.drop()
+
+    def drop(self) -> None:
+        """Close the descriptor and nothing else: what a forked child does."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+
+
+def _after_fork() -> None:
+    for owner in list(_held):
+        owner.drop()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def owner_gone(directory: Path, owner: bytes) -> bool:
+    """Whether nobody holds an owner's lock. A file that is not there belongs to an owner that ended in order."""
+    if owner == NOBODY:
+        return True
+    try:
+        fd = os.open(directory / owner.hex(), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(fd)
+
+
+def new_owner(directory: Path, owner: bytes) -> Callable[[], None]:
+    """Register a living owner; returns what ends it."""
+    return Owner(directory, owner).close
+
+
+def sweep(directory: Path) -> None:
+    """Remove the files of owners that are gone; names are never used twice, so a missing file means the same."""
+    for path in directory.iterdir():
+        if len(path.name) == 32 and owner_gone(directory, bytes.fromhex(path.name)):
+            path.unlink(missing_ok=True)
+
+
+def owner_pid(directory: Path, owner: bytes) -> str:
+    """The process id an owner wrote into its file, for a message to people; empty if unknown."""
+    try:
+        return (directory / owner.hex()).read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,382 @@
+"""What a log is: the words every backend speaks, and the rules an append must pass.
+
+A log takes *writes* in batches. One batch is one durable transaction; each write in it is answered on its own, so that a
+conflict fails one write and a full disk all of them. Reads return at once and hold nothing open. A store of one's own
+implements `Log` and runs `eventflow.testing.LogContract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from eventflow.checkpoint import Checkpoint
+from eventflow.codec import FORKED, REWOUND, Packed, PackedState, Place, Stored, seal
+from eventflow.errors import EventflowError, Fenced, RunOwned, VersionConflict
+from eventflow.proof import digest, genesis
+from eventflow.state import Status, WaitingFor
+
+NOBODY = bytes(16)  # the owner of a run that nobody drives
+STORE_RUN = bytes(16)  # the run key of the store's own stream
+STORE_NAME = "~store"  # its name, which no run id can be
+NO_DEFINITION = bytes(32)  # the definition digest that the store's own stream chains to
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a run's history ends, as the log knows it without reading the history.
+
+    `updated` is the time of the last event, ns since the epoch, UTC. `owner` is 16 bytes, NOBODY if the run is free.
+    """
+
+    run_id: str
+    run_key: bytes
+    incarnation: int
+    version: int
+    digest: bytes
+    epoch: int
+    owner: bytes
+    status: Status
+    waiting_for: WaitingFor
+    updated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What `list` shows of a run besides its head; written with its first event."""
+
+    workflow: str
+    tags: tuple[str, ...]
+    subject: str | None
+    started: int
+    parent_id: str | None = None
+    parent_key: bytes = NOBODY
+    parent_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A run in a list: its entry and its head."""
+
+    entry: Entry
+    head: Head
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which runs a list holds: all that are given must fit. `since` is ns since the epoch, UTC."""
+
+    status: Status | None = None
+    workflow: str | None = None
+    tag: str | None = None
+    since: int | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """What a run's first append also says: the digest its chain begins with, its entry in the list."""
+
+    before: bytes
+    entry: Entry
+    at: int = 0  # the parent's version for a fork, whose own versions follow it
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Events of one run, all or nothing.
+
+    `expected` is the version the writer believes is last, `epoch` the one it holds. `claim` takes the lease (and raises
+    the epoch) if the run is free or its owner is gone; `release` lets it go. `taken` are inbox messages these events
+    come from. `marks` and `snapshot` ride along: a snapshot only in the same transaction as an event that vouches for it
+    or before it.
+    """
+
+    run_id: str
+    run_key: bytes
+    incarnation: int
+    expected: int
+    epoch: int
+    events: tuple[Packed, ...]
+    time: int
+    status: Status
+    waiting_for: WaitingFor = ""
+    claim: bytes = b""
+    release: bool = False
+    taken: tuple[int, ...] = ()
+    marks: tuple[Checkpoint, ...] = ()
+    first: First | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """An append is durable: the run's new head, the position of its last event, the bytes its events take."""
+
+    head: Head
+    position: int
+    digests: tuple[bytes, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """Care of the cache: a snapshot to keep, marks to set, checkpoints to drop. Leaves no event."""
+
+    run_key: bytes
+    snapshot: PackedState | None = None
+    marks: tuple[Checkpoint, ...] = ()
+    drop: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Upkeep is done; `snapshot` is False if the log lacked a piece that the snapshot takes for written."""
+
+    snapshot: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """An operation by hand: an event of the store's own stream, and what it does, in one transaction."""
+
+    event: Packed
+    time: int
+    upkeep: Upkeep | None = None
+    delete_run: Head | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """An operation by hand is durable: its version in the store's own stream."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A message for a run's inbox, from anybody; needs neither version nor epoch."""
+
+    run_key: bytes
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A message is durable: its number, which rises within the store."""
+
+    message: int
+
+
+Write = Append | Upkeep | Act | Post
+Answer = Appended | Kept | Acted | Posted
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a store holds, by kind, in bytes and rows."""
+
+    rows: Mapping[str, int]
+    bytes: Mapping[str, int]
+    file_bytes: int
+    free_bytes: int
+    positions: int
+
+
+class Log(Protocol):
+    """A store of events. Every method may be called from any thread; `write` is called by one at a time."""
+
+    @property
+    def store_id(self) -> bytes:
+        """The store's id, 16 bytes."""
+        ...
+
+    @property
+    def durable(self) -> bool:
+        """Whether what it acknowledges outlives the process."""
+        ...
+
+    @property
+    def readonly(self) -> bool:
+        """Whether writes are refused."""
+        ...
+
+    def write(self, batch: Sequence[Write]) -> list[Answer | EventflowError]:
+        """One durable transaction; an answer or an error for each write, in order. Raises StoreUnusable for all."""
+        ...
+
+    def head(self, run_id: str) -> Head | None:
+        """Where a run's history ends, by its whole id."""
+        ...
+
+    def head_of(self, run_key: bytes) -> Head | None:
+        """The same by run key."""
+        ...
+
+    def next_incarnation(self, run_id: str) -> int:
+        """The incarnation a new run of this id would have: 1, or one more than the deleted run's."""
+        ...
+
+    def entry(self, run_key: bytes) -> Entry | None:
+        """What `list` shows of a run."""
+        ...
+
+    def ids(self, prefix: str, limit: int) -> list[str]:
+        """Run ids that begin with a prefix, in order."""
+        ...
+
+    def runs(self, query: Query) -> list[Listed]:
+        """Runs, newest first."""
+        ...
+
+    def children(self, run_key: bytes) -> list[bytes]:
+        """The keys of runs that were forked from a run."""
+        ...
+
+    def read(self, run_key: bytes, first: int, last: int) -> list[Stored]:
+        """Events of a run from version `first` to `last`, both included; fewer where there are none."""
+        ...
+
+    def feed(self, after: int, limit: int) -> list[Stored]:
+        """Events of the whole store in order of position, from `after` + 1 on."""
+        ...
+
+    def position(self) -> int:
+        """The position of the last event, 0 in an empty store."""
+        ...
+
+    def bends(self, run_key: bytes) -> list[int]:
+        """Versions of a run at which its line bends (rewinds, and the first version of a fork), rising."""
+        ...
+
+    def blobs(self, names: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The bytes of blobs by digest, checked. Raises Corrupt if one is missing or not what it is named by."""
+        ...
+
+    def snapshots(self, run_key: bytes, upto: int) -> list[tuple[int, int]]:
+        """(version, version of the event that vouches for it or 0) of a run's snapshots up to a version, newest first."""
+        ...
+
+    def snapshot(self, run_key: bytes, version: int) -> bytes | None:
+        """A snapshot's stored root."""
+        ...
+
+    def checkpoints(self, run_key: bytes) -> list[Checkpoint]:
+        """A run's checkpoints, oldest first."""
+        ...
+
+    def inbox(self, run_key: bytes) -> list[tuple[int, bytes]]:
+        """A run's waiting messages by number, oldest first."""
+        ...
+
+    def mail(self) -> list[bytes]:
+        """The keys of runs that have messages waiting."""
+        ...
+
+    def owner_gone(self, owner: bytes) -> bool:
+        """Whether an owner's process is gone (or the owner is NOBODY)."""
+        ...
+
+    def new_owner(self, owner: bytes) -> Callable[[], None]:
+        """Register a living owner; returns what ends it."""
+        ...
+
+    def change_mark(self) -> int:
+        """A number that changes whenever any process has written."""
+        ...
+
+    def usage(self) -> Usage:
+        """What the store holds."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything; later calls raise StoreClosed."""
+        ...
+
+
+# --- the rules, shared by all backends ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """Events as they will be stored, and the head they lead to. `bends` and `vouched` index the run."""
+
+    data: tuple[bytes, ...]
+    digests: tuple[bytes, ...]
+    head: Head
+    bends: tuple[int, ...]
+    vouched: tuple[tuple[int, int], ...]
+
+
+def admit(append: Append, head: Head | None, owner_gone: Callable[[bytes], bool]) -> Sealed:
+    """Check an append against the run's head and seal its events. Raises VersionConflict, Fenced or RunOwned."""
+    if head is None or head.incarnation < append.incarnation:
+        head = _fresh_head(append, head)
+    if head.version != append.expected or head.run_key != append.run_key:
+        raise VersionConflict(append.run_id, append.expected, head.version)
+    if head.epoch != append.epoch:
+        raise Fenced(append.run_id, append.epoch, head.epoch)
+    epoch, owner = head.epoch, head.owner
+    if append.claim and owner != append.claim:
+        if not owner_gone(owner):
+            raise RunOwned(append.run_id, owner.hex())
+        epoch, owner = epoch + 1, append.claim
+    return _sealed(append, head, epoch, NOBODY if append.release else owner)
+
+
+def _fresh_head(append: Append, old: Head | None) -> Head:
+    if append.first is None:
+        raise VersionConflict(append.run_id, append.expected, old.version if old else 0)
+    return Head(
+        append.run_id, append.run_key, append.incarnation, append.first.at, append.first.before, 0, NOBODY, "pending", "",
+        append.time,
+    )  # fmt: skip
+
+
+def _sealed(append: Append, head: Head, epoch: int, owner: bytes) -> Sealed:
+    version, before = head.version, head.digest
+    data: list[bytes] = []
+    digests: list[bytes] = []
+    bends: list[int] = []
+    vouched: list[tuple[int, int]] = []
+    for packed in append.events:
+        version += 1
+        stored = seal(packed, Place(append.run_key, append.incarnation, version, epoch, append.time, before))
+        before = digest(stored)
+        data.append(stored)
+        digests.append(before)
+        if packed.code in (REWOUND, FORKED):
+            bends.append(version)
+        if "snapshot" in packed.header:
+            vouched.append((packed.header["snapshot"][0], version))
+    moved = Head(
+        append.run_id, append.run_key, append.incarnation, version, before, epoch, owner, append.status, append.waiting_for,
+        append.time,
+    )  # fmt: skip
+    return Sealed(tuple(data), tuple(digests), moved, tuple(bends), tuple(vouched))
+
+
+def fits(listed: Listed, query: Query) -> bool:
+    """Whether a run is among those a query asks for."""
+    entry, head = listed.entry, listed.head
+    return (
+        (query.status is None or head.status == query.status)
+        and (query.workflow is None or entry.workflow == query.workflow)
+        and (query.tag is None or query.tag in entry.tags)
+        and (query.since is None or entry.started >= query.since)
+    )
+
+
+def store_genesis(store_id: bytes) -> bytes:
+    """What version 1 of the store's own stream chains to."""
+    return genesis(store_id, STORE_NAME, 0, NO_DEFINITION)
+
+
+def store_append(act: Act, head: Head | None, store_id: bytes) -> Append:
+    """An operation by hand as an append to the store's own stream, at whatever version it has reached."""
+    first = None
+    if head is None:
+        first = First(store_genesis(store_id), Entry("", (), None, act.time))
+    return Append(
+        STORE_NAME, STORE_RUN, 0, head.version if head else 0, 0, (act.event,), act.time, "running", first=first
+    )

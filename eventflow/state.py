@@ -1,0 +1,311 @@
+"""What the events of a run add up to: the user's data, and where the run stands.
+
+`evolve` is the one function that turns a state and an event into the next state; live running, crash recovery, time
+travel and forks all go through it. It asks nobody: no guard, no node, no clock. An event that can't follow the state is
+refused, so that a damaged history can't be folded by accident.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal, assert_never
+
+from eventflow.change import Change, apply
+from eventflow.errors import Corrupt
+from eventflow.event import (
+    AttemptFailed,
+    EffectFailed,
+    EffectFinished,
+    EffectRejected,
+    EffectStarted,
+    Failure,
+    Forked,
+    Recorded,
+    Rewound,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunPaused,
+    RunResumed,
+    RunStarted,
+    SignalReceived,
+    StoreEvent,
+    Transitioned,
+)
+from eventflow.plain import EMPTY, NOTHING, FrozenDict, FrozenList
+
+Status = Literal[
+    "pending", "running", "waiting", "paused", "completed", "failed", "cancelled", "timed_out", "parked"
+]  # closed; the order is the format's numbering
+STATUSES: tuple[Status, ...] = (
+    "pending", "running", "waiting", "paused", "completed", "failed", "cancelled", "timed_out", "parked",
+)  # fmt: skip
+WaitingFor = Literal["", "timer", "signal", "human", "child", "retry", "unknown"]
+WAITS: tuple[WaitingFor, ...] = ("", "timer", "signal", "human", "child", "retry", "unknown")
+ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled", "timed_out"})
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The run a fork continues, and the version it continues from."""
+
+    run_id: str
+    run_key: bytes
+    incarnation: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a run is, from its first event on."""
+
+    run_id: str
+    run_key: bytes
+    incarnation: int
+    store_id: bytes
+    workflow: str
+    definition_digest: bytes
+    definition: FrozenDict
+    input_digest: bytes
+    tags: FrozenList
+    subject: str | None
+    started: int
+    parent: Parent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The user's data and where the run stands, at one version.
+
+    `visit` is the version at which the run entered `node`; `line` the version at which its line begins (0, or that of
+    the last rewind or fork). `effects` are the calls of this visit by "name#key"; `signals` wait to be read; `usage`
+    sums what effects reported. `time` is that of the last event, ns since the epoch, UTC.
+    """
+
+    run: Identity
+    version: int
+    digest: bytes
+    time: int
+    epoch: int
+    status: Status
+    node: str
+    visit: int
+    data: FrozenDict
+    waiting_for: WaitingFor = ""
+    line: int = 0
+    attempt: int = 1
+    retry_at: int = 0
+    error: Failure | None = None
+    effects: FrozenDict = EMPTY
+    signals: FrozenList = NOTHING
+    usage: FrozenDict = EMPTY
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over; a failed run can still be resumed."""
+        return self.status in ENDED
+
+
+def fold(state: State | None, events: Iterable[Recorded]) -> State | None:
+    """The state after all events, in their order."""
+    for recorded in events:
+        state = evolve(state, recorded)
+    return state
+
+
+def evolve(state: State | None, recorded: Recorded) -> State:
+    """The state after one more event. Raises Corrupt for an event that can't follow this state."""
+    event = recorded.event
+    if state is None:
+        if isinstance(event, RunStarted):
+            return _started(event, recorded)
+        raise Corrupt(f"version {recorded.version}", f"{type(event).__name__} comes before the run's start")
+    match event:
+        case Transitioned():
+            return _moved(state, recorded, event)
+        case EffectStarted():
+            return _stamped(state, recorded, effects=_with_effect(state, event.name, event.key, _begun(event)))
+        case EffectFinished():
+            return _effect_finished(state, recorded, event)
+        case EffectFailed():
+            return _effect_closed(state, recorded, event)
+        case EffectRejected():
+            return _effect_closed(state, recorded, event)
+        case RunCompleted():
+            _expect_node(state, recorded, event.node)
+            return _stamped(
+                state, recorded, status="completed", waiting_for="", data=_changed(state, event.change), error=None,
+                effects=EMPTY,
+            )  # fmt: skip
+        case AttemptFailed():
+            _expect_node(state, recorded, event.node)
+            return _stamped(
+                state, recorded, attempt=event.attempt + 1, retry_at=event.retry_at, error=event.error,
+                status=_unless_paused(state, "waiting"), waiting_for="retry",
+            )  # fmt: skip
+        case RunFailed():
+            _expect_node(state, recorded, event.node)
+            return _stamped(state, recorded, status="failed", waiting_for="", error=event.error)
+        case RunResumed():
+            return _resumed(state, recorded, event)
+        case RunPaused():
+            return _stamped(state, recorded, status="paused", waiting_for="")
+        case RunCancelled():
+            return _stamped(state, recorded, status="cancelled", waiting_for="")
+        case SignalReceived():
+            entry = FrozenDict({"name": event.name, "message": event.message, "payload": event.payload})
+            return _stamped(state, recorded, signals=FrozenList([*state.signals, entry]))
+        case Rewound():
+            return _rewound(state, recorded, event)
+        case Forked():
+            return _forked(state, recorded, event)
+        case RunStarted():
+            raise Corrupt(f"version {recorded.version}", "the run starts a second time")
+        case _:
+            _refuse_store_event(event)
+
+
+def _refuse_store_event(event: StoreEvent) -> None:
+    raise Corrupt("the run's history", f"holds {type(event).__name__}, which belongs to the store's own stream")
+
+
+def _stamped(state: State, recorded: Recorded, **changes: object) -> State:
+    """Every event moves version, digest, time and epoch."""
+    if recorded.version != state.version + 1:
+        raise Corrupt(f"version {recorded.version}", f"follows version {state.version}; versions are dense")
+    return replace(
+        state, version=recorded.version, digest=recorded.digest, time=recorded.time, epoch=recorded.epoch, **changes
+    )  # type: ignore[arg-type]
+
+
+def _started(event: RunStarted, recorded: Recorded) -> State:
+    identity = Identity(
+        event.run_id, recorded.run_key, recorded.incarnation, event.store_id, event.workflow, event.definition_digest,
+        event.definition, event.input_digest, event.tags, event.subject, recorded.time,
+    )  # fmt: skip
+    return State(
+        identity, recorded.version, recorded.digest, recorded.time, recorded.epoch, "running", event.node,
+        recorded.version, event.data,
+    )  # fmt: skip
+
+
+def _moved(state: State, recorded: Recorded, event: Transitioned) -> State:
+    _expect_node(state, recorded, event.node)
+    if recorded.version != state.version + 1:
+        raise Corrupt(f"version {recorded.version}", f"follows version {state.version}; versions are dense")
+    # Spelled out, not replace(): this is the hot path of live running and of recovery.
+    return State(
+        state.run, recorded.version, recorded.digest, recorded.time, recorded.epoch, _unless_paused(state, "running"),
+        event.to, recorded.version, _changed(state, event.change), "", state.line, 1, 0,
+        event.error, EMPTY, state.signals, state.usage,
+    )  # fmt: skip
+
+
+def _expect_node(state: State, recorded: Recorded, node: str) -> None:
+    if state.node != node:
+        raise Corrupt(f"version {recorded.version}", f"leaves node {node!r}, but the run stands on {state.node!r}")
+    if state.status in ENDED:
+        raise Corrupt(f"version {recorded.version}", f"{type(recorded.event).__name__} follows the run's end")
+
+
+def _changed(state: State, change: Change) -> FrozenDict:
+    return apply(state.data, change)
+
+
+def _unless_paused(state: State, status: Status) -> Status:
+    return "paused" if state.status == "paused" else status
+
+
+def _resumed(state: State, recorded: Recorded, event: RunResumed) -> State:
+    run = state.run
+    if event.definition is not None:
+        run = replace(run, definition_digest=event.definition_digest, definition=event.definition)
+    fresh = state.status == "failed"
+    return _stamped(
+        state, recorded, run=run, status="running", waiting_for="", attempt=1 if fresh else state.attempt,
+        retry_at=0 if fresh else state.retry_at,
+    )  # fmt: skip
+
+
+def _rewound(state: State, recorded: Recorded, event: Rewound) -> State:
+    """`state` is that of version `to`: the line was resolved before the fold."""
+    if event.node != state.node:
+        raise Corrupt(
+            f"version {recorded.version}", f"goes back to node {event.node!r}, which version {event.to} is not on"
+        )
+    return replace(
+        state, version=recorded.version, digest=recorded.digest, time=recorded.time, epoch=recorded.epoch,
+        status="running", waiting_for="", line=recorded.version, attempt=1, retry_at=0, error=None,
+        effects=_only_finished(state.effects),
+    )  # fmt: skip
+
+
+def _forked(state: State, recorded: Recorded, event: Forked) -> State:
+    """`state` is the parent's at version `at`."""
+    if state.version != event.at or recorded.version != event.at + 1:
+        raise Corrupt(
+            f"version {recorded.version}", f"forks at version {event.at}, the parent's state is at {state.version}"
+        )
+    parent = Parent(event.parent_id, event.parent_key, event.parent_incarnation, event.at)
+    identity = replace(
+        state.run, run_id=event.run_id, run_key=recorded.run_key, incarnation=recorded.incarnation,
+        store_id=event.store_id, parent=parent, started=recorded.time,
+    )  # fmt: skip
+    # A changed state makes recorded answers of this visit answers to another question: the visit begins anew.
+    effects = EMPTY if event.change else _only_finished(state.effects)
+    return State(
+        identity, recorded.version, recorded.digest, recorded.time, recorded.epoch, "running", state.node, state.visit,
+        _changed(state, event.change), line=recorded.version, effects=effects, usage=state.usage,
+    )  # fmt: skip
+
+
+# --- effects -------------------------------------------------------------------------------------------------------
+
+
+def effect_id(name: str, key: str) -> str:
+    """How a call is named in `State.effects`."""
+    return f"{name}#{key}"
+
+
+def _begun(event: EffectStarted) -> FrozenDict:
+    return FrozenDict({
+        "attempt": event.attempt,
+        "idempotency_key": event.idempotency_key,
+        "input_digest": event.input_digest,
+        "kind": event.kind,
+        "mutating": event.mutating,
+        "status": "started",
+    })  # fmt: skip
+
+
+def _with_effect(state: State, name: str, key: str, entry: FrozenDict) -> FrozenDict:
+    return FrozenDict({**state.effects, effect_id(name, key): entry})
+
+
+def _open_effect(state: State, recorded: Recorded, name: str, key: str) -> FrozenDict:
+    entry = state.effects.get(effect_id(name, key))
+    if entry is None:
+        raise Corrupt(f"version {recorded.version}", f"closes effect {name!r} (key {key}), which was never started")
+    return entry  # type: ignore[no-any-return]
+
+
+def _effect_finished(state: State, recorded: Recorded, event: EffectFinished) -> State:
+    entry = FrozenDict(
+        {**_open_effect(state, recorded, event.name, event.key), "output": event.output, "status": "finished"}
+    )
+    usage = state.usage
+    if event.usage:
+        usage = FrozenDict({**usage, **{key: usage.get(key, 0) + value for key, value in event.usage.items()}})
+    return _stamped(state, recorded, effects=_with_effect(state, event.name, event.key, entry), usage=usage)
+
+
+def _effect_closed(state: State, recorded: Recorded, event: EffectFailed | EffectRejected) -> State:
+    status = "failed" if isinstance(event, EffectFailed) else "rejected"
+    entry = {**_open_effect(state, recorded, event.name, event.key), "status": status}
+    entry.pop("output", None)
+    return _stamped(state, recorded, effects=_with_effect(state, event.name, event.key, FrozenDict(entry)))
+
+
+def _only_finished(effects: FrozenDict) -> FrozenDict:
+    return FrozenDict({name: entry for name, entry in effects.items() if entry["status"] == "finished"})

@@ -1,0 +1,1 @@
+"""replay reads the log of eventflow: history, time travel, audit."""
