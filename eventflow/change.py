@@ -9,16 +9,29 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Mapping
-from itertools import starmap
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby, starmap
 from typing import Any, Literal, NamedTuple
 
 from eventflow.errors import InvalidState, NotPlainData
-from eventflow.plain import FrozenDict, Rope, freeze, grown, raw, raw_items, same
+from eventflow.plain import (
+    MAX_INT,
+    MIN_INT,
+    FrozenDict,
+    Rope,
+    freeze,
+    grown,
+    ordered,
+    raw,
+    raw_items,
+    reordered,
+    same,
+)
 
 OpName = Literal["set", "delete", "extend", "merge", "add"]
 COMPARED_BY_VALUE = 1_000  # items of a returned list that are compared one by one; beyond, the list is stored whole
 MERGE_FROM = 2  # keys set in one dict from which one merge is shorter than as many sets
+_TEXT_UNIT = 16  # characters of text that weigh as much as naming one more key
 
 Reducer = Callable[[Any, Any], Any]
 
@@ -66,6 +79,8 @@ def resolve(data: FrozenDict, update: Mapping[str, Any], reducers: Mapping[str, 
         if type(key) is not str:
             raise NotPlainData("the update", f"has the key {key!r}, which is not text; use text keys")
         held = dict.get(data, key, _MISSING)
+        if held is _MISSING:
+            freeze(key, "a key of the update")
         reducer = reducers.get(key)
         if reducer is None:
             found.extend(_difference((key,), held, value))
@@ -83,16 +98,24 @@ _MISSING = _Missing()
 
 def _reduced(path: tuple[str, ...], held: Any, value: Any, reducer: Reducer) -> list[Op]:
     empty = held is _MISSING or held is None
-    if reducer is extend and (empty or isinstance(held, list | Rope)):
-        return _extension(path, empty=empty, value=value)
+    if reducer is extend:
+        return _extension(path, held, value, empty=empty)
     if reducer is add and type(held) in (int, float) and type(value) in (int, float):
-        _frozen(path, held + value)  # the sum must be plain data too
-        return [Op("add", path, _frozen(path, value))]
+        added = _frozen(path, value)
+        return [] if same(held, _frozen(path, held + added)) else [Op("add", path, added)]
     old = None if empty else held.items() if type(held) is Rope else held
-    return _difference(path, held, reducer(old, value))
+    if reducer is not add and reducer is not merge:
+        return _difference(path, held, reducer(old, value))
+    try:
+        reduced = reducer(old, value)
+    except TypeError as error:
+        raise InvalidState(_name(path), f"{reducer.__name__} can't combine the two ({error})") from None
+    return _difference(path, held, reduced)
 
 
-def _extension(path: tuple[str, ...], *, empty: bool, value: Any) -> list[Op]:
+def _extension(path: tuple[str, ...], held: Any, value: Any, *, empty: bool) -> list[Op]:
+    if not empty and not isinstance(held, list | Rope):
+        raise InvalidState(_name(path), f"extend needs a list to add to, the state holds a {type(held).__name__}")
     if not isinstance(value, list | tuple):
         raise InvalidState(_name(path), f"extend needs a list of new items, got {type(value).__name__}; return [item]")
     items = _frozen(path, list(value))
@@ -109,21 +132,37 @@ def _difference(path: tuple[str, ...], held: Any, value: Any) -> list[Op]:
         return _dict_difference(path, held, value)
     if isinstance(value, list | tuple) and isinstance(held, list | Rope):
         return _list_difference(path, held, value)
-    if held is not _MISSING and not isinstance(held, Rope) and same(held, value):
-        return []
-    return [Op("set", path, _frozen(path, value))]
+    new = _frozen(path, value)
+    return [] if same(held, new) else [Op("set", path, new)]
 
 
 def _dict_difference(path: tuple[str, ...], held: dict[str, Any], value: dict[Any, Any]) -> list[Op]:
     found: list[Op] = []
-    for key in value:
+    for key, item in value.items():
         if type(key) is not str:
             raise NotPlainData(_name(path), f"has the key {key!r}, which is not text; use text keys")
-        found.extend(_difference((*path, key), dict.get(held, key, _MISSING), value[key]))
+        inner = dict.get(held, key, _MISSING)
+        if inner is _MISSING:
+            freeze(key, f"a key of {_name(path)}")
+        found.extend(_difference((*path, key), inner, item))
     found.extend(Op("delete", (*path, key)) for key in held if key not in value)
-    if len(found) > max(4, len(value)):  # touching every key costs more than saying it once
+    if len(found) > 1 and _weight(value, len(found)) < len(found):  # touching so many keys costs more than the whole
         return [Op("set", path, _frozen(path, value))]
     return found
+
+
+def _weight(value: Any, limit: int) -> int:
+    """How many keys' names a value is about as long as; counted no further than the limit."""
+    if isinstance(value, str | bytes):
+        return 1 + len(value) // _TEXT_UNIT
+    if not isinstance(value, dict | list | tuple):
+        return 1
+    total = 1
+    for item in value.values() if isinstance(value, dict) else value:
+        total += _weight(item, limit - total)
+        if total >= limit:
+            break
+    return total
 
 
 def _list_difference(path: tuple[str, ...], held: Any, value: Any) -> list[Op]:
@@ -162,11 +201,11 @@ def _merged(found: list[Op]) -> list[Op]:
     if not many:
         return found
     kept = [one for one in found if not (one.op == "set" and one.path[:-1] in many)]
-    for path in groups:
-        if path in many:
-            values = {one.path[-1]: one.value for one in found if one.op == "set" and one.path[:-1] == path}
-            kept.append(Op("merge", path, FrozenDict(values)))
-    return kept
+    sets: dict[tuple[str, ...], dict[str, Any]] = {path: {} for path in groups if path in many}
+    for one in found:
+        if one.op == "set" and one.path[:-1] in many:
+            sets[one.path[:-1]][one.path[-1]] = one.value
+    return kept + [Op("merge", path, ordered(values)) for path, values in sets.items()]
 
 
 def _frozen(path: tuple[str, ...], value: Any) -> Any:
@@ -185,24 +224,33 @@ def apply(data: FrozenDict, change: Change) -> FrozenDict:
 
     Raises InvalidState if an operation does not fit what is held, which only a damaged or foreign log can bring about.
     """
-    if not change:
-        return data
-    top = dict(raw_items(data))
-    for op in change:
-        _apply_one(top, op, op.path)
-    return FrozenDict(top)
+    return _applied(data, change, 0) if change else data
 
 
-def _apply_one(holder: dict[str, Any], op: Op, path: tuple[str, ...]) -> None:
-    key = path[0]
-    if len(path) > 1:
-        inner = holder.get(key)
+def _applied(held: dict[str, Any], ops: Sequence[Op], depth: int) -> FrozenDict:
+    """What is held `depth` keys down, after operations whose paths go there; each dict on the way is copied once."""
+    changed = dict(raw_items(held))
+    for (key, deeper), group in groupby(ops, lambda op: _step(op, depth)):
+        if not deeper:
+            for op in group:
+                _apply_one(changed, key, op)
+            continue
+        through = list(group)
+        inner = changed.get(key)
         if not isinstance(inner, dict):
-            raise InvalidState(_name(op.path), f"{op.op} goes through {key!r}, which is not a dict")
-        changed = dict(raw_items(inner))
-        _apply_one(changed, op, path[1:])
-        holder[key] = FrozenDict(changed)
-        return
+            raise InvalidState(_name(through[0].path), f"{through[0].op} goes through {key!r}, which is not a dict")
+        changed[key] = _applied(inner, through, depth + 1)
+    return reordered(changed, held)
+
+
+def _step(op: Op, depth: int) -> tuple[str, bool]:
+    """The next key of an operation's path, and whether the path goes on after it."""
+    if not op.path:
+        raise InvalidState("the state", f"can't be the target of {op.op}: the path is empty")
+    return op.path[depth], len(op.path) > depth + 1
+
+
+def _apply_one(holder: dict[str, Any], key: str, op: Op) -> None:
     if op.op == "set":
         holder[key] = op.value
     elif op.op == "delete":
@@ -212,12 +260,15 @@ def _apply_one(holder: dict[str, Any], op: Op, path: tuple[str, ...]) -> None:
 
 
 def _combined(op: Op, held: Any) -> Any:
-    if op.op == "extend" and isinstance(held, list | Rope):
-        return grown(held, op.value)
-    if op.op == "merge" and isinstance(held, dict):
-        return FrozenDict({**dict(raw_items(held)), **op.value})
-    if op.op == "add" and type(held) in (int, float):
-        return held + op.value
+    value = op.value
+    if op.op == "extend" and isinstance(held, list | Rope) and isinstance(value, list):
+        return grown(held, value)
+    if op.op == "merge" and isinstance(held, dict) and isinstance(value, dict):
+        return reordered({**dict(raw_items(held)), **dict(raw_items(value))}, held)
+    if op.op == "add" and type(held) in (int, float) and type(value) in (int, float):
+        total = held + value
+        if type(total) is float or MIN_INT <= total <= MAX_INT:
+            return total
     raise InvalidState(_name(op.path), f"{op.op} does not fit a {type(held).__name__}")
 
 

@@ -35,6 +35,10 @@ class Clock(Protocol):
         """Return once the wall time has reached `moment` (ns since the epoch, UTC)."""
         ...
 
+    async def sleep(self, seconds: float) -> None:
+        """Return after that many seconds of monotonic time."""
+        ...
+
     def uuid7(self) -> bytes:
         """16 fresh bytes that sort by time of creation (RFC 9562, version 7)."""
         ...
@@ -62,6 +66,10 @@ class SystemClock:
         """Return once the wall time has reached `moment`, even if the clock jumps meanwhile."""
         while (left := moment - self.now()) > 0:
             await asyncio.sleep(min(left / NS, self._longest))
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after that many seconds of monotonic time, however the wall clock jumps."""
+        await asyncio.sleep(seconds)
 
     def uuid7(self) -> bytes:
         """16 fresh bytes that sort by time of creation."""
@@ -94,6 +102,10 @@ class ManualClock:
         waiter: asyncio.Future[None] = loop.create_future()
         heapq.heappush(self._waiting, (moment, next(self._order), loop, waiter))
         await waiter
+
+    async def sleep(self, seconds: float) -> None:
+        """Return once the clock has been advanced by that much."""
+        await self.wait_until(self._now + round(seconds * NS))
 
     def advance(self, seconds: float) -> None:
         """Move time on and wake who waited for it."""

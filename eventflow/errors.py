@@ -303,6 +303,15 @@ class NotResumable(Conflict):
         super().__init__(f"run {run_id} can't be resumed: {why}")
 
 
+class NeedsConfirmation(EventflowError):
+    """An operation would take back or repeat something; it must be confirmed."""
+
+    exit_code = 2
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}; confirm with yes=True, or --yes")
+
+
 # --- calling out ---------------------------------------------------------------------------------------------------
 
 

@@ -94,6 +94,15 @@ class RunResumed:
 
 
 @dataclass(frozen=True, slots=True)
+class RunSuspended:
+    """An engine stopped and let the run go, in the middle; anybody may resume it."""
+
+    node: str
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RunPaused:
     """Somebody asked that the run stand still after the node it is in."""
 
@@ -241,6 +250,7 @@ RunEvent = (
     | AttemptFailed
     | RunFailed
     | RunResumed
+    | RunSuspended
     | RunPaused
     | RunCancelled
     | SignalReceived

@@ -9,6 +9,7 @@ new items; a `FrozenDict` shows a rope as a `FrozenList` when somebody looks. No
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Never, cast
 
@@ -21,11 +22,9 @@ MAX_TEXT = 64 << 20  # 64 MiB: one value must fit into memory several times over
 ROPE_FROM = 512  # items; below, copying a list costs less than a rope's detour (12 ns an item)
 _PATH_SHOWN = 120  # characters of a path in an error
 
-_SCALARS = (str, int, float, bool, bytes, type(None))
-
 
 def _refuse(name: str) -> Callable[..., Never]:
-    def mutator(self: object, *args: object, **kwargs: object) -> Never:
+    def mutator(*_: object, **__: object) -> Never:
         raise StateIsReadOnly(name)
 
     mutator.__name__ = name
@@ -36,8 +35,11 @@ class FrozenList(list[Any]):
     """A list that can be read by many threads and changed by none; `list(x)` gives one that can be changed."""
 
     __slots__ = ()
-    append = extend = insert = remove = sort = reverse = clear = pop = _refuse("a list method")  # type: ignore[assignment]
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse("item assignment")  # type: ignore[assignment]
+    append, extend, insert = _refuse("append"), _refuse("extend"), _refuse("insert")
+    remove, pop, clear = _refuse("remove"), _refuse("pop"), _refuse("clear")
+    sort, reverse = _refuse("sort"), _refuse("reverse")
+    __setitem__, __delitem__ = _refuse("item assignment"), _refuse("del")
+    __iadd__, __imul__ = _refuse("+="), _refuse("*=")
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(tuple(self))
@@ -53,11 +55,15 @@ class FrozenList(list[Any]):
 
 
 class FrozenDict(dict[str, Any]):
-    """A dict that can be read by many threads and changed by none; `dict(x)` gives one that can be changed."""
+    """A dict that can be read by many threads and changed by none; `dict(x)` gives one that can be changed.
+
+    Made by `freeze`, `ordered` or the codec, its keys stand in the order in which they are stored.
+    """
 
     __slots__ = ()
-    pop = popitem = clear = update = setdefault = _refuse("a dict method")  # type: ignore[assignment]
-    __setitem__ = __delitem__ = __ior__ = _refuse("item assignment")  # type: ignore[assignment]
+    pop, popitem, clear = _refuse("pop"), _refuse("popitem"), _refuse("clear")
+    update, setdefault = _refuse("update"), _refuse("setdefault")
+    __setitem__, __delitem__, __ior__ = _refuse("item assignment"), _refuse("del"), _refuse("|=")
 
     def __getitem__(self, key: str) -> Any:
         value = dict.__getitem__(self, key)
@@ -85,9 +91,11 @@ class FrozenDict(dict[str, Any]):
         return iter(dict.keys(self))
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, dict) and len(self) == len(other):
-            return all(key in other and self[key] == other[key] for key in dict.keys(self))
-        return False
+        if not isinstance(other, dict):
+            return NotImplemented
+        if len(self) != len(other):
+            return False
+        return all(key in other and self[key] == other[key] for key in dict.keys(self))
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
@@ -118,7 +126,8 @@ class FrozenDict(dict[str, Any]):
 class Rope:
     """The first `length` items of a list that only grows and that several versions share.
 
-    Growing the newest version appends to the shared list; growing an older one (a fork, a rewind) copies first.
+    Growing the newest version appends to the shared list; growing an older one (a fork, a rewind) copies first, unless
+    it grows by the very items that are there already (the same change worked out twice).
     `pieces` holds what the codec knows of encoded prefixes: (end, digest, size in bytes), valid for every version.
     """
 
@@ -148,10 +157,14 @@ class Rope:
         return self._backing[start : min(end, self.length)]
 
     def grown(self, items: list[Any]) -> Rope:
-        """A longer rope; costs the new items unless another version has grown already."""
+        """A longer rope; costs the new items unless another version has grown by other ones already."""
+        end = self.length + len(items)
         if len(self._backing) == self.length:
             self._backing.extend(items)
-            return Rope(self._backing, len(self._backing), self.pieces)
+            return Rope(self._backing, end, self.pieces)
+        there = self._backing[self.length : end]
+        if len(there) == len(items) and all(map(operator.is_, there, items)):
+            return Rope(self._backing, end, self.pieces)
         kept = [piece for piece in self.pieces if piece[0] <= self.length]
         backing = self._backing[: self.length] + items
         return Rope(backing, len(backing), kept)
@@ -171,8 +184,31 @@ def _has_rope(mapping: dict[str, Any]) -> bool:
     return any(type(value) is Rope for value in dict.values(mapping))
 
 
+def ordered(values: dict[str, Any]) -> FrozenDict:
+    """A frozen dict of frozen values, its keys as canonical CBOR has them: shorter UTF-8 first, then byte by byte.
+
+    So a state looks the same, whether it was lived through or read back (RFC 8949, section 4.2.3).
+    """
+    keys = sorted(values)  # text sorts by code point, which is the order of its UTF-8 bytes
+    keys.sort(key=len if all(map(str.isascii, keys)) else _utf8_size)
+    if keys == list(values):
+        return FrozenDict(values)
+    return FrozenDict({key: raw(values, key) for key in keys})
+
+
+def reordered(values: dict[str, Any], old: dict[str, Any]) -> FrozenDict:
+    """`ordered`, at the cost of a comparison where the keys are still those of an ordered dict."""
+    return FrozenDict(values) if list(values) == list(old) else ordered(values)
+
+
+def _utf8_size(text: str) -> int:
+    return len(text.encode())
+
+
 EMPTY = FrozenDict()
 NOTHING = FrozenList()
+_FROZEN = frozenset({FrozenDict, FrozenList, Rope})
+_FLAT = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 def grown(value: Any, items: list[Any]) -> FrozenList | Rope:
@@ -187,24 +223,27 @@ def grown(value: Any, items: list[Any]) -> FrozenList | Rope:
 def freeze(value: Any, path: str = "", *, depth: int = 0) -> Any:
     """Check that a value is plain data and return its frozen copy; what is frozen already is returned as it is.
 
-    `path` names the value in errors, `depth` says how deep it will stand in the state. Tuples become lists.
+    `path` names the value in errors, `depth` says how deep it will stand in the state. Tuples become lists, keys are
+    put in order.
     Raises NotPlainData with the path of the first offending value.
     """
     return _freeze(value, path, depth)
 
 
-def _freeze(value: Any, path: str, depth: int) -> Any:
+def _freeze(value: Any, path: str, depth: int) -> Any:  # noqa: PLR0911 - one line a kind, the frequent ones first
     kind = type(value)
     if kind is str:
         return _checked_text(value, path)
-    if kind is bool or value is None or kind is float or kind is FrozenDict or kind is FrozenList or kind is Rope:
+    if kind is bool or value is None or kind is float:
         return value
     if kind is int:
         return _checked_int(value, path)
     if kind is bytes:
         return _checked_size(value, path)
+    if kind in _FROZEN:
+        return _checked_depth(value, path, depth)
     if depth >= MAX_DEPTH:
-        raise NotPlainData(_shown(path), f"is nested deeper than {MAX_DEPTH} levels")
+        raise _too_deep(path)
     if isinstance(value, dict):
         return _frozen_dict(value, path, depth)
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
@@ -217,16 +256,22 @@ def _frozen_dict(value: dict[Any, Any], path: str, depth: int) -> FrozenDict:
     for key, item in value.items():
         if type(key) is not str:
             raise NotPlainData(_shown(path), f"has the key {key!r}, which is not text; use text keys")
-        _checked_text(key, path)
+        _checked_text(key, f"a key of {path or 'the value'}")
         frozen[key] = _freeze(item, f"{path}.{key}" if path else key, depth + 1)
-    return FrozenDict(frozen)
+    return ordered(frozen)
+
+
+# How a subclass's value is read without asking its own methods, which may answer with the subclass again.
+_EXACT: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (int, int.__int__), (float, float.__float__), (str, str.__str__), (bytes, bytes.__bytes__),
+)  # fmt: skip
 
 
 def _frozen_odd(value: Any, path: str, depth: int) -> Any:
     """Subclasses of plain types lose their class here, and say so by having no other place to go."""
-    for kind in (bool, int, float, str, bytes):
-        if isinstance(value, kind) and type(value).__module__ != "enum" and not hasattr(value, "_value_"):
-            return _freeze(kind(value), path, depth)
+    for kind, exact in _EXACT:
+        if isinstance(value, kind) and not hasattr(value, "_value_"):  # an enum's member has one
+            return _freeze(exact(value), path, depth)
     if isinstance(value, bytearray | memoryview):
         return _checked_size(bytes(value), path)
     raise NotPlainData(
@@ -234,6 +279,30 @@ def _frozen_odd(value: Any, path: str, depth: int) -> Any:
         f"is a {type(value).__module__}.{type(value).__qualname__}, which is not plain data; declare the field's type "
         f"in the workflow's state, or convert it to text, a number, a list or a dict",
     )
+
+
+def _checked_depth(value: Any, path: str, depth: int) -> Any:
+    if not fits(value, MAX_DEPTH - depth):
+        raise _too_deep(path)
+    return value
+
+
+def fits(value: Any, room: int) -> bool:
+    """Whether a frozen value is at most that many levels high; what is frozen may be put deeper than it stood."""
+    if type(value) not in _FROZEN:
+        return True
+    if room <= 0:
+        return False
+    items = dict.values(value) if type(value) is FrozenDict else value
+    if type(value) is Rope:
+        items = value.slice(0, len(value))
+    if _FLAT.issuperset(map(type, items)):
+        return True
+    return all(fits(item, room - 1) for item in items)
+
+
+def _too_deep(path: str) -> NotPlainData:
+    return NotPlainData(_shown(path), f"is nested deeper than {MAX_DEPTH} levels")
 
 
 def _checked_text(value: str, path: str) -> str:

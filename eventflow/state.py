@@ -9,31 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 from eventflow.change import Change, apply
-from eventflow.errors import Corrupt
+from eventflow.errors import Corrupt, EventflowError
 from eventflow.event import (
     AttemptFailed,
+    CheckpointCreated,
+    CheckpointsDeleted,
     EffectFailed,
     EffectFinished,
     EffectRejected,
     EffectStarted,
+    Event,
     Failure,
     Forked,
     Recorded,
     Rewound,
     RunCancelled,
     RunCompleted,
+    RunDeleted,
     RunFailed,
     RunPaused,
     RunResumed,
     RunStarted,
+    RunSuspended,
     SignalReceived,
-    StoreEvent,
+    StoreCreated,
     Transitioned,
 )
-from eventflow.plain import EMPTY, NOTHING, FrozenDict, FrozenList
+from eventflow.plain import EMPTY, MAX_INT, MIN_INT, NOTHING, FrozenDict, FrozenList, ordered
 
 Status = Literal[
     "pending", "running", "waiting", "paused", "completed", "failed", "cancelled", "timed_out", "parked"
@@ -44,6 +49,7 @@ STATUSES: tuple[Status, ...] = (
 WaitingFor = Literal["", "timer", "signal", "human", "child", "retry", "unknown"]
 WAITS: tuple[WaitingFor, ...] = ("", "timer", "signal", "human", "child", "retry", "unknown")
 ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled", "timed_out"})
+FINAL: frozenset[Status] = ENDED - {"failed"}  # only a rewind or a fork goes on from these
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,31 @@ class State:
         return self.status in ENDED
 
 
+def status_after(state: State | None, event: Event) -> tuple[Status, WaitingFor]:  # noqa: PLR0911 - a table
+    """Where a run stands once an event has happened: what a log is told with an append."""
+    match event:
+        case RunCompleted():
+            return "completed", ""
+        case RunFailed():
+            return "failed", ""
+        case RunCancelled():
+            return "cancelled", ""
+        case RunPaused():
+            return "paused", ""
+        case RunStarted() | RunResumed() | Rewound() | Forked():
+            return "running", ""
+    if state is None or state.status == "paused":
+        return "paused" if state else "running", ""
+    match event:
+        case Transitioned():
+            return "running", ""
+        case AttemptFailed():
+            return "waiting", "retry"
+        case RunSuspended():
+            return "pending", ""
+    return state.status, state.waiting_for
+
+
 def fold(state: State | None, events: Iterable[Recorded]) -> State | None:
     """The state after all events, in their order."""
     for recorded in events:
@@ -114,45 +145,50 @@ def fold(state: State | None, events: Iterable[Recorded]) -> State | None:
     return state
 
 
-def evolve(state: State | None, recorded: Recorded) -> State:
-    """The state after one more event. Raises Corrupt for an event that can't follow this state."""
+def evolve(  # noqa: C901, PLR0911, PLR0912 - one match over the closed set of events, in one place
+    state: State | None, recorded: Recorded, *, after: FrozenDict | None = None
+) -> State:
+    """The state after one more event. Raises Corrupt for an event that can't follow this state.
+
+    `after` is the data after the event's change, where the caller has worked it out already.
+    """
     event = recorded.event
     if state is None:
         if isinstance(event, RunStarted):
             return _started(event, recorded)
         raise Corrupt(f"version {recorded.version}", f"{type(event).__name__} comes before the run's start")
+    if state.status in FINAL and not isinstance(event, Rewound | Forked):
+        raise _after_end(recorded)
     match event:
         case Transitioned():
-            return _moved(state, recorded, event)
+            return _moved(state, recorded, event, after)
         case EffectStarted():
-            return _stamped(state, recorded, effects=_with_effect(state, event.name, event.key, _begun(event)))
+            return _stamped(
+                state, recorded, effects=_with_effect(state, event.name, event.key, _begun(event, recorded.version))
+            )
         case EffectFinished():
             return _effect_finished(state, recorded, event)
-        case EffectFailed():
-            return _effect_closed(state, recorded, event)
-        case EffectRejected():
+        case EffectFailed() | EffectRejected():
             return _effect_closed(state, recorded, event)
         case RunCompleted():
             _expect_node(state, recorded, event.node)
-            return _stamped(
-                state, recorded, status="completed", waiting_for="", data=_changed(state, event.change), error=None,
-                effects=EMPTY,
-            )  # fmt: skip
+            data = _changed(state, recorded, event.change)
+            return _stamped(state, recorded, data=data, error=None, effects=EMPTY)
         case AttemptFailed():
             _expect_node(state, recorded, event.node)
             return _stamped(
                 state, recorded, attempt=event.attempt + 1, retry_at=event.retry_at, error=event.error,
-                status=_unless_paused(state, "waiting"), waiting_for="retry",
             )  # fmt: skip
         case RunFailed():
             _expect_node(state, recorded, event.node)
-            return _stamped(state, recorded, status="failed", waiting_for="", error=event.error)
+            return _stamped(state, recorded, error=event.error)
         case RunResumed():
             return _resumed(state, recorded, event)
-        case RunPaused():
-            return _stamped(state, recorded, status="paused", waiting_for="")
-        case RunCancelled():
-            return _stamped(state, recorded, status="cancelled", waiting_for="")
+        case RunSuspended():
+            _expect_node(state, recorded, event.node)
+            return _stamped(state, recorded)
+        case RunPaused() | RunCancelled():
+            return _stamped(state, recorded)
         case SignalReceived():
             entry = FrozenDict({"name": event.name, "message": event.message, "payload": event.payload})
             return _stamped(state, recorded, signals=FrozenList([*state.signals, entry]))
@@ -162,24 +198,26 @@ def evolve(state: State | None, recorded: Recorded) -> State:
             return _forked(state, recorded, event)
         case RunStarted():
             raise Corrupt(f"version {recorded.version}", "the run starts a second time")
+        case StoreCreated() | CheckpointCreated() | CheckpointsDeleted() | RunDeleted():
+            raise Corrupt(f"version {recorded.version}", f"{type(event).__name__} belongs to the store's own stream")
         case _:
-            _refuse_store_event(event)
+            assert_never(event)
 
 
-def _refuse_store_event(event: StoreEvent) -> None:
-    raise Corrupt("the run's history", f"holds {type(event).__name__}, which belongs to the store's own stream")
-
-
-def _stamped(state: State, recorded: Recorded, **changes: object) -> State:
-    """Every event moves version, digest, time and epoch."""
+def _stamped(state: State, recorded: Recorded, **changes: Any) -> State:
+    """Every event moves version, digest, time, epoch and status."""
     if recorded.version != state.version + 1:
         raise Corrupt(f"version {recorded.version}", f"follows version {state.version}; versions are dense")
+    status, waiting_for = status_after(state, recorded.event)
     return replace(
-        state, version=recorded.version, digest=recorded.digest, time=recorded.time, epoch=recorded.epoch, **changes
-    )  # type: ignore[arg-type]
+        state, version=recorded.version, digest=recorded.digest, time=recorded.time, epoch=recorded.epoch, status=status,
+        waiting_for=waiting_for, **changes,
+    )  # fmt: skip
 
 
 def _started(event: RunStarted, recorded: Recorded) -> State:
+    if recorded.version != 1:
+        raise Corrupt(f"version {recorded.version}", "starts the run, which only version 1 does")
     identity = Identity(
         event.run_id, recorded.run_key, recorded.incarnation, event.store_id, event.workflow, event.definition_digest,
         event.definition, event.input_digest, event.tags, event.subject, recorded.time,
@@ -190,46 +228,53 @@ def _started(event: RunStarted, recorded: Recorded) -> State:
     )  # fmt: skip
 
 
-def _moved(state: State, recorded: Recorded, event: Transitioned) -> State:
+def _moved(state: State, recorded: Recorded, event: Transitioned, after: FrozenDict | None) -> State:
     _expect_node(state, recorded, event.node)
     if recorded.version != state.version + 1:
         raise Corrupt(f"version {recorded.version}", f"follows version {state.version}; versions are dense")
+    status: Status = "paused" if state.status == "paused" else "running"
     # Spelled out, not replace(): this is the hot path of live running and of recovery.
     return State(
-        state.run, recorded.version, recorded.digest, recorded.time, recorded.epoch, _unless_paused(state, "running"),
-        event.to, recorded.version, _changed(state, event.change), "", state.line, 1, 0,
+        state.run, recorded.version, recorded.digest, recorded.time, recorded.epoch, status,
+        event.to, recorded.version, _changed(state, recorded, event.change) if after is None else after, "", state.line, 1, 0,
         event.error, EMPTY, state.signals, state.usage,
     )  # fmt: skip
 
 
 def _expect_node(state: State, recorded: Recorded, node: str) -> None:
     if state.node != node:
-        raise Corrupt(f"version {recorded.version}", f"leaves node {node!r}, but the run stands on {state.node!r}")
-    if state.status in ENDED:
-        raise Corrupt(f"version {recorded.version}", f"{type(recorded.event).__name__} follows the run's end")
+        raise Corrupt(f"version {recorded.version}", f"is about node {node!r}, but the run stands on {state.node!r}")
+    if state.status in ENDED and not isinstance(recorded.event, RunResumed):
+        raise _after_end(recorded)
 
 
-def _changed(state: State, change: Change) -> FrozenDict:
-    return apply(state.data, change)
+def _after_end(recorded: Recorded) -> Corrupt:
+    return Corrupt(f"version {recorded.version}", f"{type(recorded.event).__name__} follows the run's end")
 
 
-def _unless_paused(state: State, status: Status) -> Status:
-    return "paused" if state.status == "paused" else status
+def _changed(state: State, recorded: Recorded, change: Change) -> FrozenDict:
+    try:
+        return apply(state.data, change)
+    except EventflowError as error:
+        raise Corrupt(f"version {recorded.version}", f"holds a change that does not fit the state ({error})") from None
 
 
 def _resumed(state: State, recorded: Recorded, event: RunResumed) -> State:
+    _expect_node(state, recorded, event.node)
     run = state.run
     if event.definition is not None:
         run = replace(run, definition_digest=event.definition_digest, definition=event.definition)
     fresh = state.status == "failed"
     return _stamped(
-        state, recorded, run=run, status="running", waiting_for="", attempt=1 if fresh else state.attempt,
+        state, recorded, run=run, attempt=1 if fresh else state.attempt,
         retry_at=0 if fresh else state.retry_at,
     )  # fmt: skip
 
 
 def _rewound(state: State, recorded: Recorded, event: Rewound) -> State:
     """`state` is that of version `to`: the line was resolved before the fold."""
+    if state.version != event.to or recorded.version <= event.to:
+        raise Corrupt(f"version {recorded.version}", f"goes back to version {event.to}, not to {state.version}")
     if event.node != state.node:
         raise Corrupt(
             f"version {recorded.version}", f"goes back to node {event.node!r}, which version {event.to} is not on"
@@ -256,7 +301,7 @@ def _forked(state: State, recorded: Recorded, event: Forked) -> State:
     effects = EMPTY if event.change else _only_finished(state.effects)
     return State(
         identity, recorded.version, recorded.digest, recorded.time, recorded.epoch, "running", state.node, state.visit,
-        _changed(state, event.change), line=recorded.version, effects=effects, usage=state.usage,
+        _changed(state, recorded, event.change), line=recorded.version, effects=effects, usage=state.usage,
     )  # fmt: skip
 
 
@@ -264,23 +309,26 @@ def _forked(state: State, recorded: Recorded, event: Forked) -> State:
 
 
 def effect_id(name: str, key: str) -> str:
-    """How a call is named in `State.effects`."""
+    """How a call is named in `State.effects`: no other name and key give the same."""
+    if "#" in name or "%" in name:
+        name = name.replace("%", "%25").replace("#", "%23")
     return f"{name}#{key}"
 
 
-def _begun(event: EffectStarted) -> FrozenDict:
-    return FrozenDict({
-        "attempt": event.attempt,
-        "idempotency_key": event.idempotency_key,
-        "input_digest": event.input_digest,
+def _begun(event: EffectStarted, version: int) -> FrozenDict:
+    return ordered({
         "kind": event.kind,
-        "mutating": event.mutating,
         "status": "started",
+        "attempt": event.attempt,
+        "version": version,
+        "mutating": event.mutating,
+        "input_digest": event.input_digest,
+        "idempotency_key": event.idempotency_key,
     })  # fmt: skip
 
 
 def _with_effect(state: State, name: str, key: str, entry: FrozenDict) -> FrozenDict:
-    return FrozenDict({**state.effects, effect_id(name, key): entry})
+    return ordered({**state.effects, effect_id(name, key): entry})
 
 
 def _open_effect(state: State, recorded: Recorded, name: str, key: str) -> FrozenDict:
@@ -291,20 +339,27 @@ def _open_effect(state: State, recorded: Recorded, name: str, key: str) -> Froze
 
 
 def _effect_finished(state: State, recorded: Recorded, event: EffectFinished) -> State:
-    entry = FrozenDict(
+    entry = ordered(
         {**_open_effect(state, recorded, event.name, event.key), "output": event.output, "status": "finished"}
     )
-    usage = state.usage
-    if event.usage:
-        usage = FrozenDict({**usage, **{key: usage.get(key, 0) + value for key, value in event.usage.items()}})
+    usage = _summed(state.usage, event.usage) if event.usage else state.usage
     return _stamped(state, recorded, effects=_with_effect(state, event.name, event.key, entry), usage=usage)
+
+
+def _summed(usage: FrozenDict, more: FrozenDict) -> FrozenDict:
+    """Counts added up, within 64 bits; what is not a number is left to the event that reported it."""
+    total: dict[str, Any] = {**usage}
+    for key, value in more.items():
+        if type(value) in (int, float):
+            total[key] = min(max(total.get(key, 0) + value, MIN_INT), MAX_INT)
+    return ordered(total)
 
 
 def _effect_closed(state: State, recorded: Recorded, event: EffectFailed | EffectRejected) -> State:
     status = "failed" if isinstance(event, EffectFailed) else "rejected"
     entry = {**_open_effect(state, recorded, event.name, event.key), "status": status}
     entry.pop("output", None)
-    return _stamped(state, recorded, effects=_with_effect(state, event.name, event.key, FrozenDict(entry)))
+    return _stamped(state, recorded, effects=_with_effect(state, event.name, event.key, ordered(entry)))
 
 
 def _only_finished(effects: FrozenDict) -> FrozenDict:

@@ -16,14 +16,15 @@ import zstandard
 
 from eventflow.codec.cbor import decode, encode
 from eventflow.errors import Corrupt
-from eventflow.plain import MAX_TEXT, FrozenDict, FrozenList, Rope
-from eventflow.proof import digest
+from eventflow.plain import MAX_DEPTH, MAX_TEXT, FrozenDict, FrozenList, Rope
+from eventflow.proof import DIGEST_SIZE, digest
 
 BLOB_FROM = 1_000  # characters or bytes; shorter values cost more as a blob (row, index, reference) than in place
 TEXT, BYTES, VALUE = 0, 1, 2  # what a ref's blob is: UTF-8 text, bytes, or plain data as canonical CBOR
 RAW, ZSTD, BASE64 = 0, 1, 2  # how a blob is stored: first byte of its row
 _PACKED_FROM = 64  # bytes; below, base64 packing and zstd gain nothing worth a look
 _SHARED_FROM = 128  # bytes of a Shared value; below, its reference would be as long as itself
+MAX_EXPANDED = MAX_TEXT * 4  # bytes a zstd frame may grow to: the longest text, at up to four bytes a character
 _LEVEL = 3  # zstd's own default: 4 us a KB here, higher levels gain a few per cent for several times that
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
 
@@ -97,7 +98,7 @@ def unshared(value: Any) -> Any:
 
 def pack_blob(data: bytes, *, text: str | None = None, compress: bool = True) -> bytes:
     """The bytes of a blob's row: one byte that says how, then the rest; the shortest of what is worth trying."""
-    if compress and len(data) >= _PACKED_FROM:
+    if compress and _PACKED_FROM <= len(data) <= MAX_EXPANDED:
         packed = _base64_packed(text) if text is not None else None
         if packed is not None:
             return packed
@@ -145,13 +146,13 @@ def squeeze(data: bytes) -> bytes:
     return zstandard.compress(data, _LEVEL)
 
 
-def expand(data: bytes, where: str) -> bytes:
-    """Bytes from a zstd frame of known and bounded size. Raises Corrupt."""
+def expand(data: bytes, where: str, *, limit: int = MAX_EXPANDED) -> bytes:
+    """Bytes from one zstd frame (RFC 8878) of known size, at most `limit`. Raises Corrupt."""
     try:
         size = zstandard.frame_content_size(data)
-        if not 0 <= size <= MAX_TEXT * 4:  # UTF-8 takes up to four bytes a character
+        if not 0 <= size <= limit:
             raise Corrupt(where, "is compressed and does not say a size within limits")
-        return zstandard.decompress(data, max_output_size=size)
+        return zstandard.ZstdDecompressor().decompress(data, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Corrupt(where, f"can't be decompressed ({error})") from None
 
@@ -159,16 +160,40 @@ def expand(data: bytes, where: str) -> bytes:
 # --- putting values back -------------------------------------------------------------------------------------------
 
 
+def checked_refs(value: Any, where: str) -> list[Ref]:
+    """Decoded references whose form is as it must be. Raises Corrupt."""
+    if isinstance(value, list) and all(map(_is_ref, value)):
+        return value
+    raise Corrupt(where, "refers to values in a way that can't be read")
+
+
+def _is_ref(ref: Any) -> bool:
+    if type(ref) is not list or len(ref) != 3:
+        return False
+    path, name, kind = ref
+    steps = type(path) is list and path and all(type(step) is str or (type(step) is int and step >= 0) for step in path)
+    return bool(steps) and type(name) is bytes and len(name) == DIGEST_SIZE and type(kind) is int
+
+
 def fill(value: Any, refs: Iterable[Ref], blobs: Mapping[bytes, bytes], where: str) -> None:
-    """Put each referred value into its place in a decoded value, which must be a list or a dict. Raises Corrupt."""
+    """Put each referred value into its empty place in a decoded value, a list or a dict. Raises Corrupt.
+
+    A value that is referred to more than once is there once.
+    """
+    made: dict[tuple[bytes, int], Any] = {}
     for path, name, kind in refs:
-        holder = value
+        if (name, kind) not in made:
+            made[name, kind] = _blob_value(blobs[name], kind, where)
+        holder, last = value, path[-1]
         try:
             for step in path[:-1]:
                 holder = holder[step]
-            holder[path[-1]] = _blob_value(blobs[name], kind, where)
+            empty = holder[last] is None
         except (LookupError, TypeError):
-            raise Corrupt(where, "refers to a value at a place that is not there") from None
+            empty = False
+        if not empty or type(holder) not in (list, dict):
+            raise Corrupt(where, "refers to a value at a place that is not there")
+        holder[last] = made[name, kind]
 
 
 def _blob_value(data: bytes, kind: int, where: str) -> Any:
@@ -180,27 +205,34 @@ def _blob_value(data: bytes, kind: int, where: str) -> Any:
     if kind == BYTES:
         return data
     if kind == VALUE:
-        return decode(data, where)
+        return frozen(decode(data, where), where)
     raise Corrupt(where, f"refers to a value of unknown kind {kind!r}")
 
 
 _SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
+_TEXT = frozenset({str})
 
 
-def frozen(value: Any, where: str) -> Any:
-    """A decoded value as frozen plain data. Raises Corrupt for what is not plain."""
+def frozen(value: Any, where: str, *, depth: int = 0) -> Any:
+    """A decoded value as frozen plain data; keys stay in the order of canonical CBOR, in which they were written.
+
+    `depth` says how deep it stands in the state. Raises Corrupt for what is not plain, or deeper than a writer makes.
+    """
+    return _frozen(value, where, MAX_DEPTH - depth)
+
+
+def _frozen(value: Any, where: str, room: int) -> Any:
     kind = type(value)
-    if kind in _SCALARS:
+    if kind in _SCALARS or kind is FrozenDict or kind is FrozenList:
         return value
+    if room <= 0:
+        raise Corrupt(where, "is nested deeper than any writer makes it")
     if kind is list:
-        return (
-            FrozenList(value)
-            if _SCALARS.issuperset(map(type, value))
-            else FrozenList([frozen(v, where) for v in value])
-        )
+        if _SCALARS.issuperset(map(type, value)):
+            return FrozenList(value)
+        return FrozenList([_frozen(item, where, room - 1) for item in value])
     if kind is dict:
-        for key in value:
-            if type(key) is not str:
-                raise Corrupt(where, "has a map key that is not text")
-        return FrozenDict({key: frozen(item, where) for key, item in value.items()})
+        if not _TEXT.issuperset(map(type, value)):
+            raise Corrupt(where, "has a map key that is not text")
+        return FrozenDict({key: _frozen(item, where, room - 1) for key, item in value.items()})
     raise Corrupt(where, f"holds a {kind.__name__}, which is not plain data")

@@ -11,6 +11,7 @@ from typing import Any
 import cbor2
 
 from eventflow.errors import Corrupt
+from eventflow.plain import MIN_INT
 
 MAX_DECODE_DEPTH = 128  # a state may be 64 deep, an event's own arrays and a change's path stand around it
 MAX_DECODE_BYTES = 1 << 30  # far above any limit on writing; a length is checked before anything is read
@@ -26,7 +27,7 @@ def _refuse_tag(*_: object) -> Any:
 
 
 _REFUSED = dict.fromkeys(_KNOWN_TAGS, _refuse_tag)
-_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
+_PLAIN = frozenset({str, float, bool, bytes, type(None)})
 
 
 def encode(value: Any) -> bytes:
@@ -60,7 +61,10 @@ def _check_plain(value: Any, where: str) -> None:
     kind = type(value)
     if kind in _PLAIN:
         return
-    if kind is list:
+    if kind is int:
+        if value < MIN_INT:
+            raise Corrupt(where, "holds an integer of more than 64 bits")
+    elif kind is list:
         for item in value:
             _check_plain(item, where)
     elif kind is dict:

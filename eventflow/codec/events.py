@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 from eventflow import event as facts
 from eventflow.change import Change, Op, OpName
-from eventflow.codec.blobs import Blob, Fetch, Ref, expand, fill, frozen, lift, squeeze
+from eventflow.codec.blobs import Blob, Fetch, Ref, checked_refs, expand, fill, frozen, lift, squeeze
 from eventflow.codec.cbor import decode, encode
 from eventflow.errors import Corrupt, NotPlainData, WrittenByNewer
 from eventflow.event import Event, Failure, Recorded, Vouch
-from eventflow.proof import digest
+from eventflow.plain import MAX_DEPTH, FrozenDict, FrozenList
+from eventflow.proof import DIGEST_SIZE, digest
 
 FORMAT = 1
 FLAG_ZSTD = 1  # the body is a zstd frame
@@ -27,6 +28,8 @@ TOMBSTONE = (
     b"\xff"  # what stands at the position of a deleted event: this byte, which no event begins with, and its digest
 )
 MAX_BODY = 16 << 20  # 16 MiB beside blobs: decoding takes a tenth of a second, and a commit writes it whole
+MAX_REFERRED = 1 << 30  # bytes of all values an event refers to: what reading one event may take, whatever it says
+_MAX_NUMBER = 2**63 - 1  # of versions, times and their like: signed 64 bits, as any database holds
 _SQUEEZED_FROM = 200  # bytes; a zstd frame of less gains nothing
 
 OPS: tuple[OpName, ...] = ("set", "delete", "extend", "merge", "add")
@@ -67,6 +70,7 @@ SHAPES: dict[type, Shape] = {
         ("run_id", "store_id", "parent_id", "parent_key", "parent_incarnation", "at", "actor", "why"),
         ("change",),
     ),
+    facts.RunSuspended: Shape(16, ("node", "actor", "why"), ()),
     facts.StoreCreated: Shape(128, ("store_id", "actor"), ()),
     facts.CheckpointCreated: Shape(129, ("run_id", "run_key", "at", "actor", "why"), ("label",)),
     facts.CheckpointsDeleted: Shape(130, ("run_id", "run_key", "versions", "actor", "why"), ()),
@@ -76,6 +80,21 @@ _BY_CODE: dict[int, tuple[type, Shape]] = {shape.code: (kind, shape) for kind, s
 _DEFAULTS: dict[type, dict[str, Any]] = {
     kind: {f.name: f.default for f in fields(kind) if f.default is not MISSING} for kind in SHAPES
 }
+_VAGUE = {"Any", "Change"}  # declared types that hold any plain data, or are checked when they are read
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,), "bytes": (bytes,), "int": (int,), "bool": (bool,), "FrozenDict": (FrozenDict,),
+    "FrozenList": (FrozenList,), "Failure": (Failure,), "None": (type(None),),
+}  # fmt: skip
+_FIELDS: dict[type, dict[str, tuple[type, ...]]] = {
+    kind: {
+        f.name: sum((_TYPES[name] for name in str(f.type).split(" | ")), ())
+        for f in fields(kind)
+        if f.type not in _VAGUE
+    }
+    for kind in SHAPES
+}
+_VOUCH = "snapshot"  # the header's key for the snapshot an event vouches for
+_HEADERS: dict[type, frozenset[str]] = {kind: frozenset({*shape.header, _VOUCH}) for kind, shape in SHAPES.items()}
 REWOUND, FORKED = SHAPES[facts.Rewound].code, SHAPES[facts.Forked].code
 
 Upcaster = Callable[[list[Any]], list[Any]]
@@ -124,13 +143,15 @@ def pack(event: Event, *, vouch: Vouch | None = None) -> Packed:
     defaults = _DEFAULTS[type(event)]
     header = {name: value for name in shape.header if (value := getattr(event, name)) != defaults.get(name, MISSING)}
     if vouch is not None:
-        header["snapshot"] = [vouch.version, vouch.digest]
+        header[_VOUCH] = [vouch.version, vouch.digest]
     refs: list[Ref] = []
     blobs: list[Blob] = []
     body = [_to_plain(name, getattr(event, name), (index,), refs, blobs) for index, name in enumerate(shape.body)]
     data = encode([body, refs] if refs else body)
     if len(data) > MAX_BODY:
-        raise _too_large(event, len(data))
+        raise _too_large(event, len(data), MAX_BODY)
+    if blobs and (referred := sum(blob.size for blob in blobs)) > MAX_REFERRED:
+        raise _too_large(event, referred, MAX_REFERRED)
     flags = FLAG_REFS if refs else 0
     if len(data) >= _SQUEEZED_FROM:
         squeezed = squeeze(data)
@@ -159,13 +180,13 @@ def _op_to_plain(op: Op, path: tuple[int, ...], refs: list[Ref], blobs: list[Blo
     return [OPS.index(op.op), list(op.path), lift(op.value, refs, blobs, (*path, 2))]
 
 
-def _too_large(event: Event, size: int) -> NotPlainData:
+def _too_large(event: Event, size: int, limit: int) -> NotPlainData:
     change: Change = getattr(event, "change", ())
     largest = max(change, key=lambda op: len(encode(lift(op.value, [], []))), default=None)
     path = ".".join(largest.path) if largest else "the value"
     return NotPlainData(
         path,
-        f"makes an event of {size:,} bytes; the limit is {MAX_BODY:,}. Keep such data in a file and its name in the "
+        f"makes an event of {size:,} bytes; the limit is {limit:,}. Keep such data in a file and its name in the "
         f"state, or return it in smaller parts",
     )
 
@@ -211,34 +232,53 @@ def _draft(stored: Stored, *, strict: bool, upcasters: Mapping[int, Upcaster]) -
     flags = array[1]
     if flags & ~KNOWN_FLAGS:
         raise WrittenByNewer(where, f"flag {flags & ~KNOWN_FLAGS}")
-    data = expand(array[9], where) if flags & FLAG_ZSTD else array[9]
+    data = expand(array[9], where, limit=MAX_BODY) if flags & FLAG_ZSTD else array[9]
     body = decode(data, where, strict=strict)
     refs: list[Ref] = []
     if flags & FLAG_REFS:
         if not (isinstance(body, list) and len(body) == 2):
             raise Corrupt(where, "has no list of references where its flags say there is one")
-        body, refs = body
+        body, refs = body[0], checked_refs(body[1], where)
     if not isinstance(body, list):
         raise Corrupt(where, "has a body that is not a list")
+    if len(body) > len(known[1].body) or not array[8].keys() <= _HEADERS[known[0]]:
+        raise WrittenByNewer(where, f"a field of {known[0].__name__}")
     return _Draft(array, known[0], known[1], body, refs, where)
 
 
-def _checked_array(value: Any, where: str, upcasters: Mapping[int, Upcaster]) -> list[Any]:
+def _checked_array(raw: Any, where: str, upcasters: Mapping[int, Upcaster]) -> list[Any]:
+    value: list[Any] = raw
     if not isinstance(value, list) or not value or type(value[0]) is not int:
         raise Corrupt(where, "is not an event")
-    while value[0] in upcasters:
-        value = upcasters[value[0]](value)
     if value[0] > FORMAT:
         raise WrittenByNewer(where, f"format {value[0]}")
+    for older in range(value[0], FORMAT):
+        value = _upcast(value, upcasters.get(older), where)
     kinds = (int, int, bytes, int, int, int, int, int, dict, bytes, bytes)
     if len(value) != len(kinds) or not all(type(one) is kind for one, kind in zip(value, kinds, strict=True)):
         raise Corrupt(where, "does not have the fields of an event")
+    if min(value[3:6]) < 0 or max(map(abs, value[3:7])) > _MAX_NUMBER or len(value[10]) != DIGEST_SIZE:
+        raise Corrupt(where, "has a number or a digest that no event has")
     return value
+
+
+def _upcast(value: list[Any], upcaster: Upcaster | None, where: str) -> list[Any]:
+    """An event's array as one of the next format."""
+    if upcaster is None:
+        raise Corrupt(where, f"says format {value[0]}, which never was")
+    try:
+        return upcaster(value)
+    except (LookupError, TypeError, ValueError):
+        raise Corrupt(where, f"is not an event of format {value[0]}") from None
 
 
 def _recorded(stored: Stored, draft: _Draft, blobs: Mapping[bytes, bytes]) -> Recorded:
     array, where = draft.array, draft.where
+    referred = 0
     if draft.refs:
+        referred = sum(len(blobs[ref[1]]) for ref in draft.refs)
+        if referred > MAX_REFERRED:
+            raise Corrupt(where, "refers to more than any writer lets it")
         fill(draft.body, draft.refs, blobs, where)
     values: dict[str, Any] = {}
     header = array[8]
@@ -247,19 +287,22 @@ def _recorded(stored: Stored, draft: _Draft, blobs: Mapping[bytes, bytes]) -> Re
             values[name] = frozen(header[name], where)
     for name, value in zip(draft.shape.body, draft.body, strict=False):
         values[name] = _from_plain(name, value, where)
+    types = _FIELDS[draft.kind]
+    for name, value in values.items():
+        if name in types and type(value) not in types[name]:
+            raise Corrupt(where, f"has {name!r} of type {type(value).__name__}")
     try:
         event = draft.kind(**values)
     except TypeError as error:
         raise Corrupt(where, f"lacks a field ({error})") from None
-    size = len(draft.body) if not draft.refs else sum(len(blobs[ref[1]]) for ref in draft.refs)
     return Recorded(
         event, array[2], array[3], array[4], stored.position, array[5], array[6], digest(stored.data), array[10],
-        _vouch(header, where), len(stored.data) + size,
+        _vouch(header, where), len(stored.data) + referred,
     )  # fmt: skip
 
 
 def _vouch(header: dict[str, Any], where: str) -> Vouch | None:
-    raw = header.get("snapshot")
+    raw = header.get(_VOUCH)
     if raw is None:
         return None
     if isinstance(raw, list) and len(raw) == 2 and type(raw[0]) is int and type(raw[1]) is bytes:
@@ -271,20 +314,31 @@ def _from_plain(name: str, value: Any, where: str) -> Any:
     if name == "change":
         return _change_from_plain(value, where)
     if name == "error":
-        return _failure_from_plain(value, where)
+        return failure_from_plain(value, where)
     return frozen(value, where)
 
 
 def _change_from_plain(value: Any, where: str) -> Change:
-    try:
-        return tuple(Op(OPS[number], tuple(path), frozen(item, where)) for number, path, item in value)
-    except (TypeError, ValueError, IndexError):
-        raise Corrupt(where, "holds a change that can't be read") from None
+    if not isinstance(value, list) or not all(map(_is_op, value)):
+        raise Corrupt(where, "holds a change that can't be read")
+    return tuple(Op(OPS[number], tuple(path), frozen(item, where, depth=len(path))) for number, path, item in value)
 
 
-def _failure_from_plain(value: Any, where: str) -> Failure | None:
+def _is_op(op: Any) -> bool:
+    if type(op) is not list or len(op) != 3:
+        return False
+    number, path, _ = op
+    return (
+        type(number) is int and 0 <= number < len(OPS) and type(path) is list and 0 < len(path) <= MAX_DEPTH
+        and all(type(key) is str for key in path)
+    )  # fmt: skip
+
+
+def failure_from_plain(value: Any, where: str) -> Failure | None:
+    """A failure from its four fields, as events and snapshots write it. Raises Corrupt."""
     if value is None:
         return None
-    if isinstance(value, list) and len(value) >= 4:
-        return Failure(*value[:4])
+    kinds = [str, str, str, bool]
+    if isinstance(value, list) and list(map(type, value)) == kinds:
+        return Failure(*value)
     raise Corrupt(where, "holds an error that can't be read")

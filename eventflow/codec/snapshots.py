@@ -227,7 +227,7 @@ def _state(data: FrozenDict, values: list[Any], where: str) -> State:
     v = [frozen(value, where) for value in values]
     try:
         parent = Parent(*v[11]) if v[11] is not None else None
-        identity = Identity(*v[:11], parent)
+        identity = Identity(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], parent)
         error = Failure(*v[23]) if v[23] is not None else None
         return State(
             identity, v[12], v[13], v[14], v[15], STATUSES[v[16]], v[17], v[18], data, WAITS[v[19]], v[20], v[21], v[22],

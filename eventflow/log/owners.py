@@ -10,13 +10,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import weakref
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+from eventflow.errors import StoreBusy
 from eventflow.log.protocol import NOBODY
 
-_held: weakref.WeakSet[Owner] = weakref.WeakSet()
+_NAME = 32  # characters of an owner's file: 16 bytes in hex
+_TRIES, _REST = 1_000, 0.001  # times, and seconds between them; who looks at a lock holds it for some microseconds
+_held: set[Owner] = set()
 
 
 class Owner:
@@ -24,9 +27,7 @@ class Owner:
 
     def __init__(self, directory: Path, owner: bytes) -> None:
         self.path = directory / owner.hex()
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd: int | None = os.open(self.path, flags, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._fd: int | None = _locked(self.path)
         os.write(self._fd, str(os.getpid()).encode())
         _held.add(self)
 
@@ -40,8 +41,26 @@ class Owner:
     def drop(self) -> None:
         """Close the descriptor and nothing else: what a forked child does."""
         fd, self._fd = self._fd, None
+        _held.discard(self)
         if fd is not None:
             os.close(fd)
+
+
+def _locked(path: Path) -> int:
+    """A new file under an exclusive lock. A sweep may take it between its making and its locking; then make another."""
+    for _ in range(_TRIES):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        for _ in range(_TRIES):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_REST)
+            else:
+                break
+        if os.fstat(fd).st_nlink:
+            return fd
+        os.close(fd)
+    raise StoreBusy(f"{path} can't be kept locked; look whether another process that opens this store is stopped")
 
 
 def _after_fork() -> None:
@@ -57,11 +76,11 @@ def owner_gone(directory: Path, owner: bytes) -> bool:
     if owner == NOBODY:
         return True
     try:
-        fd = os.open(directory / owner.hex(), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(directory / owner.hex(), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return True
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask at once must not take each other for it
     except BlockingIOError:
         return False
     else:
@@ -78,8 +97,24 @@ def new_owner(directory: Path, owner: bytes) -> Callable[[], None]:
 def sweep(directory: Path) -> None:
     """Remove the files of owners that are gone; names are never used twice, so a missing file means the same."""
     for path in directory.iterdir():
-        if len(path.name) == 32 and owner_gone(directory, bytes.fromhex(path.name)):
+        if len(path.name) == _NAME:
+            _remove_if_gone(path)
+
+
+def _remove_if_gone(path: Path) -> None:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # gone meanwhile, or not a file of ours
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    else:
+        if os.fstat(fd).st_nlink:  # under the lock, so that nobody comes to hold it in between
             path.unlink(missing_ok=True)
+    finally:
+        os.close(fd)
 
 
 def owner_pid(directory: Path, owner: bytes) -> str:

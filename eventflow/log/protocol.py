@@ -13,7 +13,7 @@ from typing import Protocol
 
 from eventflow.checkpoint import Checkpoint
 from eventflow.codec import FORKED, REWOUND, Packed, PackedState, Place, Stored, seal
-from eventflow.errors import EventflowError, Fenced, RunOwned, VersionConflict
+from eventflow.errors import EventflowError, Fenced, RunNotFound, RunOwned, VersionConflict, VersionNotFound
 from eventflow.proof import digest, genesis
 from eventflow.state import Status, WaitingFor
 
@@ -309,8 +309,11 @@ class Sealed:
 
 
 def admit(append: Append, head: Head | None, owner_gone: Callable[[bytes], bool]) -> Sealed:
-    """Check an append against the run's head and seal its events. Raises VersionConflict, Fenced or RunOwned."""
-    if head is None or head.incarnation < append.incarnation:
+    """Check an append against the run's head and seal its events. Raises VersionConflict, Fenced or RunOwned.
+
+    The head of a deleted run has version 0 and NOBODY's run key; its id can be used again by a higher incarnation.
+    """
+    if head is None or fresh(append, head):
         head = _fresh_head(append, head)
     if head.version != append.expected or head.run_key != append.run_key:
         raise VersionConflict(append.run_id, append.expected, head.version)
@@ -324,8 +327,22 @@ def admit(append: Append, head: Head | None, owner_gone: Callable[[bytes], bool]
     return _sealed(append, head, epoch, NOBODY if append.release else owner)
 
 
+def fresh(append: Append, head: Head | None) -> bool:
+    """Whether an append would begin a run: its id is new, or that of a deleted run of a lower incarnation."""
+    return head is None or (not head.version and head.incarnation < append.incarnation)
+
+
+def check_parent(first: First, parent: Head | None) -> None:
+    """Refuse a fork whose parent is gone, or has not come so far. Raises RunNotFound or VersionNotFound."""
+    entry = first.entry
+    if parent is None:
+        raise RunNotFound(entry.parent_id or entry.parent_key.hex())
+    if not entry.parent_at == first.at <= parent.version:
+        raise VersionNotFound(parent.run_id, first.at, parent.version)
+
+
 def _fresh_head(append: Append, old: Head | None) -> Head:
-    if append.first is None:
+    if append.first is None or not append.events:
         raise VersionConflict(append.run_id, append.expected, old.version if old else 0)
     return Head(
         append.run_id, append.run_key, append.incarnation, append.first.at, append.first.before, 0, NOBODY, "pending", "",

@@ -7,6 +7,7 @@ saves two hand-overs. Nothing here knows what a write means.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from typing import NamedTuple
@@ -33,8 +34,8 @@ class Writer:
         self._queue: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._turn = threading.Lock()
-        self._start = threading.Lock()
-        self._pending = 0  # writes asked for and not yet answered; only a hint for `alone`
+        self._door = threading.Lock()  # guards what follows, so that nothing is asked for after the end
+        self._pending = 0  # writes asked for and not yet answered
         self._closed = False
 
     async def write(self, one: Write, *, alone: bool = False) -> Answer:
@@ -42,44 +43,51 @@ class Writer:
 
         `alone` says that the caller's loop has nothing else to do: the write may then block it for one commit.
         """
-        if alone and not self._pending and self._turn.acquire(blocking=False):
-            try:
-                return _answered(self._log.write([one])[0])
-            finally:
-                self._turn.release()
-        return await self.submit(one)
+        answer = self.at_once(one) if alone else None
+        return await self.submit(one) if answer is None else answer
+
+    def at_once(self, one: Write) -> Answer | None:
+        """Write on this thread if nobody else is writing or waiting to; None if somebody is. Raises its error."""
+        if self._closed:
+            raise StoreClosed("this store was closed; open it again")
+        if self._pending or not self._turn.acquire(blocking=False):
+            return None
+        try:
+            return _answered(self._log.write([one])[0])
+        finally:
+            self._turn.release()
 
     def submit(self, one: Write) -> asyncio.Future[Answer]:
         """Ask for a write; the future of the running loop is done when it is durable."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
-        if self._closed:
-            answer.set_exception(StoreClosed("this store was closed; open it again"))
-            return answer
-        if self._thread is None:
-            self._begin()
-        self._pending += 1
-        self._queue.put(_Asked(one, loop, answer))
+        with self._door:
+            if self._closed:
+                answer.set_exception(StoreClosed("this store was closed; open it again"))
+                return answer
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="eventflow-writer", daemon=True)
+                self._thread.start()
+            self._pending += 1
+            self._queue.put(_Asked(one, loop, answer))
         return answer
 
     def write_now(self, one: Write) -> Answer:
         """The same for callers without an event loop: write on this thread."""
+        if self._closed:
+            raise StoreClosed("this store was closed; open it again")
         with self._turn:
             return _answered(self._log.write([one])[0])
 
     def close(self) -> None:
         """Write what was asked for, then end the thread."""
-        self._closed = True
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join()
-            self._thread = None
-
-    def _begin(self) -> None:
-        with self._start:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="eventflow-writer", daemon=True)
-                self._thread.start()
+        with self._door:
+            self._closed = True
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                self._queue.put(None)
+        if thread is not None:
+            thread.join()
 
     def _work(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -105,12 +113,13 @@ class Writer:
                 answers = list(self._log.write([one.write for one in batch]))
         except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
             answers = [error] * len(batch)
-        self._pending -= len(batch)
+        with self._door:
+            self._pending -= len(batch)
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Answer], object]]] = {}
         for asked, answer in zip(batch, answers, strict=True):
             by_loop.setdefault(asked.loop, []).append((asked.answer, answer))
         for loop, pairs in by_loop.items():
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # a loop that was closed meanwhile has nobody waiting
                 loop.call_soon_threadsafe(_deliver, pairs)
 
 

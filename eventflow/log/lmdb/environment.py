@@ -8,62 +8,84 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lmdb
+import lmdb.verify
 
-from eventflow.errors import Corrupt, StoreClosed, StoreFull, StoreUnusable
+from eventflow.errors import Corrupt, StoreBusy, StoreClosed, StoreFull, StoreUnusable
 from eventflow.log.lmdb.tables import TABLES, Tables
 
 MAP_SIZE = 64 << 30  # 64 GiB of address space, not of disk: large enough that growing is rare
 MAX_READERS = 1024  # fixed by the first who opens; LMDB's 126 are used up by a few hundred threads of a viewer
+READER_CHECK_EVERY = 1_000  # commits between looks for dead readers, which would keep old pages alive for ever
 FILE_MODE = 0o600
+_SPARE_TABLES = 3  # beside ours: what a later version may add
+_ROOM = 1 << 20  # bytes; with less than this left a failed write is taken for a full disk
+_FORKED = "this store was opened before a fork; a child process must open its own, after the fork"
 
 
 class Environment:
     """An open LMDB file and its tables."""
 
-    def __init__(self, directory: Path, *, readonly: bool, map_size: int = MAP_SIZE) -> None:
+    def __init__(self, directory: Path, *, readonly: bool, create: bool, map_size: int) -> None:
         self.path, self.readonly = directory, readonly
-        self._pid = os.getpid()
+        self.pid = os.getpid()
+        self._file = directory / "data.mdb"
         self._closed = False
-        file = directory / "data.mdb"
-        size = file.stat().st_size if file.exists() else 0
+        self._commits = 0
+        size = self._file.stat().st_size if self._file.exists() else 0
         with translated(directory):
-            self._env = lmdb.open(
-                str(directory), map_size=max(map_size, size), max_dbs=len(TABLES) + 3, max_readers=MAX_READERS,
-                readonly=readonly, create=not readonly, mode=FILE_MODE, readahead=False, meminit=True, max_spare_txns=8,
+            self._env: Any = lmdb.open(
+                str(directory), map_size=max(map_size, size), max_dbs=len(TABLES) + _SPARE_TABLES,
+                max_readers=MAX_READERS, readonly=readonly, create=create, mode=FILE_MODE, readahead=False, meminit=True,
+                max_spare_txns=8,
             )  # fmt: skip
             try:
                 self._env.reader_check()
-                self.tables = Tables(*(self._env.open_db(name, create=not readonly) for name in TABLES))
-            except lmdb.NotFoundError:
+                self.tables = self._open_tables(create=create)
+                self._page = int(self._env.stat()["psize"])
+            except BaseException:
                 self._env.close()
-                raise Corrupt(str(directory), "lacks a table that every store has") from None
+                raise
         for name in ("data.mdb", "lock.mdb"):
             with contextlib.suppress(OSError):
-                _make_private(directory / name)
+                _keep_private(directory / name, readonly=readonly)
+
+    def _open_tables(self, *, create: bool) -> Tables:
+        """The tables; all in one transaction, so that a store has all of them or none."""
+        try:
+            if self.readonly:
+                return Tables(*(self._env.open_db(name, create=False) for name in TABLES))
+            with self._env.begin(write=True) as txn:
+                return Tables(*(self._env.open_db(name, txn=txn, create=create) for name in TABLES))
+        except lmdb.NotFoundError:
+            raise Corrupt(str(self.path), "lacks a table that every store has") from None
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Any]:
         """A short read transaction."""
-        self._check()
-        with translated(self.path):
-            with self._begin(write=False) as txn:
-                yield txn
+        self.check()
+        with translated(self.path), self._begin(write=False) as txn:
+            yield txn
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Any]:
         """A write transaction, durable when the block ends, undone if it raises."""
-        self._check()
+        self.check()
         if self.readonly:
             raise StoreUnusable(f"{self.path.parent} was opened read-only; open it for writing")
         with translated(self.path):
             with self._begin(write=True) as txn:
                 yield txn
+            self._commits += 1
+            if self._commits % READER_CHECK_EVERY == 0:
+                self._env.reader_check()
+            self.fill_up()
 
     def _begin(self, *, write: bool) -> Any:
         try:
@@ -72,45 +94,73 @@ class Environment:
             self._env.set_mapsize(0)
             return self._env.begin(write=write)
 
+    def fill_up(self) -> None:
+        """Make the file as long as its meta page says.
+
+        LMDB does not write pages that a transaction takes and gives back, so a sound file may end early; filled up, a
+        short file is one that was cut.
+        """
+        whole = (self._env.info()["last_pgno"] + 1) * self._page
+        with contextlib.suppress(OSError):  # the commit is durable; a short file is looked at more closely, no more
+            if self._file.stat().st_size < whole:
+                os.truncate(self._file, whole)
+
     def last_transaction(self) -> int:
         """The number of the last committed transaction, by any process."""
-        self._check()
-        return int(self._env.info()["last_txnid"])
+        self.check()
+        with translated(self.path):
+            return int(self._env.info()["last_txnid"])
 
     def pages(self) -> tuple[dict[str, tuple[int, int]], int, int]:
         """Rows and bytes by table, the bytes of the file, and those of its free pages."""
         with self.reading() as txn:
             stats = {name.decode(): txn.stat(table) for name, table in zip(TABLES, self.tables, strict=True)}
-        page = self._env.stat()["psize"]
         by_table = {
-            name: (stat["entries"], page * (stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]))
+            name: (stat["entries"], self._page * (stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]))
             for name, stat in stats.items()
         }
-        whole = (self._env.info()["last_pgno"] + 1) * page
+        whole = (self._env.info()["last_pgno"] + 1) * self._page
         return by_table, whole, whole - sum(size for _, size in by_table.values())
 
     def close(self) -> None:
         """Close the file; in a forked child only forget it."""
         if not self._closed:
             self._closed = True
-            if os.getpid() == self._pid:
+            if os.getpid() == self.pid:
                 self._env.close()
 
-    def _check(self) -> None:
+    def forget(self) -> None:
+        """Let go of an environment inherited through a fork, without closing it.
+
+        LMDB's own close would empty the parent's slots in the shared reader table.
+        """
+        self._closed = True
+        self._env = None
+        self.tables = Tables(*(None,) * len(TABLES))
+
+    def check(self) -> None:
+        """Raise StoreClosed if this environment can't be used any more."""
+        if os.getpid() != self.pid:
+            raise StoreClosed(_FORKED)
         if self._closed:
             raise StoreClosed("this store was closed; open it again")
-        if os.getpid() != self._pid:
-            raise StoreClosed("this store was opened before a fork; open it again in the child process")
 
 
-def _make_private(path: Path) -> None:
+def damage(file: Path) -> str:
+    """What is wrong with the structure of an LMDB file at rest, empty if nothing is; reads the whole file."""
+    try:
+        problems = lmdb.verify.verify(str(file))  # type: ignore[no-untyped-call]
+    except lmdb.verify.VerifyError as error:
+        return str(error)
+    return str(problems[0]) if problems else ""
+
+
+def _keep_private(path: Path, *, readonly: bool) -> None:
     """Mode 0600, and not inherited by programs this process starts: LMDB 0.9 opens without O_CLOEXEC."""
-    path.chmod(FILE_MODE)
     target = path.stat()
-    fds = Path("/proc/self/fd")
-    if not fds.is_dir():
-        return
-    for entry in list(fds.iterdir()):
+    if not readonly and target.st_mode & 0o077:
+        path.chmod(FILE_MODE)
+    for entry in list(Path("/dev/fd").iterdir()):
         with contextlib.suppress(OSError, ValueError):
             fd = int(entry.name)
             held = os.fstat(fd)
@@ -118,87 +168,124 @@ def _make_private(path: Path) -> None:
                 os.set_inheritable(fd, False)
 
 
+# --- LMDB's errors as ours -----------------------------------------------------------------------------------------
+
+
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
     """LMDB's errors as ours: full, unusable or corrupt."""
     try:
         yield
-    except lmdb.MapFullError:
-        raise StoreFull(
-            f"{path.parent} has reached the size of its map; set EVENTFLOW_MAP_SIZE higher, then go on"
-        ) from None
-    except lmdb.DiskError as error:
-        raise _disk_error(path, error) from error
-    except lmdb.CorruptedError as error:
-        raise Corrupt(str(path), f"has a damaged page ({error})") from error
-    except (lmdb.InvalidError, lmdb.VersionMismatchError) as error:
-        raise Corrupt(str(path), f"is not an LMDB file that eventflow writes ({error})") from error
-    except lmdb.LockError as error:
-        raise StoreUnusable(
-            f"{path.parent} is locked by a process this one can't see ({error}); containers that share a store must share "
-            f"their process namespace too"
-        ) from error
-    except lmdb.PanicError as error:
-        raise StoreUnusable(
-            f"{path.parent}: an earlier write failed half-way ({error}); open the store again"
-        ) from error
-    except lmdb.ReadonlyError as error:
-        raise StoreUnusable(f"{path.parent} can't be written ({error}); check its mode and its file system") from error
     except lmdb.Error as error:
-        raise _disk_error(path, error) from error
+        raise _translation(path, error) from error
+
+
+# What LMDB says -> what we say: {path} is the LMDB file's directory, {store} the store's, {error} LMDB's own sentence.
+_DAMAGED: tuple[tuple[type[lmdb.Error], str], ...] = (
+    (lmdb.CorruptedError, "has a damaged page ({error})"),
+    (lmdb.PageNotFoundError, "has a damaged page ({error})"),
+    (lmdb.InvalidError, "is not an LMDB file that eventflow writes ({error})"),
+    (lmdb.VersionMismatchError, "is not an LMDB file that eventflow writes ({error})"),
+)
+_SAID: tuple[tuple[type[lmdb.Error], type[StoreUnusable], str], ...] = (
+    (lmdb.MapFullError, StoreFull, "{store} has reached the size of its map; set EVENTFLOW_MAP_SIZE higher, then go on"),
+    (
+        lmdb.LockError, StoreUnusable,
+        "{store} is locked by a process this one can't see ({error}); containers must share a process namespace to share it",
+    ),
+    (lmdb.PanicError, StoreUnusable, "{store}: an earlier write failed half-way ({error}); open the store again"),
+    (lmdb.ReadonlyError, StoreUnusable, "{store} can't be written ({error}); check its mode and its file system"),
+    (lmdb.ReadersFullError, StoreBusy, "{store} has too many readers already; end some of them, then try again"),
+    (
+        lmdb.MemoryError, StoreUnusable,
+        "{store}: there is no address space for its map; set EVENTFLOW_MAP_SIZE lower, or raise the limit",
+    ),
+)  # fmt: skip
+
+
+def _translation(path: Path, error: lmdb.Error) -> StoreUnusable:
+    for kind, text in _DAMAGED:
+        if isinstance(error, kind):
+            return Corrupt(str(path), text.format(error=error))
+    for kind, ours, text in _SAID:
+        if isinstance(error, kind):
+            return ours(text.format(store=path.parent, error=error))
+    return _disk_error(path, error)
 
 
 def _disk_error(path: Path, error: lmdb.Error) -> StoreUnusable:
     text = str(error)
-    full = any(mark in text for mark in ("No space left", "Input/output error", "MDB_SHORT_WRITE", "File too large"))
-    free = _free_bytes(path)
-    if full and free is not None and free < (1 << 20):
-        return StoreFull(f"{path.parent}: the disk is full; nothing of this write was kept, make room and go on")
-    if "No space left" in text or "File too large" in text or "MDB_SHORT_WRITE" in text:
-        return StoreFull(f"{path.parent}: there is no room for this write ({text}); nothing of it was kept")
+    if "already open in this process" in text:
+        return StoreClosed(_FORKED)
+    if any(sign in text for sign in ("No space left", "File too large", "MDB_SHORT_WRITE", "quota exceeded")):
+        return StoreFull(f"{path.parent}: there is no room for this write ({text}); nothing of it was kept, make room")
+    if os.strerror(errno.EIO) in text and _no_room(path):  # what LMDB 0.9 makes of a short write
+        return StoreFull(f"{path.parent}: there is no room for this write; nothing of it was kept, make room and go on")
     if os.strerror(errno.EACCES) in text or os.strerror(errno.EROFS) in text:
-        return StoreUnusable(f"{path.parent} can't be written by this user; check its owner, mode and file system")
+        return StoreUnusable(f"{path.parent} can't be used by this user; check its owner, mode and file system")
     return StoreUnusable(f"{path.parent}: the disk answered with an error ({text}); nothing of this write was kept")
 
 
-def _free_bytes(path: Path) -> int | None:
+def _no_room(path: Path) -> bool:
+    """Whether the disk, or the size this process may make a file, is nearly used up."""
     try:
         space = os.statvfs(path)
+        size = (path / "data.mdb").stat().st_size
     except OSError:
-        return None
-    return space.f_bavail * space.f_frsize
+        return False
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    limited = limit != resource.RLIM_INFINITY and size + _ROOM > limit
+    return limited or space.f_bavail * space.f_frsize < _ROOM
 
 
-_registry_lock = threading.Lock()
-_registry: dict[tuple[int, int], tuple[Environment, int]] = {}  # by device and inode: LMDB allows one per process
+# --- one environment per process and file --------------------------------------------------------------------------
 
 
-def acquire(directory: Path, *, readonly: bool, map_size: int) -> Environment:
+class _Opened:
+    """The environments this process has open, by device and inode, with the number of their users."""
+
+    lock: threading.Lock
+    held: dict[tuple[int, int], tuple[Environment, int]]
+
+    def __init__(self) -> None:
+        self._empty()
+
+    def _empty(self) -> None:
+        self.lock = threading.Lock()  # a new one after a fork: a thread of the parent may hold the old one
+        self.held = {}
+
+    def forget(self) -> None:
+        """In a forked child: let go of what the parent opened."""
+        for env, _ in self.held.values():
+            env.forget()
+        self._empty()
+
+
+_opened = _Opened()
+os.register_at_fork(after_in_child=_opened.forget)
+
+
+def acquire(directory: Path, *, readonly: bool, map_size: int, create: bool = False) -> Environment:
     """The process's environment for a file, opened on first use; each `acquire` needs a `release`."""
-    with _registry_lock:
+    with _opened.lock:
         status = directory.stat()
         key = (status.st_dev, status.st_ino)
-        held = _registry.get(key)
-        if held is not None and held[0]._pid != os.getpid():  # noqa: SLF001 - same file
-            held = None
-        if held is None:
-            held = Environment(directory, readonly=readonly, map_size=map_size), 0
-        env, users = held
-        if env.readonly and not readonly:
+        env, users = _opened.held.get(key) or (None, 0)
+        if env is None:
+            env = Environment(directory, readonly=readonly, create=create, map_size=map_size)
+        elif env.readonly and not readonly:
             raise StoreUnusable(f"{directory.parent} is open read-only in this process; close that first")
-        _registry[key] = env, users + 1
+        _opened.held[key] = env, users + 1
         return env
 
 
 def release(env: Environment) -> None:
     """Let go of an environment; the last one closes it."""
-    with _registry_lock:
-        for key, (held, users) in list(_registry.items()):
+    with _opened.lock:
+        for key, (held, users) in list(_opened.held.items()):
             if held is env:
                 if users > 1:
-                    _registry[key] = held, users - 1
+                    _opened.held[key] = held, users - 1
                 else:
-                    del _registry[key]
+                    del _opened.held[key]
                     env.close()
-                return
-        env.close()

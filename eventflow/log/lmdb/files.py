@@ -26,6 +26,7 @@ FILE_MODE = 0o600
 GATE_TIMEOUT = 30.0  # seconds; a commit takes under a ms, so this is a stopped process or a dying disk
 _GATE_POLLS = (0.0002, 0.0005, 0.001, 0.002, 0.005)  # seconds between tries, the last one repeated
 MARK_SYNC_EVERY = 1_000  # events between syncs of the mark; it is a plain write after each commit otherwise
+_UNBORN = 1 << 20  # bytes; a file with anything in it is not looked at, this only bounds the reading
 _MARK = struct.Struct(">8sQ32s")
 _MARK_MAGIC = b"eflowhw1"
 # LMDB 0.9 meta page (lmdb's mdb.c: MDB_page header of 16 bytes, then MDB_meta), little-endian here.
@@ -44,15 +45,17 @@ def data_directory(root: Path) -> Path:
         if root.exists() and (not root.is_dir() or (any(root.iterdir()) and not (root / "data.1").is_dir())):
             raise StoreUnusable(f"{root} is not an eventflow store; give another path to --store") from None
         raise StoreNotFound(str(root)) from None
-    except PermissionError:
-        raise StoreUnusable(f"{root} can't be read by this user; check its owner and mode") from None
-    if not name.startswith("data.") or not name[5:].isdigit():
+    except UnicodeDecodeError:
+        name = ""
+    if not name.startswith("data.") or not name[5:].isdecimal():
         raise Corrupt(str(current), "does not name a data directory")
+    if not (root / name / "data.mdb").is_file():
+        raise Corrupt(str(root), f"has no {name}/data.mdb, which its CURRENT names")
     return root / name
 
 
 def create_directory(root: Path) -> Path:
-    """Make a new store's directory, private and durable; returns the LMDB directory."""
+    """Make a new store's directory, private; returns the LMDB directory. Makes what is missing of a half-made one."""
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         root.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
@@ -63,6 +66,12 @@ def create_directory(root: Path) -> Path:
     except OSError as error:
         raise StoreUnusable(f"{root} can't be created ({error.strerror}); give a path that can be written") from None
     return root / "data.1"
+
+
+def clear_unborn(file: Path) -> None:
+    """Remove an LMDB file that a power cut left before its first byte was durable: empty, or nothing but zeros."""
+    if file.exists() and file.stat().st_size <= _UNBORN and not file.read_bytes().strip(b"\0"):
+        file.unlink()
 
 
 def set_current(root: Path, name: str) -> None:
@@ -96,26 +105,25 @@ def check_owner(root: Path) -> None:
         raise StoreUnusable(f"{root} can be written by everybody; run chmod 700 on it")
 
 
-def check_file(path: Path) -> None:
-    """Check an LMDB file's size against its meta pages before the library maps it. Raises Corrupt."""
+def missing_bytes(path: Path) -> int:
+    """How many bytes an LMDB file is shorter than its meta pages say, looked at before the library maps it.
+
+    Raises Corrupt if it has no meta pages. The size is read after them: a writer makes the file longer first.
+    """
     with path.open("rb") as file:
-        first = file.read(4096)
-        size = os.fstat(file.fileno()).st_size
-        if size == 0:
-            raise Corrupt(str(path), "is empty")
-        metas = [_meta(first, path)]
+        metas = [_meta(file.read(4096), path)]
         page = metas[0][0]
         file.seek(page)
         metas.append(_meta(file.read(4096), path))
+        size = os.fstat(file.fileno()).st_size
     _, last, _ = max(metas, key=lambda meta: meta[2])
-    if size < (last + 1) * page:
-        raise Corrupt(str(path), f"is {size:,} bytes long, its meta page speaks of {(last + 1) * page:,}: it was cut")
+    return max(0, (last + 1) * page - size)
 
 
 def _meta(data: bytes, path: Path) -> tuple[int, int, int]:
     """Page size, last page, transaction id of one meta page."""
     if len(data) < _META.size:
-        raise Corrupt(str(path), "ends inside a meta page")
+        raise Corrupt(str(path), "ends before or inside a meta page")
     magic, version, _, _, free_db, _, last, transaction = _META.unpack_from(data)
     page = int.from_bytes(free_db[:4], "little")
     if magic != _META_MAGIC or version not in (1, 999) or page not in (4096, 8192, 16384, 32768, 65536):
@@ -131,7 +139,7 @@ class Gate:
 
     def __init__(self, root: Path, *, timeout: float = GATE_TIMEOUT) -> None:
         self._path = root / "gate"
-        self._timeout = timeout
+        self._timeout = timeout  # seconds
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
         self._pid = str(os.getpid()).encode().ljust(12)
 
@@ -199,22 +207,31 @@ class HighWater:
         return (position, digest) if magic == _MARK_MAGIC else None
 
     def write(self, position: int, digest: bytes, *, events: int) -> None:
-        """Remember an acknowledged position; synced now and then."""
+        """Remember an acknowledged position; synced now and then.
+
+        Never raises: what it speaks of is durable already, and a mark that lags behind is harmless.
+        """
         if self._fd is None:
             return
         data = _MARK.pack(_MARK_MAGIC, position, digest)
-        os.pwrite(self._fd, data + zlib.crc32(data).to_bytes(4, "big"), 0)
+        with contextlib.suppress(OSError):
+            os.pwrite(self._fd, data + zlib.crc32(data).to_bytes(4, "big"), 0)
         self._unsynced += events
         if self._unsynced >= MARK_SYNC_EVERY:
-            os.fdatasync(self._fd)
+            self._sync()
+
+    def _sync(self) -> None:
+        if self._fd is not None and self._unsynced:
+            with contextlib.suppress(OSError):
+                os.fsync(self._fd)
             self._unsynced = 0
 
-    def close(self) -> None:
-        """Sync and let go of the file."""
+    def close(self, *, sync: bool = True) -> None:
+        """Let go of the file, synced unless somebody else, the parent of this process, goes on using it."""
+        if sync:
+            self._sync()
         fd, self._fd = self._fd, None
         if fd is not None:
-            if self._unsynced:
-                os.fdatasync(fd)
             os.close(fd)
 
 

@@ -6,26 +6,25 @@ one transaction a batch, and moves the high-water mark once the commit is durabl
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from eventflow.checkpoint import Checkpoint
 from eventflow.clock import Clock, SystemClock
-from eventflow.codec import Stored, pack, unpack_blob
-from eventflow.errors import Corrupt, EventflowError, StoreNotFound, StoreUnusable, WrittenByNewer
-from eventflow.event import StoreCreated
-from eventflow.log.lmdb import files
-from eventflow.log.lmdb.checks import check_tail
-from eventflow.log.lmdb.environment import MAP_SIZE, Environment, acquire, release
+from eventflow.codec import Stored, unpack_blob
+from eventflow.errors import Corrupt, EventflowError, StoreClosed, StoreUnusable
+from eventflow.log.lmdb import opening
+from eventflow.log.lmdb.environment import Environment
+from eventflow.log.lmdb.files import GATE_TIMEOUT
 from eventflow.log.lmdb.tables import (
     FACET_PARENT,
     FACET_STATUS,
     FACET_TAG,
     FACET_WORKFLOW,
-    KEY_FORMAT,
-    KEY_STORE_ID,
     U64,
     entry_from,
     facet,
@@ -35,10 +34,11 @@ from eventflow.log.lmdb.tables import (
     versioned,
 )
 from eventflow.log.lmdb.writing import Batch, Txn, keys_under, last_number
-from eventflow.log.owners import new_owner, owner_gone, sweep
+from eventflow.log.owners import new_owner, owner_gone
 from eventflow.log.protocol import (
     NOBODY,
-    Act,
+    STORE_NAME,
+    STORE_RUN,
     Answer,
     Entry,
     Head,
@@ -49,104 +49,57 @@ from eventflow.log.protocol import (
     fits,
 )
 
-STORE_FORMAT = 1
+MAX_KEY = 511  # bytes; LMDB takes no longer keys, so no run has a longer id
 
 
 class LmdbLog:
     """A log in a directory. Raises StoreNotFound, Corrupt or StoreUnusable when it can't be opened.
 
     `readonly` never writes, not even to create; `create` makes the store if it is not there. `map_size` is in bytes of
-    address space; EVENTFLOW_MAP_SIZE sets another default.
+    address space; EVENTFLOW_MAP_SIZE sets another default. `gate_timeout` is how long, in seconds, a write waits for
+    another process that is writing.
     """
 
     durable = True
 
     def __init__(
         self, path: str | os.PathLike[str], *, readonly: bool = False, create: bool = True,
-        clock: Clock | None = None, map_size: int | None = None, gate_timeout: float = files.GATE_TIMEOUT,
+        clock: Clock | None = None, map_size: int | None = None, gate_timeout: float = GATE_TIMEOUT,
     ) -> None:  # fmt: skip
         self.path = Path(path).absolute()
         self.readonly = readonly
         self._lock = threading.Lock()
-        clock = clock or SystemClock()
-        directory = self._directory(create=create and not readonly)
-        file = directory / "data.mdb"
-        fresh = not file.exists()
-        if not fresh:
-            files.check_file(file)
-        size = map_size or int(os.environ.get("EVENTFLOW_MAP_SIZE", MAP_SIZE))
-        self._env: Environment = acquire(directory, readonly=readonly, map_size=size)
-        self._gate: files.Gate | None = None
-        self._mark: files.HighWater | None = None
         self._owners = self.path / "owners"
-        try:
-            self._open(directory, clock, gate_timeout, fresh=fresh)
-        except BaseException:
-            self.close()
-            raise
+        size = opening.map_size(map_size)
+        wanted = opening.Wanted(readonly, create, clock or SystemClock(), size, gate_timeout)
+        self._opened: opening.Opened | None = opening.open_store(self.path, wanted)
+        self.store_id = self._opened.store_id
+        _open_logs.add(self)
 
-    def _directory(self, *, create: bool) -> Path:
-        try:
-            directory = files.data_directory(self.path)
-        except StoreNotFound:
-            if not create:
-                raise
-            kind = files.network_file_system(self.path.parent)
-            if kind:
-                raise StoreUnusable(
-                    f"{self.path} lies on a network file system ({kind}), where LMDB's locks do not hold; use a local disk"
-                ) from None
-            return files.create_directory(self.path)
-        files.check_owner(self.path)
-        return directory
-
-    def _open(self, directory: Path, clock: Clock, gate_timeout: float, *, fresh: bool) -> None:
-        self._mark = files.HighWater(directory, readonly=self.readonly)
-        if not self.readonly:
-            self._gate = files.Gate(self.path, timeout=gate_timeout)
-            if fresh or not (self.path / "CURRENT").exists():
-                self._create(directory, clock)
-            sweep(self._owners)
-        with self._env.reading() as txn:
-            stored = txn.get(KEY_FORMAT, db=self._env.tables.store)
-            store_id = txn.get(KEY_STORE_ID, db=self._env.tables.store)
-            if stored is None or store_id is None:
-                raise Corrupt(str(self.path), "has no format number")
-            if stored != number(STORE_FORMAT):
-                raise WrittenByNewer(str(self.path), f"store format {U64.unpack(stored)[0]}")
-            self.store_id = bytes(store_id)
-            check_tail(txn, self._env.tables, self._mark.read(), str(self.path))
-
-    def _create(self, directory: Path, clock: Clock) -> None:
-        """Write the first rows, then make the directory's entries durable, then name it in CURRENT."""
-        assert self._gate is not None  # noqa: S101 - only a writer creates
-        with self._gate.held():
-            with self._env.writing() as txn:
-                table = self._env.tables.store
-                if txn.get(KEY_FORMAT, db=table) is None:
-                    self.store_id = clock.uuid7()
-                    txn.put(KEY_FORMAT, number(STORE_FORMAT), db=table)
-                    txn.put(KEY_STORE_ID, self.store_id, db=table)
-                    act = Act(pack(StoreCreated(self.store_id)), clock.now())
-                    Batch(txn, self._env.tables, self.store_id, self.owner_gone).apply([act])
-            files.sync_directory(directory)
-            files.sync_directory(self.path)
-            files.set_current(self.path, directory.name)
-            files.sync_directory(self.path.parent)
+    @property
+    def _env(self) -> Environment:
+        opened = self._opened
+        if opened is None:
+            raise StoreClosed("this store was closed; open it again")
+        return opened.env
 
     # --- writing
 
     def write(self, batch: Sequence[Write]) -> list[Answer | EventflowError]:
         """One durable transaction; an answer or an error for each write. Raises StoreUnusable for all."""
-        gate, mark = self._gate, self._mark
-        if gate is None or mark is None:
-            raise StoreUnusable(f"{self.path} was opened read-only; open it for writing")
-        with self._lock, gate.held():
-            with self._env.writing() as txn:
-                work = Batch(txn, self._env.tables, self.store_id, self.owner_gone)
-                answers = work.apply(batch)
-            if work.events:
-                mark.write(work.position, work.digest, events=work.events)
+        self._env.check()
+        with self._lock:
+            opened = self._opened
+            if opened is None:
+                raise StoreClosed("this store was closed; open it again")
+            if opened.gate is None:
+                raise StoreUnusable(f"{self.path} was opened read-only; open it for writing")
+            with opened.gate.held():
+                with opened.env.writing() as txn:
+                    work = Batch(txn, opened.env.tables, self.store_id, self.owner_gone)
+                    answers = work.apply(batch)
+                if work.events:
+                    opened.mark.write(work.position, work.digest, events=work.events)
         return answers
 
     # --- runs
@@ -154,26 +107,28 @@ class LmdbLog:
     def head(self, run_id: str) -> Head | None:
         """Where a run's history ends, by its whole id."""
         with self._env.reading() as txn:
-            return self._head(txn, run_id.encode())
+            head = self._row(txn, run_id)
+        return head if head is not None and head.version and head.run_key != STORE_RUN else None
 
-    def _head(self, txn: Txn, name: bytes) -> Head | None:
-        row = txn.get(name, db=self._env.tables.names)
-        if row is None:
-            return None
-        head = head_from(name, row)
-        return head if head.version and head.run_key != NOBODY else None
+    def _row(self, txn: Txn, run_id: str) -> Head | None:
+        """The head of a run, of the store's own stream, or what is left of a deleted run's."""
+        name = run_id.encode()
+        row = txn.get(name, db=self._env.tables.names) if 0 < len(name) <= MAX_KEY else None
+        return None if row is None else head_from(name, row)
 
     def head_of(self, run_key: bytes) -> Head | None:
-        """The same by run key."""
+        """The same by run key; STORE_RUN is that of the store's own stream."""
         with self._env.reading() as txn:
+            if run_key == STORE_RUN:
+                return self._row(txn, STORE_NAME)
             row = txn.get(run_key, db=self._env.tables.info)
-            return None if row is None else self._head(txn, entry_from(row)[0].encode())
+            return None if row is None else self._row(txn, entry_from(row)[0])
 
     def next_incarnation(self, run_id: str) -> int:
         """1, or one more than the deleted run's."""
         with self._env.reading() as txn:
-            row = txn.get(run_id.encode(), db=self._env.tables.names)
-            return 1 if row is None else head_from(run_id.encode(), row).incarnation + 1
+            head = self._row(txn, run_id)
+        return 1 if head is None else head.incarnation + 1
 
     def entry(self, run_key: bytes) -> Entry | None:
         """What `list` shows of a run."""
@@ -184,12 +139,15 @@ class LmdbLog:
     def ids(self, prefix: str, limit: int) -> list[str]:
         """Run ids that begin with a prefix, in order."""
         found: list[str] = []
+        if len(prefix.encode()) > MAX_KEY:
+            return found
         with self._env.reading() as txn:
             for name in keys_under(txn, self._env.tables.names, prefix.encode()):
-                if self._head(txn, name) is not None:
-                    found.append(name.decode())
-                    if len(found) >= limit:
-                        break
+                if len(found) >= limit:
+                    break
+                head = self._row(txn, name.decode())
+                if head is not None and head.run_key != NOBODY:  # neither deleted nor the store's own
+                    found.append(head.run_id)
         return found
 
     def runs(self, query: Query) -> list[Listed]:
@@ -197,15 +155,15 @@ class LmdbLog:
         found: list[Listed] = []
         with self._env.reading() as txn:
             for key in self._candidates(txn, query):
+                if query.limit is not None and len(found) >= query.limit:
+                    break
                 row = txn.get(key, db=self._env.tables.info)
                 if row is None:
-                    continue
+                    raise Corrupt(f"run {key.hex()}", "is in an index and not in the run list")
                 run_id, entry = entry_from(row)
-                head = self._head(txn, run_id.encode())
+                head = self._row(txn, run_id)
                 if head is not None and fits(listed := Listed(entry, head), query):
                     found.append(listed)
-                    if query.limit is not None and len(found) >= query.limit:
-                        break
         return found
 
     def _candidates(self, txn: Txn, query: Query) -> Iterable[bytes]:
@@ -244,10 +202,8 @@ class LmdbLog:
         found: list[Stored] = []
         with self._env.reading() as txn, txn.cursor(db=self._env.tables.log) as cursor:
             if cursor.set_range(number(after + 1)):
-                for place, data in cursor:
+                for place, data in itertools.islice(cursor, limit):
                     found.append(Stored(U64.unpack(place)[0], data))
-                    if len(found) >= limit:
-                        break
         return found
 
     def position(self) -> int:
@@ -330,6 +286,7 @@ class LmdbLog:
 
     def new_owner(self, owner: bytes) -> Callable[[], None]:
         """Register a living owner; returns what ends it."""
+        self._env.check()
         return new_owner(self._owners, owner)
 
     def change_mark(self) -> int:
@@ -345,10 +302,24 @@ class LmdbLog:
 
     def close(self) -> None:
         """Sync the mark and let go of every file."""
-        gate, self._gate = self._gate, None
-        mark, self._mark = self._mark, None
-        if gate is not None:
-            gate.close()
-        if mark is not None:
-            mark.close()
-        release(self._env)
+        with self._lock:
+            opened, self._opened = self._opened, None
+            if opened is not None:
+                opened.close()
+
+    def forget(self) -> None:
+        """In a forked child: close the inherited descriptors; what is called from now on raises StoreClosed."""
+        self._lock = threading.Lock()  # a thread of the parent, which is not here, may hold the old one
+        if self._opened is not None:
+            self._opened.forget()
+
+
+_open_logs: weakref.WeakSet[LmdbLog] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for log in list(_open_logs):
+        log.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)

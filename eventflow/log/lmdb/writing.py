@@ -11,7 +11,7 @@ from typing import Any
 
 from eventflow.checkpoint import Checkpoint, merged
 from eventflow.codec import TOMBSTONE, Blob
-from eventflow.errors import Conflict, Corrupt, EventflowError, HasForks, VersionConflict
+from eventflow.errors import Conflict, Corrupt, EventflowError, HasForks, NotFound, RunNotFound, VersionConflict
 from eventflow.log.lmdb.tables import (
     FACET_PARENT,
     FACET_STATUS,
@@ -37,6 +37,7 @@ from eventflow.log.protocol import (
     Answer,
     Append,
     Appended,
+    First,
     Head,
     Kept,
     Post,
@@ -44,6 +45,8 @@ from eventflow.log.protocol import (
     Upkeep,
     Write,
     admit,
+    check_parent,
+    fresh,
     store_append,
 )
 from eventflow.proof import digest
@@ -80,7 +83,7 @@ class Batch:
                     return self._act(one)
                 case Post():
                     return self._post(one)
-        except Conflict as error:
+        except (Conflict, NotFound) as error:
             return error
 
     # --- events
@@ -88,6 +91,8 @@ class Batch:
     def _append(self, append: Append) -> Appended:
         old = self._head(append.run_id)
         sealed = admit(append, old, self._owner_gone)
+        first = append.first if fresh(append, old) else None
+        self._check(append, first)
         key = append.run_key
         version = sealed.head.version - len(sealed.data)
         for data in sealed.data:
@@ -101,7 +106,7 @@ class Batch:
             size += self._keep(packed.blobs)
         self.events += len(sealed.data)
         self.digest = sealed.digests[-1] if sealed.digests else self.digest
-        self._index(append, old, sealed.head)
+        self._index(first, old, sealed.head)
         for bend in sealed.bends:
             self._put(self._t.bends, versioned(key, bend), b"")
         for snapshot, by in sealed.vouched:
@@ -119,12 +124,26 @@ class Batch:
         row = self._txn.get(name, db=self._t.names)
         return None if row is None else head_from(name, row)
 
-    def _index(self, append: Append, old: Head | None, head: Head) -> None:
-        if append.first is not None and append.run_id != STORE_NAME:
-            self._put(self._t.info, head.run_key, entry_row(append.run_id, append.first.entry))
-            for key in facets(append.first.entry, head):
+    def _head_of(self, run_key: bytes) -> Head | None:
+        row = self._txn.get(run_key, db=self._t.info)
+        return None if row is None else self._head(entry_from(row)[0])
+
+    def _check(self, append: Append, first: First | None) -> None:
+        """What an append says about other rows must hold too."""
+        if first is not None and self._txn.get(append.run_key, db=self._t.info) is not None:
+            raise Conflict(f"run {append.run_id}: its run key belongs to another run; make a new one")
+        if first is not None and first.entry.parent_id is not None:
+            check_parent(first, self._head_of(first.entry.parent_key))
+        for message in append.taken:
+            if self._txn.get(versioned(append.run_key, message), db=self._t.inbox) is None:
+                raise Conflict(f"run {append.run_id}: message {message} was taken already; read the inbox again")
+
+    def _index(self, first: First | None, old: Head | None, head: Head) -> None:
+        if first is not None and head.run_id != STORE_NAME:
+            self._put(self._t.info, head.run_key, entry_row(head.run_id, first.entry))
+            for key in facets(first.entry, head):
                 self._put(self._t.index, key + head.run_key, b"")
-        elif old is not None and old.status != head.status:
+        elif old is not None and head.run_id != STORE_NAME and old.status != head.status:
             self._txn.delete(facet(FACET_STATUS, old.status) + head.run_key, db=self._t.index)
             self._put(self._t.index, facet(FACET_STATUS, head.status) + head.run_key, b"")
 
@@ -143,13 +162,20 @@ class Batch:
 
     # --- the cache
 
+    def _lacks(self, upkeep: Upkeep) -> bool:
+        """Whether the store lacks a piece that a snapshot takes for written. Raises RunNotFound."""
+        if self._txn.get(upkeep.run_key, db=self._t.info) is None:
+            raise RunNotFound(upkeep.run_key.hex())
+        known = () if upkeep.snapshot is None else upkeep.snapshot.known
+        return any(self._txn.get(name, db=self._t.places) is None for name in known)
+
     def _upkeep(self, upkeep: Upkeep) -> bool:
+        if self._lacks(upkeep):
+            return False
         snapshot = upkeep.snapshot
         if snapshot is not None:
-            if any(self._txn.get(name, db=self._t.places) is None for name in snapshot.known):
-                return False
             self._keep(snapshot.blobs)
-            self._put(self._t.snapshots, versioned(upkeep.run_key, snapshot.version), snapshot.root)
+            self._replace(self._t.snapshots, versioned(upkeep.run_key, snapshot.version), snapshot.root)
         self._set_marks(upkeep.run_key, upkeep.marks)
         for version in upkeep.drop:
             key = versioned(upkeep.run_key, version)
@@ -169,18 +195,24 @@ class Batch:
 
     def _act(self, act: Act) -> Acted:
         if act.delete_run is not None:
-            self._delete(act.delete_run)
-        if act.upkeep is not None and not self._upkeep(act.upkeep):
+            self._check_delete(act.delete_run)
+        if act.upkeep is not None and self._lacks(act.upkeep):
             raise Conflict("the snapshot takes pieces for written that are not there; pack it anew")
+        if act.upkeep is not None:
+            self._upkeep(act.upkeep)
+        if act.delete_run is not None:
+            self._delete(act.delete_run)
         appended = self._append(store_append(act, self._head(STORE_NAME), self._store_id))
         return Acted(appended.head.version)
 
-    def _delete(self, head: Head) -> None:
-        if self._head(head.run_id) != head:
-            held = self._head(head.run_id)
+    def _check_delete(self, head: Head) -> None:
+        held = self._head(head.run_id)
+        if held != head:
             raise VersionConflict(head.run_id, head.version, held.version if held else 0)
         if any(True for _ in keys_under(self._txn, self._t.index, facet(FACET_PARENT, head.run_key))):
             raise HasForks(head.run_id)
+
+    def _delete(self, head: Head) -> None:
         row = self._txn.get(head.run_key, db=self._t.info)
         if row is None:
             raise Corrupt(f"run {head.run_id}", "has no entry in the run list")
@@ -189,7 +221,7 @@ class Batch:
         self._txn.delete(head.run_key, db=self._t.info)
         for key in list(keys_under(self._txn, self._t.runs, head.run_key)):
             place = self._txn.get(key, db=self._t.runs)
-            self._put(self._t.log, place, TOMBSTONE + digest(self._txn.get(place, db=self._t.log)))
+            self._replace(self._t.log, place, TOMBSTONE + digest(self._txn.get(place, db=self._t.log)))
         for table in (self._t.runs, self._t.bends, self._t.marks, self._t.snapshots, self._t.inbox):
             for key in list(keys_under(self._txn, table, head.run_key)):
                 self._txn.delete(key, db=table)
@@ -197,6 +229,8 @@ class Batch:
         self._heads[head.run_id] = gone
 
     def _post(self, post: Post) -> Posted:
+        if self._txn.get(post.run_key, db=self._t.info) is None:
+            raise RunNotFound(post.run_key.hex())
         row = self._txn.get(KEY_MESSAGES, db=self._t.store)
         message = (U64.unpack(row)[0] if row else 0) + 1
         self._put(self._t.store, KEY_MESSAGES, number(message))
@@ -206,12 +240,22 @@ class Batch:
     # --- puts that look at the answer
 
     def _put(self, table: Any, key: bytes, value: bytes) -> None:
-        if not self._txn.put(key, value, db=table):
-            raise Corrupt("the store", "refused a row")
+        put(self._txn, table, key, value)
+
+    def _replace(self, table: Any, key: bytes, value: bytes) -> None:
+        """Put a value of another size: written over, a long one would keep its pages (LMDB reuses them as they are)."""
+        self._txn.delete(key, db=table)
+        put(self._txn, table, key, value)
 
     def _append_row(self, table: Any, key: bytes, value: bytes) -> None:
         if not self._txn.put(key, value, db=table, append=True):
             raise Corrupt("the store", "has rows after its last one")
+
+
+def put(txn: Txn, table: Any, key: bytes, value: bytes) -> None:
+    """Put a row. Raises Corrupt if LMDB does not take it."""
+    if not txn.put(key, value, db=table):
+        raise Corrupt("the store", "refused a row")
 
 
 def last_number(txn: Txn, table: Any) -> int:

@@ -1,0 +1,121 @@
+"""Addresses: `RUN`, `RUN@17`, `RUN@2026-11-24T10:00Z`, `RUN@c-17`, ids by unique prefix.
+
+The same in the command line, in URLs and in Python. What changes or deletes something takes whole ids only.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from eventflow.clock import NS
+from eventflow.codec import read_events
+from eventflow.errors import (
+    AmbiguousRun,
+    CheckpointNotFound,
+    RunNotFound,
+    SettingsError,
+    VersionNotFound,
+)
+from eventflow.log import Head, Log
+
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
+_SHOWN = 20  # ids looked at for a prefix that fits several: enough to name a few
+_PAGE = 500  # events read at a time when a moment is looked for
+_SPAN = re.compile(r"(\d+)\s*(s|m|h|d|w)")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A run and a version of it."""
+
+    head: Head
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.head.run_id}@{self.version}"
+
+
+def check_run_id(run_id: str) -> str:
+    """The id itself if it may name a run. Raises SettingsError."""
+    if not RUN_ID.fullmatch(run_id) or ".." in run_id:
+        raise SettingsError(
+            f"{run_id!r} can't be a run id: use 1 to 128 letters, digits and . _ : -, "
+            f"begin with a letter or digit, no two dots in a row"
+        )
+    return run_id
+
+
+def find_run(log: Log, text: str, *, whole: bool = False) -> Head:
+    """The run of that id, or the only one whose id begins with it. Raises RunNotFound, AmbiguousRun."""
+    if RUN_ID.fullmatch(text) and (head := log.head(text)) is not None:
+        return head
+    if whole or not RUN_ID.fullmatch(text):
+        raise RunNotFound(text)
+    ids = log.ids(text, _SHOWN)
+    if len(ids) > 1:
+        raise AmbiguousRun(text, ids)
+    head = log.head(ids[0]) if ids else None
+    if head is None:
+        raise RunNotFound(text)
+    return head
+
+
+def resolve(log: Log, text: str, *, whole: bool = False) -> Address:
+    """What an address means. Raises RunNotFound, AmbiguousRun, VersionNotFound, CheckpointNotFound, SettingsError."""
+    run, at, point = text.partition("@")
+    head = find_run(log, run, whole=whole)
+    return Address(head, version_at(log, head, point) if at else head.version)
+
+
+def version_at(log: Log, head: Head, point: str) -> int:
+    """The version that a point names: a number, a checkpoint's id, or a moment. Raises as `resolve` does."""
+    if point.isdigit():
+        version = int(point)
+        if not 1 <= version <= head.version:
+            raise VersionNotFound(head.run_id, version, head.version)
+        return version
+    if point.startswith("c-"):
+        return checkpoint_at(log, head, point)
+    return _version_at_time(log, head, moment(point))
+
+
+def checkpoint_at(log: Log, head: Head, name: str) -> int:
+    """The version of a checkpoint. Raises CheckpointNotFound."""
+    for mark in log.checkpoints(head.run_key):
+        if mark.id == name:
+            return mark.version
+    raise CheckpointNotFound(head.run_id, name)
+
+
+def moment(text: str, *, now: int | None = None) -> int:
+    """ns since the epoch, UTC, of an ISO 8601 time (UTC if it names no zone), or of a span before `now` such as 2h."""
+    span = _SPAN.fullmatch(text)
+    if span is not None and now is not None:
+        return now - int(span[1]) * _UNITS[span[2]] * NS
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(
+            f"{text!r} is not a version, a checkpoint (c-17) or a time; write a time as 2026-11-24T10:00Z"
+        ) from None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return round((when - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)) * 1_000
+
+
+def _version_at_time(log: Log, head: Head, when: int) -> int:
+    """The last version recorded at or before a moment: by version, since clocks jump."""
+    last = head.version
+    while last >= 1:
+        first = max(1, last - _PAGE + 1)
+        stored = log.read(head.run_key, first, last)
+        for recorded in reversed(read_events(stored, log.blobs)):
+            if recorded.time <= when:
+                return recorded.version
+        if not stored:
+            break
+        last = first - 1
+    raise VersionNotFound(head.run_id, 0, head.version)

@@ -1,0 +1,88 @@
+"""The model server as it is reached: the openai client, without retries of its own, and its errors as ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eventflow.errors import EventflowError, ModelRefused, ModelUnavailable
+from eventflow.plain import clean_text
+
+_AGAIN = frozenset({408, 409, 425, 429})  # statuses below 500 after which the same request may succeed
+MAX_RETRY_AFTER = 3600.0  # seconds; a server that asks for more is treated as asking for an hour
+
+
+class Reached:
+    """A client, ready to be called; one attempt a call."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client.with_options(max_retries=0)
+        self._close = client.close
+
+    async def complete(self, request: dict[str, Any], idempotency_key: str) -> dict[str, Any]:
+        """A chat completion as plain data. Raises ModelUnavailable or ModelRefused."""
+        import openai  # noqa: PLC0415 - half a second, paid when a model is called
+
+        try:
+            answer = await self._client.chat.completions.create(
+                **request, extra_headers={"Idempotency-Key": idempotency_key}
+            )
+        except openai.OpenAIError as error:
+            raise translated(error) from error
+        plain: dict[str, Any] = without_surrogates(answer.model_dump(mode="json", exclude_none=True))
+        return plain
+
+    async def close(self) -> None:
+        """Close the client's connections."""
+        await self._close()
+
+
+def reach(base_url: str | None, key: str | None) -> Reached:
+    """A client for a server and a key; a server of one's own needs no key."""
+    import openai  # noqa: PLC0415 - half a second, paid when a model is called
+
+    return Reached(openai.AsyncOpenAI(base_url=base_url, api_key=key or "none", max_retries=0))
+
+
+def translated(error: Exception) -> EventflowError:
+    """An error of the client as one of ours: whether another attempt may help, and after how long."""
+    import openai  # noqa: PLC0415 - imported by the caller already
+
+    if isinstance(error, openai.APIStatusError):
+        status = error.status_code
+        text = f"the model server answered {status}: {_sentence(error)}"
+        if status >= 500 or status in _AGAIN:
+            return ModelUnavailable(text, status=status, retry_after=_retry_after(error))
+        return ModelRefused(text, status=status)
+    if isinstance(error, openai.APITimeoutError):
+        return ModelUnavailable("the model server did not answer in time; look whether it is up")
+    if isinstance(error, openai.APIConnectionError):
+        return ModelUnavailable(
+            f"the model server can't be reached ({error.__cause__ or error}); look whether it is up and OPENAI_BASE_URL is right"
+        )
+    return ModelRefused(f"the model call can't be made: {error}")
+
+
+def _sentence(error: Any) -> str:
+    body = error.body
+    if isinstance(body, dict) and isinstance(body.get("message"), str):
+        return str(body["message"])
+    return str(error.message)
+
+
+def _retry_after(error: Any) -> float | None:
+    text = error.response.headers.get("retry-after", "")
+    try:
+        return min(max(float(text), 0.0), MAX_RETRY_AFTER)
+    except ValueError:
+        return None
+
+
+def without_surrogates(value: Any) -> Any:
+    """Plain data with each lone surrogate in a text replaced: models send them, no text file can hold them."""
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, list | tuple):
+        return [without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {key: without_surrogates(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,29 @@
+"""The engine: driving runs, handles on them, operations by hand."""
+
+from eventflow.engine.engine import Engine, run_once, run_sync
+from eventflow.engine.handle import Run
+from eventflow.engine.operations import (
+    create_checkpoint,
+    delete_checkpoints,
+    delete_run,
+    fork_run,
+    fresh_run_id,
+    rewind_run,
+    who,
+    write_one,
+)
+
+__all__ = [
+    "Engine",
+    "Run",
+    "create_checkpoint",
+    "delete_checkpoints",
+    "delete_run",
+    "fork_run",
+    "fresh_run_id",
+    "rewind_run",
+    "run_once",
+    "run_sync",
+    "who",
+    "write_one",
+]

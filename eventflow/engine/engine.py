@@ -1,0 +1,523 @@
+"""The engine: starts, resumes, forks and ends runs of the workflows it was given, on one store.
+
+It drives only what it was given; a name read from a store is never imported. Nothing it says has happened before the log
+has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+from eventflow.address import Address, check_run_id, find_run, resolve, version_at
+from eventflow.checkpoint import Checkpoint, CheckpointPolicy, select
+from eventflow.clock import NS, Clock, SystemClock
+from eventflow.codec import encode, pack
+from eventflow.engine.drive import Driver
+from eventflow.engine.handle import Run
+from eventflow.engine.operations import (
+    create_checkpoint,
+    delete_checkpoints,
+    delete_run,
+    fork_run,
+    fresh_run_id,
+    rewind_run,
+    who,
+)
+from eventflow.errors import (
+    Conflict,
+    DefinitionChanged,
+    EventflowError,
+    NeedsConfirmation,
+    NodeNotFound,
+    NotResumable,
+    RunExists,
+    RunOwned,
+    StoreClosed,
+    VersionConflict,
+    WorkflowUnknown,
+)
+from eventflow.event import EffectFinished, EffectRejected, Event, RunResumed, RunStarted
+from eventflow.log import Append, Appended, Entry, First, Head, Log, Post, Posted, Query, Writer, open_log
+from eventflow.plain import FrozenList, freeze
+from eventflow.proof import digest, genesis
+from eventflow.recovery import Recovered, recover
+from eventflow.run import CANCEL, PAUSE, SIGNAL, Journal, Listener, Shop, begin, fact, message
+from eventflow.state import State, Status, status_after
+from eventflow.workflow import Workflow, difference, set_runner
+
+MAIL_POLL = 0.05  # seconds between looks at the store's last transaction for other processes' messages
+THREADS = 64  # plain functions at a time: they wait for the outside more than they compute
+OPEN_STATUSES: tuple[Status, ...] = ("pending", "running", "waiting")
+
+
+class Engine:
+    """An engine on a store: a path, `"memory"`, or a Log of one's own. Use it as an async context manager.
+
+    `workflows` are those it may drive; `checkpoints` is the policy of all its runs; `listeners` are called after each
+    durable event; `pick_up=True` resumes, on entering, every unfinished run whose owner is gone. `grace` is how many
+    seconds a node may go on when the engine is stopped. Raises StoreUnusable when the store can't be opened.
+    """
+
+    def __init__(
+        self, store: str | os.PathLike[str] | Log = "memory", *, workflows: Iterable[Workflow] = (),
+        checkpoints: CheckpointPolicy | None = None, clock: Clock | None = None, listeners: Iterable[Listener] = (),
+        pick_up: bool = False, grace: float = 5.0, threads: int = THREADS,
+    ) -> None:  # fmt: skip
+        self._where, self._clock = store, clock or SystemClock()
+        self._policy = checkpoints or CheckpointPolicy()
+        self._flows = {flow.name: flow for flow in workflows}
+        self._listeners = list(listeners)
+        self._pick_up, self._grace, self._threads = pick_up, grace, threads
+        self._drivers: dict[bytes, Driver] = {}
+        self._starting: dict[str, asyncio.Future[Run]] = {}
+        self._stop_before: frozenset[str] = frozenset()
+        self._shop: Shop | None = None
+        self._post: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    # --- life
+
+    async def __aenter__(self) -> Self:
+        log = open_log(self._where, clock=self._clock)
+        owner = self._clock.uuid7()
+        self._end_owner = log.new_owner(owner)
+        self._shop = Shop(log, Writer(log), self._clock, self._policy, owner, self._listeners)
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="eventflow-node")
+        if self._pick_up:
+            await self.pick_up()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let every run go (see `drain`) and close what the engine opened."""
+        if self._shop is None:
+            return
+        await self.drain()
+        shop, self._shop = self._shop, None
+        if self._post is not None:
+            self._post.cancel()
+            await asyncio.wait({self._post})
+        for made in shop.resources.values():
+            with suppress(Exception):  # what can't be closed any more is closed
+                await made.close()
+        shop.writer.close()
+        self._end_owner()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if shop.log is not self._where:
+            shop.log.close()
+
+    async def drain(self, grace: float | None = None) -> list[str]:
+        """Stop driving: let each node finish within `grace` seconds, else abandon it; make a shutdown checkpoint.
+
+        Returns the names of nodes whose plain functions are still running in threads; their results are dropped.
+        """
+        self._stopping = True
+        drivers = list(self._drivers.values())
+        for driver in drivers:
+            driver.stop()
+        tasks = {driver.task for driver in drivers if driver.task is not None}
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._grace if grace is None else grace)
+            for driver in drivers:
+                if driver.task is not None and not driver.task.done():
+                    driver.abandon()
+            await asyncio.wait(tasks)
+        return sorted({f"{d.journal.state.run.run_id}: {name}" for d in drivers for name in d.threads})
+
+    @property
+    def log(self) -> Log:
+        """The open log. Raises StoreClosed outside the context."""
+        return self._open.log
+
+    @property
+    def _open(self) -> Shop:
+        if self._shop is None:
+            raise StoreClosed("the engine is not open; use it as `async with Engine(...) as engine:`")
+        return self._shop
+
+    # --- start
+
+    async def start(
+        self, flow: Workflow, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = (),
+        subject: str | None = None, actor: str = "", why: str = "",
+    ) -> Run:  # fmt: skip
+        """Start a run, durably, and drive it; the same id again follows the run that is there.
+
+        Raises RunExists if the id belongs to another workflow or another input, InvalidState or NotPlainData for the
+        input, DefinitionError for the workflow.
+        """
+        shop = self._open
+        self._flows[flow.name] = flow
+        name = check_run_id(run_id) if run_id is not None else fresh_run_id(self._clock)
+        first = flow.schema.initial({} if data is None else data)
+        asked = digest(encode(freeze({} if data is None else first)))
+        head = shop.log.head(name)
+        if head is not None:
+            return await self._follow(flow, head, asked)
+        event = RunStarted(
+            name, shop.log.store_id, flow.name, flow.digest, flow.shape, flow.start, first, asked,
+            FrozenList([_text(tag) for tag in tags]), subject, actor, why,
+        )  # fmt: skip
+        try:
+            answer = await self._begin(event)
+        except VersionConflict:
+            won = shop.log.head(name)
+            if won is None:
+                raise
+            return await self._follow(flow, won, asked)
+        return self._drive(flow, recover(shop.log, answer.head), answer.head.epoch)
+
+    async def _begin(self, event: RunStarted) -> Appended:
+        shop = self._open
+        incarnation = shop.log.next_incarnation(event.run_id)
+        before = genesis(event.store_id, event.run_id, incarnation, event.definition_digest)
+        entry = Entry(event.workflow, tuple(event.tags), event.subject, self._clock.now())
+        return await begin(
+            shop, None, event, run_id=event.run_id, run_key=self._clock.uuid7(), incarnation=incarnation,
+            first=First(before, entry),
+        )  # fmt: skip
+
+    async def start_many(
+        self, flow: Workflow, inputs: Mapping[str, Any] | Iterable[Any], *, tags: Sequence[str] = ()
+    ) -> list[Run]:
+        """Start a run for each input, or each id and input of a mapping, at once."""
+        pairs = list(inputs.items()) if isinstance(inputs, Mapping) else [(None, data) for data in inputs]
+        return list(await asyncio.gather(*(self.start(flow, data, run_id=name, tags=tags) for name, data in pairs)))
+
+    async def _follow(self, flow: Workflow, head: Head, asked: bytes) -> Run:
+        """The run that is there already, if it is the one that was asked for."""
+        log = self._open.log
+        entry = log.entry(head.run_key)
+        if entry is None or entry.workflow != flow.name:
+            raise RunExists(head.run_id, f"workflow {entry.workflow if entry else '?'!r}")
+        if recover(log, head, 1 if entry.parent_id is None else None).state.run.input_digest != asked:
+            raise RunExists(head.run_id, "another input")
+        if head.run_key in self._drivers or head.status not in OPEN_STATUSES or not log.owner_gone(head.owner):
+            return Run(log, head, flow, self._drivers.get(head.run_key))
+        with suppress(Conflict):  # somebody else may take it over first; then follow that one
+            return await self._resume(head, actor="", why="started again")
+        return Run(log, log.head(head.run_id) or head, flow, None)
+
+    def _drive(self, flow: Workflow, recovered: Recovered, epoch: int) -> Run:
+        shop = self._open
+        key = recovered.state.run.run_key
+        journal = Journal(shop, recovered.state, epoch, recovered.progress, shop.log.checkpoints(key))
+        driver = Driver(flow, journal, self._pool, stop_before=self._stop_before.__contains__)
+        self._drivers[key] = driver
+        shop.active += 1
+        driver.start().add_done_callback(lambda _: self._ended(key, driver))
+        if self._post is None or self._post.done():
+            self._post = asyncio.get_running_loop().create_task(self._read_mail())
+        if self._stopping:
+            driver.stop()
+        head = shop.log.head_of(key)
+        if head is None:
+            raise StoreClosed("the run vanished while it was being started")
+        return Run(shop.log, head, flow, driver)
+
+    def _ended(self, key: bytes, driver: Driver) -> None:
+        if self._drivers.get(key) is driver:
+            del self._drivers[key]
+        if self._shop is not None:
+            self._shop.active -= 1
+        if driver.task is not None and not driver.task.cancelled():
+            driver.task.exception()  # `result` raises it to whoever asks
+
+    # --- resume, rewind, fork
+
+    async def resume(
+        self, run: str, *, at: str | int | None = None, strict: bool = False, yes: bool = False,
+        effects: str | None = None, stop_before: Iterable[str] = (), actor: str = "", why: str = "",
+    ) -> Run:  # fmt: skip
+        """Take a run up again after a crash, a failure, a stop or a pause; `at` rewinds it to a checkpoint or version.
+
+        A finished run is returned as it is. `strict` refuses another definition than the recorded one; `yes` confirms
+        what would repeat something; `stop_before` lets the run go again before any of these nodes.
+        Raises RunNotFound, CheckpointNotFound, VersionNotFound, WorkflowUnknown, NodeNotFound, DefinitionChanged,
+        NotResumable, NeedsConfirmation, RunOwned.
+        """
+        log = self._open.log
+        head = find_run(log, run, whole=True)
+        self._stop_before = frozenset(stop_before)
+        if effects is not None:
+            raise NotResumable(run, "effects=... is not part of this version; leave it out")
+        if at is not None:
+            return await self._rewind(
+                head, version_at(log, head, str(at)), strict=strict, yes=yes, actor=actor, why=why
+            )
+        if head.run_key in self._drivers:
+            return Run(log, head, self._drivers[head.run_key].flow, self._drivers[head.run_key])
+        if head.status == "completed":
+            return self.get(run)
+        if head.status in ("cancelled", "timed_out"):
+            raise NotResumable(run, f"it was {head.status.replace('_', ' ')}; rewind it with at=, or fork it")
+        return await self._resume(head, strict=strict, yes=yes, actor=actor, why=why)
+
+    async def _resume(
+        self, head: Head, *, strict: bool = False, yes: bool = False, actor: str = "", why: str = ""
+    ) -> Run:
+        log = self._open.log
+        if not log.owner_gone(head.owner):
+            raise RunOwned(head.run_id, head.owner.hex())
+        recovered = recover(log, head)
+        flow = self._flow_for(recovered.state, strict=strict)
+        node = flow.nodes[recovered.state.node]
+        if node.after_crash == "ask" and head.status == "running" and not yes:
+            raise NeedsConfirmation(
+                f"node {node.name!r} of run {head.run_id} was cut off in the middle and says to ask first"
+            )
+        event = self._resumed(recovered.state, flow, actor, why)
+        await self._take(head, event)
+        return self._drive_again(flow, head.run_id)
+
+    def _resumed(self, state: State, flow: Workflow, actor: str, why: str) -> RunResumed:
+        changed = flow.digest != state.run.definition_digest
+        return RunResumed(state.node, flow.digest, flow.shape if changed else None, actor or who(), why)
+
+    async def _take(self, head: Head, event: Event) -> Appended:
+        shop = self._open
+        append = Append(
+            head.run_id, head.run_key, head.incarnation, head.version, head.epoch, (pack(event),), self._clock.now(),
+            *status_after(None, event), claim=shop.owner,
+        )  # fmt: skip
+        answer = await shop.writer.write(append, alone=shop.active == 0)
+        assert isinstance(answer, Appended)  # noqa: S101 - an Append is answered by Appended
+        return answer
+
+    def _drive_again(self, flow: Workflow, run_id: str) -> Run:
+        log = self._open.log
+        head = find_run(log, run_id, whole=True)
+        return self._drive(flow, recover(log, head), head.epoch)
+
+    def _flow_for(self, state: State, *, strict: bool = False) -> Workflow:
+        """The workflow that may drive this state. Raises WorkflowUnknown, NodeNotFound, DefinitionChanged."""
+        run = state.run
+        flow = self._flows.get(run.workflow)
+        if flow is None:
+            raise WorkflowUnknown(run.run_id, run.workflow, sorted(self._flows))
+        node = flow.nodes.get(state.node)
+        if node is None or node.kind != run.definition.get("nodes", {}).get(state.node, node.kind):
+            raise NodeNotFound(run.run_id, state.node, difference(run.definition, flow.shape))
+        if strict and flow.digest != run.definition_digest:
+            raise DefinitionChanged(run.run_id, difference(run.definition, flow.shape))
+        return flow
+
+    async def _rewind(self, head: Head, to: int, *, strict: bool, yes: bool, actor: str, why: str) -> Run:
+        shop = self._open
+        await self._let_go(head)
+        head = find_run(shop.log, head.run_id, whole=True)
+        flow = self._flow_for(recover(shop.log, head, to).state, strict=strict)
+        rewind_run(shop.log, self._clock, head, to, claim=shop.owner, confirmed=yes, actor=actor, why=why)
+        return self._drive_again(flow, head.run_id)
+
+    async def _let_go(self, head: Head) -> None:
+        """Stop driving a run here, now."""
+        driver = self._drivers.get(head.run_key)
+        if driver is not None and driver.task is not None:
+            driver.abandon()
+            await asyncio.wait({driver.task})
+
+    async def fork(
+        self, address: str, *, change: Mapping[str, Any] | None = None, run_id: str | None = None, drive: bool = True,
+        actor: str = "", why: str = "",
+    ) -> Run:  # fmt: skip
+        """A new run that continues another's history from an address (`RUN@17`), its state changed if asked.
+
+        It is driven at once if its workflow is known here, unless `drive=False`. Raises as `resolve` does, NotResumable,
+        RunExists, NodeNotFound.
+        """
+        shop = self._open
+        parent: Address = resolve(shop.log, address)
+        state = recover(shop.log, parent.head, parent.version).state
+        drive = drive and state.run.workflow in self._flows
+        if drive:
+            self._flow_for(state)
+        name = run_id if run_id is not None else fresh_run_id(self._clock)
+        answer = fork_run(
+            shop.log, self._clock, parent.head, parent.version, run_id=name, change=change,
+            claim=shop.owner if drive else b"", actor=actor, why=why,
+        )  # fmt: skip
+        if drive:
+            return self._drive_again(self._flows[state.run.workflow], name)
+        return Run(shop.log, answer.head, self._flows.get(state.run.workflow), None)
+
+    async def pick_up(self) -> tuple[list[Run], list[str]]:
+        """Resume every unfinished run whose owner is gone; returns them, and the ids of runs of unknown workflows."""
+        log = self._open.log
+        taken: list[Run] = []
+        unknown: list[str] = []
+        for status in OPEN_STATUSES:
+            for listed in log.runs(Query(status=status)):
+                head = listed.head
+                if head.run_key in self._drivers or not log.owner_gone(head.owner):
+                    continue
+                if listed.entry.workflow not in self._flows:
+                    unknown.append(head.run_id)
+                    continue
+                with suppress(Conflict, NeedsConfirmation, NodeNotFound):
+                    taken.append(await self._resume(head, why="picked up"))
+        return taken, unknown
+
+    # --- reading
+
+    def get(self, run: str) -> Run:
+        """A handle on any run of the store, by id or unique prefix; needs neither workflow nor lease."""
+        log = self._open.log
+        head = find_run(log, run)
+        entry = log.entry(head.run_key)
+        flow = self._flows.get(entry.workflow) if entry else None
+        return Run(log, head, flow, self._drivers.get(head.run_key))
+
+    # --- messages
+
+    async def signal(self, run: str, name: str, payload: Any = None, *, actor: str = "") -> int:
+        """Send a run a message; durable when this returns, taken by whoever drives the run. Returns its number."""
+        return await self._send(run, message(SIGNAL, name=name, payload=payload, actor=actor or who()))
+
+    async def pause(self, run: str, *, actor: str = "", why: str = "") -> int:
+        """Ask that a run stand still after the node it is in."""
+        return await self._send(run, message(PAUSE, actor=actor or who(), why=why))
+
+    async def cancel(self, run: str, *, actor: str = "", why: str = "") -> int:
+        """End a run before its end; the node it is in is cut off."""
+        return await self._send(run, message(CANCEL, actor=actor or who(), why=why))
+
+    async def _send(self, run: str, data: bytes) -> int:
+        shop = self._open
+        head = find_run(shop.log, run, whole=True)
+        answer = await shop.writer.write(Post(head.run_key, data), alone=shop.active == 0)
+        assert isinstance(answer, Posted)  # noqa: S101 - a Post is answered by Posted
+        driver = self._drivers.get(head.run_key)
+        if driver is not None:
+            await driver.take_mail()
+        elif shop.log.owner_gone(head.owner):
+            await self._deliver(head.run_id)
+        return answer.message
+
+    async def _deliver(self, run_id: str) -> None:
+        """Turn a run's messages into events when nobody drives it: take the lease, do that, let go."""
+        shop = self._open
+        head = find_run(shop.log, run_id, whole=True)
+        status, waiting = head.status, head.waiting_for
+        state = recover(shop.log, head).state
+        if state.ended:
+            return
+        events, numbers = [], []
+        for number, data in shop.log.inbox(head.run_key):
+            event = fact(number, data)
+            status, waiting = status_after(state, event)
+            events.append(pack(event))
+            numbers.append(number)
+        append = Append(
+            head.run_id, head.run_key, head.incarnation, head.version, head.epoch, tuple(events), self._clock.now(), status,
+            waiting, claim=shop.owner, release=True, taken=tuple(numbers),
+        )  # fmt: skip
+        with suppress(Conflict):  # somebody took the run meanwhile, and with it the messages
+            await shop.writer.write(append)
+
+    async def _read_mail(self) -> None:
+        """Look now and then whether other processes have written messages for runs that are driven here."""
+        log = self._open.log
+        seen = -1
+        while self._shop is not None:
+            if self._drivers and (mark := log.change_mark()) != seen:
+                seen = mark
+                for key in log.mail():
+                    if (driver := self._drivers.get(key)) is not None:
+                        with suppress(EventflowError):
+                            await driver.take_mail()
+            await asyncio.sleep(MAIL_POLL)
+
+    # --- by hand
+
+    async def checkpoint(self, run: str, *, label: str = "", snapshot: bool = False, why: str = "") -> Checkpoint:
+        """Make a checkpoint of a run as it is now; `snapshot=True` forces its bytes."""
+        return create_checkpoint(self._open.log, self._clock, run, label=label, snapshot=snapshot, why=why)
+
+    def checkpoints(self, run: str) -> list[Checkpoint]:
+        """A run's checkpoints, oldest first."""
+        log = self._open.log
+        return log.checkpoints(find_run(log, run).run_key)
+
+    async def delete_checkpoints(
+        self, run: str, ids: Iterable[str] | None = None, *, why: str = ""
+    ) -> list[Checkpoint]:
+        """Delete checkpoints of a run by id, all of them if None; its history is untouched."""
+        return delete_checkpoints(self._open.log, self._clock, run, ids, why=why)
+
+    async def prune_checkpoints(
+        self, run: str, *, keep: int | None = None, max_age: float | None = None, why: str = ""
+    ) -> list[Checkpoint]:
+        """Delete all but the newest `keep` checkpoints of a run, or those older than `max_age` seconds."""
+        older = None if max_age is None else self._clock.now() - round(max_age * NS)
+        gone = select(self.checkpoints(run), older_than=older, keep=keep)
+        return delete_checkpoints(self._open.log, self._clock, run, [f"c-{version}" for version in gone], why=why)
+
+    async def delete(self, run: str, *, why: str = "") -> None:
+        """Delete a run for good. Raises RunNotFound, RunOwned, HasForks."""
+        delete_run(self._open.log, self._clock, run, why=why)
+
+    async def settle(
+        self, run: str, effect: str, key: str = "1", *, output: Any = None, happened: bool, why: str = ""
+    ) -> None:
+        """Record what became of a call whose outcome is unknown: its result, or that it never happened; then resume."""
+        shop = self._open
+        head = find_run(shop.log, run, whole=True)
+        event: Event = (
+            EffectFinished(effect, key, freeze(output)) if happened else EffectRejected(effect, key, who(), why)
+        )
+        state = recover(shop.log, head).state
+        append = Append(
+            head.run_id, head.run_key, head.incarnation, head.version, head.epoch, (pack(event),), self._clock.now(),
+            *status_after(state, event), claim=shop.owner, release=True,
+        )  # fmt: skip
+        await shop.writer.write(append)
+
+
+def _text(tag: str) -> str:
+    frozen: str = freeze(tag, "tag")
+    return frozen
+
+
+async def run_once(flow: Workflow, data: Any, **options: Any) -> Any:
+    """Run a workflow to its end on an engine of its own, in memory unless options name a store."""
+    run_options = {name: options.pop(name) for name in ("run_id", "tags", "subject") if name in options}
+    async with Engine(options.pop("store", "memory"), workflows=[flow], **options) as engine:
+        run = await engine.start(flow, data, **run_options)
+        return await run.result()
+
+
+def run_sync(flow: Workflow, data: Any, **options: Any) -> Any:
+    """The same for callers without an event loop; inside one, the run gets a thread of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(run_once(flow, data, **options))
+    outcome: list[Any] = []
+
+    def work() -> None:
+        try:
+            outcome.extend((True, asyncio.run(run_once(flow, data, **options))))
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
+            outcome.extend((False, error))
+
+    thread = threading.Thread(target=work, name="eventflow-run-sync")
+    thread.start()
+    thread.join()
+    if outcome[0]:
+        return outcome[1]
+    raise outcome[1]
+
+
+set_runner(run_sync)

@@ -1,0 +1,117 @@
+"""A run as its caller sees it: where it stands, how it ends, what happened; driven here, elsewhere, or over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from eventflow.codec import read_events
+from eventflow.engine.drive import Driver
+from eventflow.errors import RunCancelledError, RunFailed, RunNotFound, Stopped
+from eventflow.event import Recorded
+from eventflow.log import Head, Log
+from eventflow.plain import thaw
+from eventflow.recovery import history, recover
+from eventflow.state import State, Status
+from eventflow.workflow import Workflow
+
+POLL = 0.05  # seconds between looks at a run that another process drives
+_PAGE = 500  # events a follower takes at a time
+
+
+class Run:
+    """A handle on one run. `flow` is None where its workflow is not known here: everything but typed results works."""
+
+    def __init__(self, log: Log, head: Head, flow: Workflow | None, driver: Driver | None) -> None:
+        self._log, self._head, self._flow, self._driver = log, head, flow, driver
+
+    def __repr__(self) -> str:
+        return f"Run({self.id!r}, {self.status}, version {self.version})"
+
+    def _repr_html_(self) -> str:
+        from html import escape  # noqa: PLC0415 - only a notebook asks
+
+        return f"<code>{escape(repr(self))}</code>"
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._head.run_id
+
+    @property
+    def state(self) -> State:
+        """Where the run stands now, with its data; recovered from the log unless this process drives it."""
+        driver = self._driver
+        if driver is not None and driver.task is not None and not driver.task.done():
+            return driver.journal.state
+        return recover(self._log, self._now()).state
+
+    @property
+    def status(self) -> Status:
+        """The run's status now."""
+        return self._now().status
+
+    @property
+    def version(self) -> int:
+        """The number of the run's last event."""
+        return self._now().version
+
+    @property
+    def data(self) -> Any:
+        """The user's data in the declared type."""
+        return self._typed(self.state)
+
+    def _now(self) -> Head:
+        head = self._log.head(self.id)
+        if head is None:
+            raise RunNotFound(self.id)
+        return head
+
+    async def wait(self) -> State:
+        """Return the state once the run has ended, or was let go by the process that drives it."""
+        if self._driver is not None and self._driver.task is not None:
+            return await asyncio.shield(self._driver.task)
+        while not ((head := self._now()).status in ("completed", "failed", "cancelled", "timed_out", "paused")):
+            if self._log.owner_gone(head.owner) and head.status == "pending":
+                break
+            await asyncio.sleep(POLL)
+        return recover(self._log, self._now()).state
+
+    async def result(self) -> Any:
+        """The final state in the declared type. Raises RunFailed with its cause, RunCancelledError or Stopped."""
+        state = await self.wait()
+        if state.status == "completed":
+            return self._typed(state)
+        if state.status == "failed":
+            raise RunFailed(self.id, state.node, state.error)
+        if state.status == "cancelled":
+            raise RunCancelledError(self.id, self._why(state))
+        raise Stopped(self.id)
+
+    def _typed(self, state: State) -> Any:
+        if self._flow is None or self._flow.schema.shape in ("dict", "typed_dict"):
+            data = state.data if self._flow is None else self._flow.schema.view(state.data)
+            return thaw(data)
+        return self._flow.schema.view(state.data)
+
+    def _why(self, state: State) -> str:
+        stored = self._log.read(state.run.run_key, state.version, state.version)
+        return getattr(read_events(stored, self._log.blobs)[0].event, "why", "") if stored else ""
+
+    def events(self, after: int = 0) -> list[Recorded]:
+        """The run's own events after a version, as they were recorded."""
+        head = self._now()
+        return list(history(self._log, head.run_key, after + 1, head.version))
+
+    async def follow(self, after: int = 0) -> AsyncIterator[Recorded]:
+        """The run's events after a version, and then the new ones as they come, until it ends."""
+        while True:
+            head = self._now()
+            while stored := self._log.read(head.run_key, after + 1, after + _PAGE):
+                for recorded in read_events(stored, self._log.blobs):
+                    after = recorded.version
+                    yield recorded
+            if head.status in ("completed", "failed", "cancelled", "timed_out") and after >= head.version:
+                return
+            await asyncio.sleep(POLL)

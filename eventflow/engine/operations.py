@@ -1,0 +1,215 @@
+"""Operations by hand: checkpoints made, deleted and pruned, runs deleted, forked and rewound.
+
+Each needs a log and nothing of the user's code. What changes something leaves an event: in the run's own stream where the
+run goes another way, in the store's where only what is kept beside it changes.
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from eventflow.address import check_run_id, find_run
+from eventflow.change import NO_CHANGE, Change, resolve
+from eventflow.checkpoint import Checkpoint
+from eventflow.clock import Clock, id_text
+from eventflow.codec import pack, pack_state
+from eventflow.errors import (
+    CheckpointNotFound,
+    EventflowError,
+    NeedsConfirmation,
+    NoCheckpointer,
+    NotResumable,
+    RunExists,
+    RunOwned,
+)
+from eventflow.event import (
+    CheckpointCreated,
+    CheckpointsDeleted,
+    EffectFinished,
+    EffectStarted,
+    Event,
+    Forked,
+    Rewound,
+    RunDeleted,
+)
+from eventflow.log import Act, Answer, Append, Appended, Entry, First, Head, Log, Upkeep, Write
+from eventflow.plain import FrozenList
+from eventflow.recovery import history, recover
+from eventflow.state import status_after
+
+
+def who() -> str:
+    """The operating system's user, for the record of who did something."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
+
+
+def write_one(log: Log, write: Write) -> Answer:
+    """One write in a transaction of its own. Raises its error."""
+    answer = log.write([write])[0]
+    if isinstance(answer, EventflowError):
+        raise answer
+    return answer
+
+
+# --- checkpoints ---------------------------------------------------------------------------------------------------
+
+
+def create_checkpoint(
+    log: Log, clock: Clock, run: str, *, version: int | None = None, label: str = "", snapshot: bool = False,
+    actor: str = "", why: str = "",
+) -> Checkpoint:  # fmt: skip
+    """Make a checkpoint of a run at a version (its newest if None); `snapshot=True` forces its bytes.
+
+    Raises NoCheckpointer for a store in memory of another process's making, RunNotFound, VersionNotFound.
+    """
+    if log.readonly:
+        raise NoCheckpointer("a checkpoint by hand")
+    head = find_run(log, run, whole=True)
+    recovered = recover(log, head, version)
+    state, now = recovered.state, clock.now()
+    mark = Checkpoint(state.version, ("manual",), now, label)
+    packed = None
+    if snapshot or recovered.folded:
+        packed = pack_state(state, anew=True)
+        mark = Checkpoint(state.version, ("manual",), now, label, len(packed.root), packed.digest)
+    event = CheckpointCreated(head.run_id, head.run_key, state.version, label, actor or who(), why)
+    write_one(log, Act(pack(event), now, Upkeep(state.run.run_key, packed, (mark,))))
+    return mark
+
+
+def delete_checkpoints(
+    log: Log, clock: Clock, run: str, ids: Iterable[str] | None, *, actor: str = "", why: str = ""
+) -> list[Checkpoint]:
+    """Delete the named checkpoints of a run, all of them if None; its history is untouched. Returns what was deleted.
+
+    Raises CheckpointNotFound, RunNotFound.
+    """
+    head = find_run(log, run, whole=True)
+    marks = log.checkpoints(head.run_key)
+    if ids is None:
+        gone = marks
+    else:
+        by_id = {mark.id: mark for mark in marks}
+        wanted = list(ids)
+        missing = next((name for name in wanted if name not in by_id), None)
+        if missing is not None:
+            raise CheckpointNotFound(head.run_id, missing)
+        gone = [by_id[name] for name in wanted]
+    versions = {mark.version for mark in gone}
+    if ids is None:
+        versions |= {version for version, _ in log.snapshots(head.run_key, head.version)}
+    if versions:
+        ordered = sorted(versions)
+        event = CheckpointsDeleted(head.run_id, head.run_key, FrozenList(ordered), actor or who(), why)
+        write_one(log, Act(pack(event), clock.now(), Upkeep(head.run_key, drop=tuple(ordered))))
+    return gone
+
+
+# --- runs ----------------------------------------------------------------------------------------------------------
+
+
+def delete_run(log: Log, clock: Clock, run: str, *, actor: str = "", why: str = "") -> Head:
+    """Delete a run for good; the digests of its events stay, and its id may be used anew.
+
+    Raises RunNotFound, RunOwned while a living process drives it, HasForks while others continue its history.
+    """
+    head = find_run(log, run, whole=True)
+    if not log.owner_gone(head.owner):
+        raise RunOwned(head.run_id, head.owner.hex())
+    event = RunDeleted(
+        head.run_id, head.run_key, head.incarnation, head.version, head.digest, actor or who(), why
+    )  # fmt: skip
+    write_one(log, Act(pack(event), clock.now(), delete_run=head))
+    return head
+
+
+def fork_run(
+    log: Log, clock: Clock, parent: Head, at: int, *, run_id: str, change: Mapping[str, Any] | Change | None = None,
+    claim: bytes = b"", actor: str = "", why: str = "",
+) -> Appended:  # fmt: skip
+    """A new run that continues another's history from a version, its state changed if asked: one event.
+
+    `change` sets fields of the state (or is a resolved change). Raises VersionNotFound, NotResumable, RunExists.
+    """
+    check_run_id(run_id)
+    if log.head(run_id) is not None:
+        raise RunExists(run_id, "a history of its own")
+    state = recover(log, parent, at).state
+    if state.status in ("completed", "cancelled", "timed_out"):
+        raise NotResumable(parent.run_id, f"version {at} is the run's end; fork at an earlier version")
+    resolved = change if isinstance(change, tuple) else resolve(state.data, change, {}) if change else NO_CHANGE
+    event = Forked(
+        run_id, log.store_id, parent.run_id, parent.run_key, parent.incarnation, at, resolved, actor or who(), why
+    )  # fmt: skip
+    entry = Entry(
+        state.run.workflow, tuple(state.run.tags), state.run.subject, clock.now(), parent.run_id, parent.run_key, at
+    )  # fmt: skip
+    append = Append(
+        run_id, clock.uuid7(), log.next_incarnation(run_id), at, 0, (pack(event),), clock.now(),
+        *status_after(None, event), claim=claim, first=First(state.digest, entry, at),
+    )  # fmt: skip
+    answer = write_one(log, append)
+    assert isinstance(answer, Appended)  # noqa: S101 - an Append is answered by Appended
+    return answer
+
+
+def rewind_run(
+    log: Log,
+    clock: Clock,
+    head: Head,
+    to: int,
+    *,
+    claim: bytes,
+    confirmed: bool = False,
+    actor: str = "",
+    why: str = "",
+) -> Appended:
+    """Take a run back to an earlier version: one event, nothing is erased; takes the lease and a new epoch.
+
+    Raises NeedsConfirmation if finished calls that changed something outside would leave the line, NotResumable if the
+    run was over at that version, RunOwned while a living process drives it.
+    """
+    state = recover(log, head, to).state
+    if state.status in ("completed", "cancelled", "timed_out"):
+        raise NotResumable(head.run_id, f"version {to} is the run's end; go back to an earlier version")
+    if not confirmed and (names := _finished_after(log, head, to)):
+        raise NeedsConfirmation(
+            f"run {head.run_id} made calls after version {to} that can't be taken back ({', '.join(names)}) "
+            f"and would make them again"
+        )
+    return _take(log, clock, head, Rewound(to, state.node, actor or who(), why), claim)
+
+
+def _take(log: Log, clock: Clock, head: Head, event: Event, claim: bytes) -> Appended:
+    append = Append(
+        head.run_id, head.run_key, head.incarnation, head.version, head.epoch, (pack(event),), clock.now(),
+        *status_after(None, event), claim=claim,
+    )  # fmt: skip
+    answer = write_one(log, append)
+    assert isinstance(answer, Appended)  # noqa: S101 - an Append is answered by Appended
+    return answer
+
+
+def _finished_after(log: Log, head: Head, to: int) -> list[str]:
+    """Names of mutating effects that finished after a version."""
+    entry = log.entry(head.run_key)
+    first = max(to, entry.parent_at if entry else 0) + 1
+    mutating: set[tuple[str, str]] = set()
+    names: list[str] = []
+    for recorded in history(log, head.run_key, first, head.version):
+        event = recorded.event
+        if isinstance(event, EffectStarted) and event.mutating:
+            mutating.add((event.name, event.key))
+        elif isinstance(event, EffectFinished) and (event.name, event.key) in mutating and event.name not in names:
+            names.append(event.name)
+    return names
+
+
+def fresh_run_id(clock: Clock) -> str:
+    """An id for a run whose caller gave none: a uuid7."""
+    return id_text(clock.uuid7())

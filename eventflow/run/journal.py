@@ -1,0 +1,364 @@
+"""The one place a run's facts go through: append, then evolve, then tell.
+
+One append is in flight at a time; facts that arrive meanwhile wait and go as the next list, all or nothing. A fact is
+true once its append is durable: state, callers and listeners learn of it after that and not before. Checkpoints are made
+from here, beside the path of the facts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from eventflow.checkpoint import (
+    Checkpoint,
+    CheckpointPolicy,
+    Due,
+    Kind,
+    Passage,
+    Progress,
+    due,
+    expired,
+    merged,
+)
+from eventflow.clock import Clock
+from eventflow.codec import Packed, PackedState, pack, pack_state
+from eventflow.errors import Conflict, EventflowError, RunLost
+from eventflow.event import AttemptFailed, Event, Recorded, RunFailed, Transitioned, Vouch
+from eventflow.log import Answer, Append, Appended, First, Head, Kept, Log, Upkeep, Writer
+from eventflow.plain import FrozenDict
+from eventflow.state import State, evolve, status_after
+
+ENVELOPE = 110  # bytes an event's array adds to its body, about; only the checkpoint policy's estimate uses it
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointTaken:
+    """A checkpoint was made; `seconds` is what packing its bytes took, 0 for a mark alone."""
+
+    run_id: str
+    checkpoint: Checkpoint
+    seconds: float
+
+
+Notice = Recorded | CheckpointTaken
+Listener = Callable[[State, Notice], None]
+
+
+@dataclass(slots=True)
+class Shop:
+    """What all runs of an engine share: the log, its writer, time, policy, listeners."""
+
+    log: Log
+    writer: Writer
+    clock: Clock
+    policy: CheckpointPolicy
+    owner: bytes
+    listeners: list[Listener] = field(default_factory=list)
+    active: int = 0
+    resources: dict[Any, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A list of facts, packed, and who waits for it (nobody, if its caller does the append itself)."""
+
+    events: tuple[Event, ...]
+    packed: list[Packed]
+    taken: tuple[int, ...]
+    after: FrozenDict | None
+    release: bool
+    done: asyncio.Future[State] | None = None
+
+
+class Journal:
+    """The facts of one driven run, its state, and its checkpoints."""
+
+    def __init__(self, shop: Shop, state: State, epoch: int, progress: Progress, marks: list[Checkpoint]) -> None:
+        self.shop = shop
+        self.state = state
+        self.epoch = epoch
+        self.released = False
+        self.cut_off: EventflowError | None = None
+        self._progress = progress
+        self._marks = marks
+        self._vouched = max((mark.version for mark in marks if mark.size), default=0)
+        self._vouch: Vouch | None = None
+        self._stale: set[int] = set()
+        self._busy = False
+        self._waiting: list[_Asked] = []
+        self._rest: asyncio.Task[None] | None = None
+        self._packing: asyncio.Task[None] | None = None
+        self.checkpoint_seconds = 0.0
+
+    # --- facts
+
+    async def record(
+        self, *events: Event, taken: tuple[int, ...] = (), after: FrozenDict | None = None, release: bool = False
+    ) -> State:
+        """Return the state after the events, once they are durable.
+
+        Raises NotPlainData if they can't be written, RunLost if the run ended or was taken over before they could be
+        appended, and what the log raises. Being cancelled meanwhile does not undo them.
+        """
+        asked = _Asked(events, [pack(event) for event in events], taken, after, release)
+        if self._busy:
+            asked.done = asyncio.get_running_loop().create_future()
+            self._waiting.append(asked)
+            return await asyncio.shield(asked.done)
+        self._busy = True
+        try:
+            problem = await self._flush([asked])
+        finally:
+            self._busy = False
+            if self._waiting:
+                self._busy = True
+                self._rest = asyncio.get_running_loop().create_task(self._flush_rest())
+        if problem is not None:
+            raise problem
+        return self.state
+
+    async def _flush_rest(self) -> None:
+        try:
+            while self._waiting:
+                lists, self._waiting = self._waiting, []
+                await self._flush(lists)
+        finally:
+            self._busy = False
+
+    async def _flush(self, lists: list[_Asked]) -> Exception | None:
+        """Append lists of facts as one; returns what went wrong, which every waiting caller has been told too."""
+        problem: Exception | None = self._refusal()
+        cancelled = False
+        if problem is None:
+            try:
+                cancelled = await self._append(lists)
+            except Exception as error:  # noqa: BLE001 - every caller hears of it
+                problem = error
+                if isinstance(error, Conflict):
+                    self.cut_off = error
+        for one in lists:
+            if one.done is not None and not one.done.done():
+                if problem is None:
+                    one.done.set_result(self.state)
+                else:
+                    one.done.set_exception(problem)
+                    one.done.exception()  # if nobody waits any more, that is no news
+        if cancelled:
+            raise asyncio.CancelledError
+        return problem
+
+    def _refusal(self) -> EventflowError | None:
+        if self.cut_off is not None:
+            return self.cut_off
+        if self.state.ended and self.state.status != "failed":
+            return RunLost(f"run {self.state.run.run_id} has ended ({self.state.status}); this call came too late")
+        return None
+
+    async def _append(self, lists: list[_Asked]) -> bool:
+        """One append and what follows from it; returns whether the caller was cancelled meanwhile."""
+        one = lists[0] if len(lists) == 1 else _joined(lists)
+        shop = self.shop
+        now = shop.clock.now()
+        vouch = self._vouch
+        packed = _vouching(one.packed, vouch)
+        ahead = replace(self._progress)
+        for each in packed:
+            ahead.add(each.size + ENVELOPE)
+        wanted = due(shop.policy, ahead, _passage(one.events), now)
+        mark = Checkpoint(self.state.version + len(packed), wanted.kinds, now) if wanted.kinds else None
+        answer, cancelled = await self._durable(self._append_of(one, packed, now, mark))
+        if vouch is not None and packed:
+            self._vouch_used(vouch)
+        self.released = self.released or one.release
+        self._progress = ahead
+        self._advance(one, answer, now)
+        if mark is not None:
+            self._marked(mark, wanted)
+        return cancelled
+
+    async def _durable(self, append: Append) -> tuple[Appended, bool]:
+        """The answer to an append; being cancelled is remembered, not obeyed, until the answer is there."""
+        cancelled = False
+        answer = self.shop.writer.at_once(append) if self.shop.active == 1 else None
+        if answer is None:
+            waiting = self.shop.writer.submit(append)
+            while True:
+                try:
+                    answer = await asyncio.shield(waiting)
+                    break
+                except asyncio.CancelledError:
+                    cancelled = True
+        assert isinstance(answer, Appended)  # noqa: S101 - an Append is answered by Appended
+        return answer, cancelled
+
+    def _append_of(self, one: _Asked, packed: list[Packed], now: int, mark: Checkpoint | None) -> Append:
+        run, state = self.state.run, self.state
+        status, waiting = state.status, state.waiting_for
+        for event in one.events:
+            status, waiting = status_after(state, event)
+            if len(one.events) > 1:
+                state = replace(state, status=status, waiting_for=waiting)
+        return Append(
+            run.run_id, run.run_key, run.incarnation, self.state.version, self.epoch, tuple(packed), now, status, waiting,
+            release=one.release, taken=one.taken, marks=() if mark is None else (mark,),
+        )  # fmt: skip
+
+    def _vouch_used(self, vouch: Vouch) -> None:
+        self._vouched = vouch.version
+        if self._vouch is vouch:  # a newer one may have come meanwhile
+            self._vouch = None
+        if self._stale:
+            self._drop_stale()
+
+    def _advance(self, one: _Asked, answer: Appended, now: int) -> None:
+        """Fold what is durable now into the state, and tell the listeners."""
+        run = self.state.run
+        before = self.state.digest
+        position = answer.position - len(one.events)
+        for event, packed, digest in zip(one.events, one.packed, answer.digests, strict=True):
+            position += 1
+            recorded = Recorded(
+                event, run.run_key, run.incarnation, self.state.version + 1, position, self.epoch, now, digest, before, None,
+                packed.size + ENVELOPE,
+            )  # fmt: skip
+            before = digest
+            self.state = evolve(self.state, recorded, after=one.after)
+            if self.shop.listeners:
+                self.tell(recorded)
+
+    def tell(self, notice: Notice) -> None:
+        """Call the listeners; what they raise is theirs to lose, a fact stays a fact."""
+        for listener in self.shop.listeners:
+            with contextlib.suppress(Exception):
+                listener(self.state, notice)
+
+    # --- checkpoints
+
+    def _marked(self, mark: Checkpoint, wanted: Due) -> None:
+        self._remember(mark)
+        if wanted.snapshot and self._packing is None:
+            size = self._progress.state_size
+            self._progress.snapshot_taken(size, mark.time)
+            state = self.state
+            self._packing = asyncio.get_running_loop().create_task(self._pack(state, mark))
+        else:
+            self.tell(CheckpointTaken(self.state.run.run_id, mark, 0.0))
+        self._expire(mark.time)
+
+    def _remember(self, mark: Checkpoint) -> None:
+        old = next((one for one in self._marks if one.version == mark.version), None)
+        if old is not None:
+            self._marks.remove(old)
+        self._marks.append(merged(old, mark))
+
+    async def _pack(self, state: State, mark: Checkpoint) -> None:
+        """Write a snapshot beside the path of the facts; if it fails, the run goes on without."""
+        try:
+            with contextlib.suppress(EventflowError):
+                await self.snapshot(state, mark)
+        finally:
+            self._packing = None
+
+    async def snapshot(self, state: State, mark: Checkpoint) -> Checkpoint:
+        """Write the bytes of a checkpoint of a state; the next event vouches for them."""
+        clock, compress = self.shop.clock, self.shop.policy.compress
+        began = clock.monotonic()
+        packed = await asyncio.to_thread(pack_state, state, compress=compress)
+        whole = replace(mark, size=len(packed.root), digest=packed.digest)
+        if not await self._keep(packed, whole):
+            packed = await asyncio.to_thread(pack_state, state, compress=compress, anew=True)
+            await self._keep(packed, whole)
+        seconds = clock.monotonic() - began
+        self.checkpoint_seconds += seconds
+        self._progress.state_size += packed.size - self._progress.state_size if not self._progress.events else 0
+        self._vouch = Vouch(packed.version, packed.digest)
+        self._remember(whole)
+        self.tell(CheckpointTaken(state.run.run_id, whole, seconds))
+        return whole
+
+    async def _keep(self, packed: PackedState, mark: Checkpoint) -> bool:
+        answer = await self.shop.writer.write(Upkeep(self.state.run.run_key, packed, (mark,)))
+        return isinstance(answer, Kept) and answer.snapshot
+
+    async def checkpoint(self, kind: Kind, *, snapshot: bool) -> Checkpoint:
+        """Make a checkpoint of the state as it is, outside the policy."""
+        mark = Checkpoint(self.state.version, (kind,), self.shop.clock.now())
+        if self._packing is not None:
+            await asyncio.wait([self._packing])
+        if snapshot:
+            return await self.snapshot(self.state, mark)
+        await self.shop.writer.write(Upkeep(self.state.run.run_key, None, (mark,)))
+        self._remember(mark)
+        self.tell(CheckpointTaken(self.state.run.run_id, mark, 0.0))
+        return mark
+
+    def _expire(self, now: int) -> None:
+        gone = expired(self.shop.policy, self._marks, now)
+        if not gone:
+            return
+        self._marks = [mark for mark in self._marks if mark.version not in gone]
+        self._stale.update(gone)
+        self._drop_stale()
+
+    def _drop_stale(self) -> None:
+        """Drop expired checkpoints, but never the snapshot that recovery would start from."""
+        needed = {self._vouched, self._vouch.version if self._vouch else 0}
+        gone = tuple(sorted(self._stale - needed))
+        if gone:
+            self._stale &= needed
+            answer = self.shop.writer.submit(Upkeep(self.state.run.run_key, drop=gone))
+            answer.add_done_callback(_look_at)
+
+    async def settle(self) -> None:
+        """Return when nothing is in flight any more."""
+        while self._busy or self._packing is not None:
+            if self._packing is not None:
+                await asyncio.wait([self._packing])
+            else:
+                await asyncio.sleep(0)
+
+
+def _vouching(packed: list[Packed], vouch: Vouch | None) -> list[Packed]:
+    """The facts with the newest snapshot's digest in the first one's header, if nothing vouches for it yet."""
+    if vouch is None or not packed:
+        return packed
+    header = {**packed[0].header, "snapshot": [vouch.version, vouch.digest]}
+    return [replace(packed[0], header=header), *packed[1:]]
+
+
+def _joined(lists: list[_Asked]) -> _Asked:
+    """Several lists of facts as one, to go in one append."""
+    return _Asked(
+        tuple(event for one in lists for event in one.events), [packed for one in lists for packed in one.packed],
+        tuple(message for one in lists for message in one.taken), None, any(one.release for one in lists),
+    )  # fmt: skip
+
+
+def _passage(events: tuple[Event, ...]) -> Passage:
+    last = events[-1] if events else None
+    if isinstance(last, Transitioned):
+        return Passage(last.node, last.to)
+    return Passage(failed=isinstance(last, RunFailed | AttemptFailed))
+
+
+def _look_at(answer: asyncio.Future[Answer]) -> None:
+    if not answer.cancelled():
+        answer.exception()
+
+
+async def begin(
+    shop: Shop, head: Head | None, event: Event, *, run_id: str, run_key: bytes, incarnation: int, first: First
+) -> Appended:
+    """Append a run's first event and take its lease. Raises VersionConflict if the run is there already."""
+    status, waiting = status_after(None, event)
+    append = Append(
+        run_id, run_key, incarnation, head.version if head else first.at, 0, (pack(event),), shop.clock.now(), status,
+        waiting, claim=shop.owner, first=first,
+    )  # fmt: skip
+    answer = await shop.writer.write(append, alone=shop.active == 0)
+    assert isinstance(answer, Appended)  # noqa: S101 - an Append is answered by Appended
+    return answer

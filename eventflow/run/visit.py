@@ -1,0 +1,267 @@
+"""What a node's function gets as its `run`: one execution of one node, and its calls to the outside.
+
+An effect is started durably before its function is called and finished durably after; a finished one answers from the
+log for as long as the node is visited. A visit can be taken away (timeout, cancellation, another owner): every later call
+on it raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from typing import Any
+
+from eventflow.codec import Shared, encode, unshared
+from eventflow.errors import EffectMisused, EffectUnknown, NotPlainData, RunLost
+from eventflow.event import EffectFailed, EffectFinished, EffectRejected, EffectStarted, Failure, Recorded
+from eventflow.plain import EMPTY, FrozenDict, freeze, thaw
+from eventflow.proof import digest
+from eventflow.run.failure import failure_of
+from eventflow.run.journal import Journal
+from eventflow.state import effect_id
+
+Fetch = Callable[[int], Recorded]  # the event at a version of this run
+
+
+class Visit:
+    """One execution of one node: `run` to the function that does the node's work.
+
+    `id`, `node`, `attempt`, `tags` and `subject` say where it is; `error` is the failure that led here over an error
+    edge, or that of the attempt before. `extends(field)` tells whether a state field is a list that is extended.
+    """
+
+    def __init__(self, journal: Journal, event_at: Fetch, pool: Any, extending: Callable[[str], bool]) -> None:
+        state = journal.state
+        self._journal, self._event_at, self._pool = journal, event_at, pool
+        self.extends = extending
+        self._loop = asyncio.get_running_loop()
+        self._lost: str | None = None
+        self._counts: Counter[str] = Counter()
+        self._outstanding: set[str] = set()
+        self._unnamed: set[str] = set()
+        self.id = state.run.run_id
+        self.node = state.node
+        self.attempt = state.attempt
+        self.tags = tuple(state.run.tags)
+        self.subject = state.run.subject
+        self.error: Failure | None = state.error
+        self._visit, self._line = state.visit, state.line
+
+    @property
+    def signals(self) -> tuple[dict[str, Any], ...]:
+        """Messages that have come in for this run, oldest first: dicts of name and payload."""
+        return tuple(self._journal.state.signals)
+
+    def resource(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Something kept for the engine's life and closed at its end: a client, a connection pool."""
+        kept = self._journal.shop.resources
+        if key not in kept:
+            kept[key] = make()
+        return kept[key]
+
+    def take_away(self, why: str) -> None:
+        """Make every later call on this visit raise RunLost."""
+        self._lost = why
+
+    def _check(self) -> None:
+        if self._lost is not None:
+            raise RunLost(f"run {self.id}: node {self.node!r} can't go on here: {self._lost}")
+
+    # --- effects
+
+    def effect(
+        self, name: str, function: Callable[..., Any], *args: Any, key: str | None = None, mutating: bool = True,
+        reconcile: Callable[[str], Any] | None = None, kind: str = "call", asked: Any = None,
+        usage: Callable[[Any], dict[str, int]] | None = None, **kwargs: Any,
+    ) -> Awaitable[Any]:  # fmt: skip
+        """Call something outside, once: awaitable for its result, which is plain data.
+
+        `key` tells calls of one name apart; without it they are counted in the order they are made, and two may not be
+        outstanding at once. `mutating=False` says that calling twice does no harm. After a crash between start and
+        finish the outcome is unknown: a call that does not mutate is made again with the same idempotency key, one that
+        does is settled by `reconcile(idempotency_key)` (its result, or LookupError if it never happened), else the run
+        stops and asks. A function that takes `idempotency_key` is given it. `asked` is recorded as the input instead of
+        the arguments; `usage` reads counts off the result.
+
+        Raises EffectMisused, EffectUnknown, RunLost, NotPlainData, and what the function raises.
+        """
+        self._check()
+        self._counts[name] += 1
+        number = str(self._counts[name]) if key is None else key
+        identity = effect_id(name, number)
+        if identity in self._outstanding or (key is None and name in self._unnamed):
+            raise EffectMisused(
+                f"run {self.id}: two calls of effect {name!r} are outstanding at once in node {self.node!r}; "
+                f"give each a key="
+            )
+        self._outstanding.add(identity)
+        if key is None:
+            self._unnamed.add(name)
+        call = _Call(name, number, kind, mutating, function, args, kwargs, asked, reconcile, usage)
+        return self._tracked(call, unnamed=key is None)
+
+    async def _tracked(self, call: _Call, *, unnamed: bool) -> Any:
+        try:
+            return await self._effect(call)
+        finally:
+            self._outstanding.discard(effect_id(call.name, call.key))
+            if unnamed:
+                self._unnamed.discard(call.name)
+
+    def effect_sync(self, name: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """The same for a plain `def` node: waits on its own thread for the result."""
+        self._check()
+        work = self._in_loop(name, function, args, options)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _in_loop(self, name: str, function: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:
+        return await self.effect(name, function, *args, **options)
+
+    async def reject(self, name: str, *, key: str = "1", why: str = "") -> None:
+        """Refuse a finished result, so that the call may be made again."""
+        self._check()
+        await self._journal.record(EffectRejected(name, key, why=why))
+
+    async def _effect(self, call: _Call) -> Any:
+        asked = _plain_input(call)
+        data = encode(_values(asked))
+        entry = self._journal.state.effects.get(effect_id(call.name, call.key))
+        if entry is not None:
+            self._check_same(call, entry, digest(data))
+            if entry["status"] == "finished":
+                return thaw(entry["output"])
+            if entry["status"] == "started" and entry["mutating"]:
+                settled, value = await self._settled(call, entry)
+                if settled:
+                    return await self._finish(call, value)
+        started = self._started(call, entry, asked, digest(data))
+        await self._journal.record(started)
+        self._check()
+        return await self._made(call, started.idempotency_key)
+
+    def _check_same(self, call: _Call, entry: FrozenDict, asked: bytes) -> None:
+        if entry["input_digest"] == asked:
+            return
+        recorded = self._event_at(entry["version"]).event
+        before = thaw(recorded.input) if isinstance(recorded, EffectStarted) else "?"
+        raise EffectMisused(
+            f"run {self.id}: effect {call.name!r} (key {call.key}) was recorded with another input at version "
+            f"{entry['version']} ({_shown(before)}; now {_shown(thaw(_values(_plain_input(call))))}); "
+            f"give calls that differ different keys, or rewind the run to before it"
+        )
+
+    async def _settled(self, call: _Call, entry: FrozenDict) -> tuple[bool, Any]:
+        """Whether an unknown outcome turns out to be a finish, and with what result."""
+        if call.reconcile is None:
+            raise EffectUnknown(self.id, call.name, call.key)
+        try:
+            value = call.reconcile(entry["idempotency_key"])
+            return True, await value if inspect.isawaitable(value) else value
+        except LookupError:
+            await self._journal.record(EffectRejected(call.name, call.key, why="reconcile: it never happened"))
+            return False, None
+
+    def _started(self, call: _Call, entry: FrozenDict | None, asked: Any, name: bytes) -> EffectStarted:
+        attempt = 1 if entry is None else entry["attempt"] + 1
+        return EffectStarted(
+            call.name, call.key, call.kind, call.mutating, asked, name, self._idempotency_key(call), attempt
+        )  # fmt: skip
+
+    def _idempotency_key(self, call: _Call) -> str:
+        """The same for every attempt of a call on a line; another on every other line, run and store."""
+        run = self._journal.state.run
+        parts = [run.run_key, run.incarnation, self._line, self._visit, call.name, call.key]
+        return f"ef-{hashlib.sha256(encode(parts)).hexdigest()[:32]}"
+
+    async def _made(self, call: _Call, idempotency_key: str) -> Any:
+        try:
+            value = await self._called(call, idempotency_key)
+        except asyncio.CancelledError:
+            raise  # the outcome is unknown, and the started event says so
+        except Exception as error:
+            if self._lost is None:
+                await self._journal.record(EffectFailed(call.name, call.key, failure_of(error)))
+            raise
+        return await self._finish(call, value)
+
+    async def _called(self, call: _Call, idempotency_key: str) -> Any:
+        kwargs = dict(call.kwargs)
+        if _takes(call.function, "idempotency_key"):
+            kwargs["idempotency_key"] = idempotency_key
+        if inspect.iscoroutinefunction(call.function):
+            return await call.function(*call.args, **kwargs)
+        work = copy_context()
+        value = await self._loop.run_in_executor(self._pool, lambda: work.run(call.function, *call.args, **kwargs))
+        return await value if inspect.isawaitable(value) else value
+
+    async def _finish(self, call: _Call, value: Any) -> Any:
+        try:
+            output = freeze(value, f"the result of effect {call.name!r}")
+        except NotPlainData as error:
+            if self._lost is None:
+                await self._journal.record(EffectFailed(call.name, call.key, failure_of(error)))
+            raise
+        used: FrozenDict = EMPTY if call.usage is None else freeze(call.usage(value))
+        self._check()
+        await self._journal.record(EffectFinished(call.name, call.key, output, used))
+        return thaw(output)
+
+
+class _Call:
+    """One call as it was asked for."""
+
+    __slots__ = ("args", "asked", "function", "key", "kind", "kwargs", "mutating", "name", "reconcile", "usage")
+
+    def __init__(
+        self, name: str, key: str, kind: str, mutating: bool, function: Callable[..., Any],  # noqa: FBT001
+        args: tuple[Any, ...], kwargs: dict[str, Any], asked: Any, reconcile: Callable[[str], Any] | None,
+        usage: Callable[[Any], dict[str, int]] | None,
+    ) -> None:  # fmt: skip
+        self.name, self.key, self.kind, self.mutating, self.function = name, key, kind, mutating, function
+        self.args, self.kwargs, self.asked, self.reconcile, self.usage = args, kwargs, asked, reconcile, usage
+
+
+def _plain_input(call: _Call) -> Any:
+    if call.asked is not None:
+        return _frozen_shared(call.asked, f"the input of effect {call.name!r}")
+    given: dict[str, Any] = {"args": list(call.args)} if call.args else {}
+    if call.kwargs:
+        given["kwargs"] = call.kwargs
+    return freeze(given, f"the input of effect {call.name!r}")
+
+
+def _frozen_shared(value: Any, path: str) -> Any:
+    """Frozen plain data in which items of the top level's lists may be Shared."""
+    if not isinstance(value, dict):
+        return freeze(value, path)
+    return FrozenDict({key: _frozen_items(item, f"{path}.{key}") for key, item in value.items()})
+
+
+def _frozen_items(value: Any, path: str) -> Any:
+    if isinstance(value, list) and any(type(item) is Shared for item in value):
+        return tuple(Shared(freeze(unshared(item), path)) for item in value)
+    return freeze(value, path)
+
+
+def _values(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_values(item) for item in value]
+    return unshared(value)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    try:
+        return name in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False

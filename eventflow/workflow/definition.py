@@ -1,0 +1,267 @@
+"""A workflow's definition: nodes, edges, where it starts. Effects do not belong here; nothing runs.
+
+A definition is built by chaining, closed by its first use, and named by a digest of its shape: names, kinds, ordered
+edges, start, terminal nodes, declared version, state fields; no code, no options.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from eventflow.change import NO_CHANGE, Change, apply
+from eventflow.codec import encode
+from eventflow.errors import DefinitionError, UndeclaredTarget
+from eventflow.event import Failure, RunCompleted, Transitioned
+from eventflow.plain import FrozenDict, freeze
+from eventflow.proof import digest
+from eventflow.retry import NO_RETRY, RetryPolicy
+from eventflow.state import State
+from eventflow.workflow.check import Problem, find_problems
+from eventflow.workflow.machine import DecisionMachine
+from eventflow.workflow.parts import TRIGGERS, AfterCrash, Body, Edge, Guard, Node, Trigger
+from eventflow.workflow.schema import Schema, parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What follows from a node's end: the event to append, and the data after its change where it was worked out."""
+
+    event: Transitioned | RunCompleted
+    after: FrozenDict | None
+
+
+@dataclass(slots=True)
+class _Compiled:
+    """What is worked out once a definition is closed."""
+
+    machine: DecisionMachine
+    shape: FrozenDict
+    digest: bytes
+    terminals: frozenset[str] = field(default_factory=frozenset)
+    guarded: frozenset[tuple[str, str]] = field(default_factory=frozenset)
+
+
+_runner: Callable[[Workflow, Any], Any] | None = None
+
+
+def set_runner(runner: Callable[[Workflow, Any], Any]) -> None:
+    """Say who runs a workflow in one line; the engine does, from above, since this floor can't know it."""
+    global _runner  # noqa: PLW0603 - the one upward arrow, made at import
+    _runner = runner
+
+
+class Workflow:
+    """A workflow: `Workflow("name", state=Type).add_node(...).add_edge(...).set_start(...)`.
+
+    `state` is a TypedDict, a dataclass or a pydantic model; without it any dict will do. `version` is the user's own
+    mark of a change that the shape does not show.
+    """
+
+    def __init__(self, name: str, state: Any = None, *, version: str = "") -> None:
+        if not name or len(name) > 128:
+            raise DefinitionError("a workflow needs a name of 1 to 128 characters")
+        self.name = name
+        self.version = version
+        self.schema = Schema(state)
+        self.nodes: dict[str, Node] = {}
+        self.edges: list[Edge] = []
+        self.start = ""
+        self._compiled: _Compiled | None = None
+
+    def __repr__(self) -> str:
+        return f"Workflow({self.name!r}, {len(self.nodes)} nodes)"
+
+    # --- building
+
+    def add_node(
+        self, name: str, body: Callable[..., Any] | Body, *, retry: RetryPolicy | None = None,
+        timeout: float | None = None, after_crash: AfterCrash = "retry", targets: tuple[str, ...] | list[str] = (),
+    ) -> Self:  # fmt: skip
+        """Add a node: a function of (state) or (state, run), plain or async, or an Agent.
+
+        `retry`, `timeout` (seconds) and `after_crash` say what its failures deserve; `targets` are nodes it may choose
+        with Go besides those it has edges to. Raises DefinitionError.
+        """
+        self._check_open()
+        if not name or len(name) > 128 or name in self.nodes:
+            raise DefinitionError(f"node {name!r} is defined twice, or its name is empty or longer than 128 characters")
+        if not callable(body):
+            raise DefinitionError(f"node {name!r} needs a function or an Agent, got {type(body).__name__}")
+        if timeout is not None and timeout <= 0:
+            raise DefinitionError(f"node {name!r}: timeout is in seconds and must be more than 0")
+        kind = getattr(body, "kind", "function")
+        default_retry = getattr(body, "default_retry", NO_RETRY)
+        special = isinstance(body, Body)
+        is_async = special or inspect.iscoroutinefunction(body)
+        takes_run = special or parameters(body) == 2
+        self.nodes[name] = Node(
+            name, body, kind, takes_run, is_async, retry or default_retry, timeout, after_crash, tuple(targets)
+        )
+        return self
+
+    def add_edge(
+        self, source: str, target: str, *, when: Guard | None = None, on: Trigger = "done", label: str = ""
+    ) -> Self:
+        """Add an edge; edges out of a node are asked in the order they were added, the first that holds is taken.
+
+        `when` is a function of the state after the node's change; `on` is "done", or "failed", "timed_out" and
+        "cancelled" for what should follow then. Raises DefinitionError.
+        """
+        self._check_open()
+        if on not in TRIGGERS:
+            raise DefinitionError(f"edge {source} -> {target}: on={on!r} is none of {', '.join(TRIGGERS)}")
+        if when is not None and (not callable(when) or inspect.iscoroutinefunction(when)):
+            raise DefinitionError(f"edge {source} -> {target}: `when` must be a plain function of the state")
+        if when is not None and not label:
+            label = getattr(when, "__name__", type(when).__name__)
+        self.edges.append(Edge(source, target, on, when, label))
+        return self
+
+    def set_start(self, name: str) -> Self:
+        """Say where a run begins."""
+        self._check_open()
+        self.start = name
+        return self
+
+    def _check_open(self) -> None:
+        if self._compiled is not None:
+            raise DefinitionError(f"workflow {self.name!r} is in use and can't be changed any more; define another one")
+
+    # --- asking
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the definition's shape."""
+        return self._closed().digest
+
+    @property
+    def shape(self) -> FrozenDict:
+        """The definition as plain data: what its digest is taken of and what a run records."""
+        return self._closed().shape
+
+    def is_terminal(self, name: str) -> bool:
+        """Whether a run ends when this node is done."""
+        return name in self._closed().terminals
+
+    def check(self) -> list[Problem]:
+        """What is wrong with the definition, before anything runs; an empty list if nothing is."""
+        return find_problems(self.nodes, self.edges, self.start, self.schema.fields)
+
+    def decide(
+        self,
+        state: State,
+        trigger: str,
+        change: Change = NO_CHANGE,
+        *,
+        go: str | None = None,
+        error: Failure | None = None,
+    ) -> Decision:
+        """What follows when the node of a state ends with a trigger and a change.
+
+        Guards are asked once, with the state after the change. Raises NoEdgeHolds, GuardFailed, UndeclaredTarget.
+        """
+        compiled = self._closed()
+        node = state.node
+        if go is not None:
+            declared = self._declared(node)
+            if go not in declared:
+                raise UndeclaredTarget(node, go, sorted(declared))
+            return Decision(Transitioned(node, go, trigger, change, error), None)
+        if trigger == "done" and node in compiled.terminals:
+            return Decision(RunCompleted(node, change), None)
+        after = None
+        view = None
+        if (node, trigger) in compiled.guarded:
+            after = apply(state.data, change)
+            view = self.schema.view(after)
+        target = compiled.machine.target(node, trigger, view)
+        return Decision(Transitioned(node, target, trigger, change, error), after)
+
+    def has_edge(self, node: str, trigger: str) -> bool:
+        """Whether any edge leaves a node on a trigger."""
+        return self._closed().machine.has(node, trigger)
+
+    def _declared(self, node: str) -> set[str]:
+        return {edge.target for edge in self.edges if edge.source == node} | set(self.nodes[node].targets)
+
+    def mermaid(self, *, at: str | None = None) -> str:
+        """The definition as a mermaid state diagram, with the node `at` marked."""
+        return self._closed().machine.mermaid(self.name, self.start, at=at)
+
+    def run_sync(self, data: Any = None, **options: Any) -> Any:
+        """Run to the end in memory and return the final state; works inside a running event loop too.
+
+        Options are those of `Engine`. Raises RunFailed with its cause.
+        """
+        if _runner is None:
+            raise DefinitionError("import eventflow before running a workflow")
+        return _runner(self, {} if data is None else data, **options)
+
+    # --- closing
+
+    def _closed(self) -> _Compiled:
+        if self._compiled is None:
+            broken = [problem for problem in self.check() if problem.fatal]
+            if broken:
+                raise DefinitionError(f"workflow {self.name!r}: " + "; ".join(problem.text for problem in broken))
+            self._compiled = self._compile()
+        return self._compiled
+
+    def _compile(self) -> _Compiled:
+        going_on = {edge.source for edge in self.edges if edge.trigger == "done"}
+        terminals = frozenset(name for name, node in self.nodes.items() if name not in going_on and not node.targets)
+        shape: FrozenDict = freeze(
+            {
+                "name": self.name,
+                "version": self.version,
+                "nodes": {name: node.kind for name, node in self.nodes.items()},
+                "edges": [[edge.source, edge.target, edge.trigger, edge.label] for edge in self.edges],
+                "start": self.start,
+                "terminals": sorted(terminals),
+                "fields": sorted(self.schema.fields),
+            }
+        )
+        guarded = frozenset((edge.source, edge.trigger) for edge in self.edges if edge.when is not None)
+        return _Compiled(
+            DecisionMachine(list(self.nodes), self.edges), shape, digest(encode(shape)), terminals, guarded
+        )
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What distinguishes two definitions, in words; empty if nothing does."""
+    found: list[str] = []
+    before, after = old.get("nodes", {}), new.get("nodes", {})
+    _tell(found, "nodes removed", sorted(set(before) - set(after)))
+    _tell(found, "nodes added", sorted(set(after) - set(before)))
+    changed = [
+        f"{name} from {before[name]} to {after[name]}"
+        for name in before
+        if after.get(name, before[name]) != before[name]
+    ]
+    _tell(found, "kinds changed", changed)
+    edges_before, edges_after = ([_edge_text(edge) for edge in one.get("edges", ())] for one in (old, new))
+    _tell(found, "edges removed", [edge for edge in edges_before if edge not in edges_after])
+    _tell(found, "edges added", [edge for edge in edges_after if edge not in edges_before])
+    found.extend(
+        f"{name} changed from {old.get(name)!r} to {new.get(name)!r}"
+        for name in ("start", "version")
+        if old.get(name) != new.get(name)
+    )
+    _tell(found, "fields removed", sorted(set(old.get("fields", ())) - set(new.get("fields", ()))))
+    _tell(found, "fields added", sorted(set(new.get("fields", ())) - set(old.get("fields", ()))))
+    return "; ".join(found)
+
+
+def _tell(found: list[str], what: str, names: list[str]) -> None:
+    if names:
+        found.append(f"{what}: {', '.join(names)}")
+
+
+def _edge_text(edge: Any) -> str:
+    source, target, trigger, label = edge
+    return (
+        f"{source} -> {target}" + (f" on {trigger}" if trigger != "done" else "") + (f" when {label}" if label else "")
+    )
