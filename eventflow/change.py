@@ -170,9 +170,19 @@ def _list_difference(path: tuple[str, ...], held: Any, value: Any) -> list[Op]:
     if old is value:
         return []
     if len(value) >= len(old) and _grew(path, old, value):
-        new = _frozen(path, list(value[len(old) :]))
+        new = _frozen_after(path, list(value[len(old) :]), len(old))
         return [Op("extend", path, new)] if new else []
     return [Op("set", path, _frozen(path, value))]
+
+
+def _frozen_after(path: tuple[str, ...], items: list[Any], start: int) -> Any:
+    """The frozen items of a list from `start` on; an error names the place in the list that was returned."""
+    try:
+        return _frozen(path, items)
+    except NotPlainData:
+        for index, item in enumerate(items, start):
+            freeze(item, f"{_name(path)}[{index}]", depth=len(path) + 1)
+        raise
 
 
 def _grew(path: tuple[str, ...], old: Any, value: Any) -> bool:

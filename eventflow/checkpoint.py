@@ -78,8 +78,10 @@ class CheckpointPolicy:
             raise DefinitionError("CheckpointPolicy(every=...) counts events: give 1 or more")
         if self.keep is not None and self.keep < 1:
             raise DefinitionError("CheckpointPolicy(keep=...) counts checkpoints: give 1 or more")
-        if any(value is not None and value <= 0 for value in (self.interval, self.max_age)):
+        if any(value is not None and not value > 0 for value in (self.interval, self.max_age)):  # refuses NaN too
             raise DefinitionError("CheckpointPolicy(interval=..., max_age=...) are seconds: give more than 0")
+        if isinstance(self.before_node, str) or isinstance(self.after_node, str):
+            raise DefinitionError("CheckpointPolicy(before_node=..., after_node=...) take True or a tuple of names")
 
 
 NO_CHECKPOINTS = CheckpointPolicy(auto=False, on_error=False, at_shutdown=False)
@@ -156,7 +158,9 @@ def _names(option: bool | tuple[str, ...], node: str) -> bool:  # noqa: FBT001 -
 
 def expired(policy: CheckpointPolicy, marks: Sequence[Checkpoint], now: int) -> list[int]:
     """Versions of the checkpoints that the policy no longer keeps, oldest first; manual ones and the newest stay."""
-    counted = [mark for mark in marks if "manual" not in mark.kinds]
+    if policy.keep is None and policy.max_age is None:
+        return []
+    counted = sorted((mark for mark in marks if "manual" not in mark.kinds), key=lambda mark: mark.version)
     gone: set[int] = set()
     if policy.keep is not None:
         gone.update(mark.version for mark in counted[: -policy.keep])

@@ -64,7 +64,7 @@ class SystemClock:
 
     async def wait_until(self, moment: int) -> None:
         """Return once the wall time has reached `moment`, even if the clock jumps meanwhile."""
-        while (left := moment - self.now()) > 0:
+        while (left := moment - self.now()) > 0:  # noqa: ASYNC110 - no event tells of a clock that jumps
             await asyncio.sleep(min(left / NS, self._longest))
 
     async def sleep(self, seconds: float) -> None:
@@ -108,9 +108,9 @@ class ManualClock:
         await self.wait_until(self._now + round(seconds * NS))
 
     def advance(self, seconds: float) -> None:
-        """Move time on and wake who waited for it."""
+        """Move time on and wake who waited for it; negative seconds set the wall clock back, as an operator may."""
         self._now += round(seconds * NS)
-        self._monotonic += seconds
+        self._monotonic += max(seconds, 0.0)
         while self._waiting and self._waiting[0][0] <= self._now:
             _, _, loop, waiter = heapq.heappop(self._waiting)
             if not loop.is_closed():

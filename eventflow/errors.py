@@ -13,9 +13,22 @@ from typing import Any, ClassVar
 
 
 class EventflowError(Exception):
-    """Every error this package raises on purpose is one of these."""
+    """Every error this package raises on purpose is one of these.
+
+    They can be pickled, so that they survive the way out of a worker process.
+    """
 
     exit_code: ClassVar[int] = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _revived, (type(self), self.args, self.__dict__)
+
+
+def _revived(kind: type[EventflowError], args: tuple[Any, ...], values: dict[str, Any]) -> EventflowError:
+    """An error from its parts, past an `__init__` that takes others than `args`."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(values)
+    return error
 
 
 # --- defining a workflow -------------------------------------------------------------------------------------------

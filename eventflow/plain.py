@@ -95,7 +95,7 @@ class FrozenDict(dict[str, Any]):
             return NotImplemented
         if len(self) != len(other):
             return False
-        return all(key in other and self[key] == other[key] for key in dict.keys(self))
+        return all(key in other and _equal(self[key], other[key]) for key in dict.keys(self))
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
@@ -178,6 +178,10 @@ def raw(mapping: dict[str, Any], key: str) -> Any:
 def raw_items(mapping: dict[str, Any]) -> Iterable[tuple[str, Any]]:
     """Pairs of key and value as they are held: a Rope stays a Rope."""
     return dict.items(mapping)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return one is other or bool(one == other)  # what is identical is equal, NaN too, as in every list and dict
 
 
 def _has_rope(mapping: dict[str, Any]) -> bool:

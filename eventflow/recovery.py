@@ -7,15 +7,15 @@ restore. Every event is checked against the chain on the way; a snapshot is take
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eventflow.checkpoint import Progress
-from eventflow.codec import read_events, root_digest, unpack_state
-from eventflow.errors import Corrupt, VersionNotFound
+from eventflow.codec import Stored, decode, read_events, root_digest, unpack_state
+from eventflow.errors import Corrupt, InvalidState, VersionNotFound
 from eventflow.event import Forked, Recorded, Rewound, RunStarted
 from eventflow.log import Head, Log
-from eventflow.proof import genesis
-from eventflow.state import State, evolve
+from eventflow.proof import digest, genesis
+from eventflow.state import Parent, State, evolve
 
 CHUNK = 1_000  # events read in one go: a few ms under a read transaction, a few MB in memory
 
@@ -48,21 +48,45 @@ def recover(log: Log, head: Head, upto: int | None = None, *, snapshots: bool = 
     if not 1 <= last <= head.version:
         raise VersionNotFound(head.run_id, last, head.version)
     segments = line(log, head.run_key, last)
+    end = segments[-1]
     state, size, segments = _from_snapshot(log, segments) if snapshots else (None, 0, segments)
     start = state.version if state else 0
     progress = Progress(state_size=size, last=state.time if state else 0)
     folded = 0
     for recorded in _events(log, segments, state):
-        state = evolve(state, recorded)
+        state = _after(log, state, recorded)
         progress.add(recorded.size)
         folded += 1
     if state is None:
         raise VersionNotFound(head.run_id, last, head.version)
-    if last == head.version and state.digest != head.digest:
-        raise Corrupt(f"run {head.run_id}", "does not fold to the head that the store names")
+    _check_end(log, head, end, state)
     if not progress.last:
         progress.last = state.run.started
     return Recovered(state, start, folded, progress)
+
+
+def _after(log: Log, state: State | None, recorded: Recorded) -> State:
+    if state is not None and isinstance(recorded.event, Rewound) and recorded.run_key != state.run.run_key:
+        state = _own(log, state, recorded.run_key)
+    try:
+        return evolve(state, recorded)
+    except InvalidState as error:
+        raise Corrupt(f"version {recorded.version}", f"holds a change that does not fit the state ({error})") from error
+
+
+def _own(log: Log, state: State, run_key: bytes) -> State:
+    """A state from before a fork as the fork's own: a rewind to there goes on under the fork's name."""
+    entry = log.entry(run_key)
+    forked = _one(log, run_key, entry.parent_at + 1 if entry else 1)
+    event = forked.event
+    if not isinstance(event, Forked):
+        raise Corrupt(f"version {forked.version}", "is taken for a fork and is none")
+    parent = Parent(event.parent_id, event.parent_key, event.parent_incarnation, event.at)
+    identity = replace(
+        state.run, run_id=event.run_id, run_key=run_key, incarnation=forked.incarnation, store_id=event.store_id,
+        parent=parent, started=forked.time,
+    )  # fmt: skip
+    return replace(state, run=identity)
 
 
 def history(log: Log, run_key: bytes, first: int, last: int, *, strict: bool = False) -> Iterator[Recorded]:
@@ -81,35 +105,42 @@ def line(log: Log, run_key: bytes, last: int) -> list[Segment]:
     while True:
         bend = max((version for version in log.bends(run_key) if version <= last), default=0)
         if not bend:
-            parent = _parent_before(log, run_key, last)
-            if parent is None:
+            parent = _home(log, run_key, last)
+            if parent == run_key:
                 found.append(Segment(run_key, 1, last))
                 return found[::-1]
             run_key = parent
             continue
         found.append(Segment(run_key, bend, last))
         event = _one(log, run_key, bend).event
-        if isinstance(event, Rewound):
+        if isinstance(event, Rewound) and 1 <= event.to < bend:
             last = event.to
-        elif isinstance(event, Forked):
+        elif isinstance(event, Forked) and event.at == bend - 1 >= 1:
             run_key, last = event.parent_key, event.at
         else:
             raise Corrupt(f"version {bend}", "is taken for a rewind or a fork and is neither")
 
 
-def _parent_before(log: Log, run_key: bytes, version: int) -> bytes | None:
-    """The parent's key if the version lies before a fork's first own one (a rewind to before the fork)."""
-    entry = log.entry(run_key)
-    if entry is None or entry.parent_id is None or version > entry.parent_at:
-        return None
-    return entry.parent_key
+def _home(log: Log, run_key: bytes, version: int) -> bytes:
+    """The key of the run a version lies in: a fork's versions up to the one it continues from are its parent's."""
+    seen: set[bytes] = set()
+    while (entry := log.entry(run_key)) is not None and entry.parent_id is not None and version <= entry.parent_at:
+        seen.add(run_key)
+        run_key = entry.parent_key
+        if run_key in seen:
+            raise Corrupt(f"run {run_key.hex()}", "is among its own parents")
+    return run_key
 
 
 def _one(log: Log, run_key: bytes, version: int) -> Recorded:
-    stored = log.read(run_key, version, version)
-    if not stored:
+    return read_events([_stored(log, run_key, version)], log.blobs)[0]
+
+
+def _stored(log: Log, run_key: bytes, version: int) -> Stored:
+    found = log.read(run_key, version, version)
+    if not found:
         raise Corrupt(f"version {version}", "is missing")
-    return read_events(stored, log.blobs)[0]
+    return found[0]
 
 
 # --- the snapshot --------------------------------------------------------------------------------------------------
@@ -124,17 +155,23 @@ def _from_snapshot(log: Log, segments: list[Segment]) -> tuple[State | None, int
                 break
             if not vouched_by:  # nothing in the chain answers for it yet: the one before will do
                 continue
-            state, size = _load(log, segment.run_key, version, vouched_by)
+            loaded = _load(log, segment.run_key, version, vouched_by)
+            if loaded is None:
+                continue
+            state, size = loaded
             rest = [Segment(segment.run_key, version + 1, segment.last)] if version < segment.last else []
             return state, size, rest + segments[index + 1 :]
     return None, 0, segments
 
 
-def _load(log: Log, run_key: bytes, version: int, vouched_by: int) -> tuple[State, int]:
+def _load(log: Log, run_key: bytes, version: int, vouched_by: int) -> tuple[State, int] | None:
+    """A state and its size from a snapshot; None if it was dropped since it was listed."""
     where = f"the snapshot at version {version}"
     root = log.snapshot(run_key, version)
     vouch = _one(log, run_key, vouched_by).vouch
-    if root is None or vouch is None or vouch.version != version:
+    if root is None:
+        return None
+    if vouch is None or vouch.version != version:
         raise Corrupt(where, "is not the one that the chain speaks of")
     if root_digest(root, where) != vouch.digest:
         raise Corrupt(where, "is not what the chain vouches for")
@@ -170,13 +207,35 @@ def _check_before(log: Log, recorded: Recorded, before: bytes | None) -> None:
     wanted = before
     if isinstance(event, RunStarted):
         wanted = genesis(event.store_id, event.run_id, recorded.incarnation, event.definition_digest)
-    elif isinstance(event, Rewound):  # the chain goes on from the version before, which is not on this line
-        wanted = _digest_at(log, recorded.run_key, recorded.version - 1, before, event)
+    elif isinstance(event, Rewound) and event.to != recorded.version - 1:
+        # The chain goes on from the version before, which is not on this line; what the line goes on from has a
+        # follower of its own.
+        if _before_of(log, _home(log, recorded.run_key, event.to + 1), event.to + 1) != before:
+            raise Corrupt(f"version {event.to}", "is not what the event after it says it is: the chain is broken")
+        wanted = digest(_stored(log, recorded.run_key, recorded.version - 1).data)
     if recorded.before != wanted:
         raise Corrupt(f"version {recorded.version}", "does not follow the event before it: the chain is broken")
 
 
-def _digest_at(log: Log, run_key: bytes, version: int, before: bytes | None, event: Rewound) -> bytes | None:
-    if event.to == version:
-        return before
-    return _one(log, run_key, version).digest
+def _check_end(log: Log, head: Head, end: Segment, state: State) -> None:
+    """The last event must be what the one after it, or the head of its run, says it is."""
+    if state.run.run_key == head.run_key and state.run.run_id != head.run_id:
+        raise Corrupt(f"run {head.run_id}", f"holds the history of run {state.run.run_id}")
+    if (end.run_key, end.last) == (head.run_key, head.version):
+        if state.digest != head.digest:
+            raise Corrupt(f"run {head.run_id}", "does not fold to the head that the store names")
+    elif _before_of(log, end.run_key, end.last + 1) != state.digest:
+        raise Corrupt(f"version {end.last}", "is not what the event after it says it is: the chain is broken")
+
+
+def _before_of(log: Log, run_key: bytes, version: int) -> bytes | None:
+    """The digest before a version: what its event carries, or the run's head if the run ends before it."""
+    for _ in range(2):  # an event may come between the two looks
+        found = log.read(run_key, version, version)
+        if found:
+            array = decode(found[0].data, f"version {version}")
+            return bytes(array[-1]) if isinstance(array, list) and array and isinstance(array[-1], bytes) else None
+        head = log.head_of(run_key)
+        if head is not None and head.version == version - 1:
+            return head.digest
+    return None

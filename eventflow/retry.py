@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 from eventflow.errors import DefinitionError
@@ -26,7 +27,8 @@ class RetryPolicy:
     on: tuple[type[Exception], ...] = (Exception,)
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.delay < 0 or self.factor < 1 or self.longest < 0 or not 0 <= self.jitter <= 1:
+        fine = self.attempts >= 1 and self.delay >= 0 and self.factor >= 1 and self.longest >= 0
+        if not (fine and 0 <= self.jitter <= 1):  # said so that NaN is refused
             raise DefinitionError(
                 "RetryPolicy needs attempts >= 1, delay >= 0, factor >= 1, longest >= 0 and jitter between 0 and 1"
             )
@@ -37,9 +39,15 @@ class RetryPolicy:
 
     def rest(self, attempt: int, *, seed: bytes) -> float:
         """Seconds to rest after attempt number `attempt` (from 1) failed."""
-        plain = min(self.delay * self.factor ** min(attempt - 1, 64), self.longest)
+        plain = min(self.delay * self._grown(attempt - 1), self.longest) if self.delay else 0.0
         draw = int.from_bytes(hashlib.sha256(seed + attempt.to_bytes(4, "big")).digest()[:8], "big") / 2**64
         return plain * (1 + self.jitter * (2 * draw - 1))
+
+    def _grown(self, times: int) -> float:
+        try:
+            return float(self.factor) ** times
+        except OverflowError:
+            return math.inf  # `longest` is shorter
 
 
 NO_RETRY = RetryPolicy(attempts=1)

@@ -321,6 +321,9 @@ def _from_plain(name: str, value: Any, where: str) -> Any:
 def _change_from_plain(value: Any, where: str) -> Change:
     if not isinstance(value, list) or not all(map(_is_op, value)):
         raise Corrupt(where, "holds a change that can't be read")
+    newest = max((op[0] for op in value), default=0)
+    if newest >= len(OPS):
+        raise WrittenByNewer(where, f"operation {newest}")
     return tuple(Op(OPS[number], tuple(path), frozen(item, where, depth=len(path))) for number, path, item in value)
 
 
@@ -329,7 +332,7 @@ def _is_op(op: Any) -> bool:
         return False
     number, path, _ = op
     return (
-        type(number) is int and 0 <= number < len(OPS) and type(path) is list and 0 < len(path) <= MAX_DEPTH
+        type(number) is int and number >= 0 and type(path) is list and 0 < len(path) <= MAX_DEPTH
         and all(type(key) is str for key in path)
     )  # fmt: skip
 

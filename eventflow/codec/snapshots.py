@@ -9,20 +9,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from eventflow.codec.blobs import Blob, Fetch, Ref, expand, fill, frozen, lift, pack_blob, squeeze
+from eventflow.codec.blobs import (
+    MAX_EXPANDED,
+    Blob,
+    Fetch,
+    Ref,
+    checked_refs,
+    expand,
+    fill,
+    frozen,
+    lift,
+    pack_blob,
+    squeeze,
+)
 from eventflow.codec.cbor import decode, encode
+from eventflow.codec.events import failure_from_plain
 from eventflow.errors import Corrupt, WrittenByNewer
-from eventflow.event import Failure
-from eventflow.plain import ROPE_FROM, FrozenDict, FrozenList, Rope, raw_items
-from eventflow.proof import digest
+from eventflow.plain import ROPE_FROM, FrozenDict, FrozenList, Rope, raw, raw_items
+from eventflow.proof import DIGEST_SIZE, digest
 from eventflow.state import STATUSES, WAITS, Identity, Parent, State
 
 SNAPSHOT_FORMAT = 1
 PIECE = 32 << 10  # bytes; larger pieces leave longer tails in each root, smaller ones waste half a page each
 _REF_SIZE = 40  # bytes a reference adds to a piece, about; part of the format, since it decides where pieces end
 _RAW, _ZSTD = b"\x00", b"\x01"  # first byte of a stored root
+_AROUND = 2  # levels that stand around an effect's output or a signal's payload, which may be as deep as a state
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +54,41 @@ class PackedState:
 
 
 def state_digest(state: State) -> bytes:
-    """The digest a snapshot of this state has."""
-    return pack_state(state, compress=False).digest
+    """The digest a snapshot of this state has; nothing is taken for written afterwards."""
+    return digest(_walked(state, _Cut(compress=False, remember=False)))
 
 
 def pack_state(state: State, *, compress: bool = True, anew: bool = False) -> PackedState:
     """A state as the bytes of a snapshot; `anew` packs every piece again, even those an earlier snapshot wrote."""
-    blobs: list[Blob] = []
-    refs: list[Ref] = []
-    cut = _Cut(blobs, refs, [], compress=compress, anew=anew)
-    data = cut.of_dict(state.data, ())
-    rest = [lift(value, refs, blobs, (index + 1,)) for index, value in enumerate(_standing(state))]
-    root = encode([SNAPSHOT_FORMAT, [data, *rest], refs, cut.pieces])
-    stored = _ZSTD + squeeze(root) if compress else _RAW + root
+    cut = _Cut(compress=compress, anew=anew)
+    root = _walked(state, cut)
+    stored = _ZSTD + squeeze(root) if compress and len(root) <= MAX_EXPANDED else _RAW + root
     if len(stored) > len(root):
         stored = _RAW + root
-    size = len(root) + cut.size + sum(blob.size for blob in blobs)
-    return PackedState(state.version, stored, digest(root), tuple(blobs), size, tuple(cut.known))
+    size = len(root) + cut.size + sum(blob.size for blob in cut.blobs)
+    return PackedState(state.version, stored, digest(root), tuple(cut.blobs), size, tuple(cut.known))
+
+
+def _walked(state: State, cut: _Cut) -> bytes:
+    """The root's bytes; what else belongs to the snapshot is with the cut."""
+    data = cut.of_dict(state.data, ())
+    rest = [lift(value, cut.refs, cut.blobs, (index + 1,)) for index, value in enumerate(_standing(state))]
+    return encode([SNAPSHOT_FORMAT, [data, *rest], _sorted(cut.refs), _sorted(cut.pieces)])
+
+
+def _sorted(entries: list[Any]) -> list[Any]:
+    """Entries by the bytes of their paths, so that their order does not depend on that of a dict's keys."""
+    return sorted(entries, key=lambda entry: encode(entry[0])) if len(entries) > 1 else entries
 
 
 class _Cut:
     """The walk over a state's dicts that cuts long lists into pieces."""
 
-    def __init__(self, blobs: list[Blob], refs: list[Ref], pieces: list[Any], *, compress: bool, anew: bool) -> None:
-        self.blobs, self.refs, self.pieces, self.compress, self.anew = blobs, refs, pieces, compress, anew
+    def __init__(self, *, compress: bool, anew: bool = False, remember: bool = True) -> None:
+        self.compress, self.anew, self.remember = compress, anew, remember
+        self.blobs: list[Blob] = []
+        self.refs: list[Ref] = []
+        self.pieces: list[Any] = []  # [path, names of the pieces]
         self.size = 0  # bytes of pieces known before, which are not among the blobs
         self.known: list[bytes] = []
 
@@ -85,7 +109,7 @@ class _Cut:
         self.size += sum(piece[2] for piece in closed)
         start = closed[-1][0] if closed else 0
         tail, tail_refs, tail_blobs, new = self._close_pieces(value, start)
-        if isinstance(value, Rope) and new:
+        if isinstance(value, Rope) and new and self.remember:
             value.pieces[len(closed) :] = new
         names = [piece[1] for piece in closed] + [piece[1] for piece in new]
         if names:
@@ -115,7 +139,7 @@ class _Cut:
         return items, refs, blobs, new
 
     def _closed(self, end: int, items: list[Any], refs: list[Ref], blobs: list[Blob]) -> tuple[int, bytes, int]:
-        data = encode([items, refs])
+        data = encode([items, _sorted(refs)])
         piece = Blob(digest(data), pack_blob(data, compress=self.compress), len(data))
         size = piece.size + sum(blob.size for blob in blobs)
         self.blobs.extend(blobs)
@@ -159,20 +183,34 @@ def piece_names(stored: bytes, fetch: Fetch) -> set[bytes]:
     value = _checked(_root(stored, "a snapshot"), "a snapshot")
     pieces = {name for _, names in value[3] for name in names}
     names = {ref[1] for ref in value[2]} | pieces
-    for data in fetch(pieces).values():
-        names |= {ref[1] for ref in decode(data, "a piece of a snapshot")[1]}
+    for data in fetch(pieces).values() if pieces else ():
+        names |= {ref[1] for ref in _opened(data, "a piece of a snapshot")[1]}
     return names
 
 
 def _checked(root: bytes, where: str) -> list[Any]:
     value = decode(root, where)
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list) or not value or type(value[0]) is not int:
         raise Corrupt(where, "is not a snapshot")
-    if value[0] != SNAPSHOT_FORMAT:
+    if value[0] > SNAPSHOT_FORMAT:
         raise WrittenByNewer(where, f"snapshot format {value[0]!r}")
-    if len(value) != 4 or not all(isinstance(part, list) for part in value[1:]) or len(value[1]) < 28:
+    if value[0] < SNAPSHOT_FORMAT or len(value) != 4 or not all(isinstance(part, list) for part in value[1:]):
+        raise Corrupt(where, "does not have the parts of a snapshot")
+    if len(value[1]) > 1 + len(_TYPES):
+        raise WrittenByNewer(where, "a field of a snapshot")
+    if len(value[1]) <= len(_TYPES) or not all(map(_is_cut, value[3])):
         raise Corrupt(where, "does not have the fields of a snapshot")
+    checked_refs(value[2], where)
     return value
+
+
+def _is_cut(cut: Any) -> bool:
+    if type(cut) is not list or len(cut) != 2 or not all(type(part) is list and part for part in cut):
+        return False
+    path, names = cut
+    return all(type(key) is str for key in path) and all(
+        type(name) is bytes and len(name) == DIGEST_SIZE for name in names
+    )
 
 
 def unpack_state(stored: bytes, fetch: Fetch, where: str) -> tuple[State, int]:
@@ -187,51 +225,94 @@ def unpack_state(stored: bytes, fetch: Fetch, where: str) -> tuple[State, int]:
     wanted = {ref[1] for ref in refs} | {ref[1] for _, more in opened.values() for ref in more}
     blobs = fetch(wanted) if wanted else {}
     fill(fields, refs, blobs, where)
+    depths = {name: len(path) for path, names in sorted(cuts, key=lambda cut: len(cut[0])) for name in names}
+    closed = {
+        name: _piece(_Piece(name, items, len(pieces[name]), depths[name]), more, blobs, where)
+        for name, (items, more) in opened.items()
+    }
     data = frozen(fields[0], where)
-    size = len(root) + sum(map(len, pieces.values())) + sum(map(len, blobs.values()))
+    if type(data) is not FrozenDict:
+        raise Corrupt(where, "holds data that is not a dict")
     for path, names in cuts:
-        data = _joined(data, path, [(name, opened[name], len(pieces[name])) for name in names], blobs, where)
-    return _state(data, fields[1:], where), size
+        data = _joined(data, path, [closed[name] for name in names], where)
+    size = len(root) + sum(len(blobs[ref[1]]) for ref in refs)
+    return _state(data, fields[1:], where), size + sum(closed[name].size for _, names in cuts for name in names)
 
 
 def _opened(data: bytes, where: str) -> tuple[list[Any], list[Ref]]:
     value = decode(data, where)
-    if isinstance(value, list) and len(value) == 2 and isinstance(value[0], list) and isinstance(value[1], list):
-        return value[0], value[1]
+    if isinstance(value, list) and len(value) == 2 and isinstance(value[0], list):
+        return value[0], checked_refs(value[1], where)
     raise Corrupt(where, "has a piece that can't be read")
 
 
-def _joined(
-    data: FrozenDict, path: list[str], pieces: list[tuple[bytes, tuple[list[Any], list[Ref]], int]],
-    blobs: Mapping[bytes, bytes], where: str,
-) -> FrozenDict:  # fmt: skip
+class _Piece(NamedTuple):
+    """A closed piece of a list, opened once however many lists it stands in; `depth` is that of the deepest."""
+
+    name: bytes
+    items: list[Any]
+    size: int
+    depth: int
+
+
+def _piece(bare: _Piece, refs: list[Ref], blobs: Mapping[bytes, bytes], where: str) -> _Piece:
+    """The piece with what it refers to in place and in its size."""
+    fill(bare.items, refs, blobs, where)
+    size = bare.size + sum(len(blobs[ref[1]]) for ref in refs)
+    return bare._replace(items=frozen(bare.items, where, depth=bare.depth), size=size)
+
+
+def _joined(data: Any, path: list[str], pieces: list[_Piece], where: str) -> FrozenDict:
     """The data with the list at a path put together from its pieces and its tail."""
+    held = raw(data, path[0]) if type(data) is FrozenDict and path[0] in data else None
     if len(path) > 1:
-        inner = _joined(dict.__getitem__(data, path[0]), path[1:], pieces, blobs, where)
-        return FrozenDict({**dict(raw_items(data)), path[0]: inner})
-    items: list[Any] = []
-    known: list[tuple[int, bytes, int]] = []
-    for name, (part, refs), length in pieces:
-        part = list(part)  # noqa: PLW2901 - one piece may stand in two lists
-        fill(part, refs, blobs, where)
-        items.extend(frozen(part, where))
-        known.append((len(items), name, length + sum(len(blobs[ref[1]]) for ref in refs)))
-    items.extend(dict.__getitem__(data, path[0]))
-    whole: Any = FrozenList(items)
-    if len(items) >= ROPE_FROM:
-        whole = Rope(items, len(items), known)
+        whole: Any = _joined(held, path[1:], pieces, where)
+    elif type(held) is FrozenList:
+        whole = _whole(held, pieces)
+    else:
+        raise Corrupt(where, "has pieces of a list that is not there")
     return FrozenDict({**dict(raw_items(data)), path[0]: whole})
 
 
+def _whole(tail: FrozenList, pieces: list[_Piece]) -> FrozenList | Rope:
+    items: list[Any] = []
+    known: list[tuple[int, bytes, int]] = []
+    for piece in pieces:
+        items.extend(piece.items)
+        known.append((len(items), piece.name, piece.size))
+    items.extend(tail)
+    return Rope(items, len(items), known) if len(items) >= ROPE_FROM else FrozenList(items)
+
+
+# Types of the fields after the data, in the format's order: identity, standing, then what the user's code left behind.
+_NONE = type(None)
+_TYPES: tuple[tuple[type, ...], ...] = (
+    (str,), (bytes,), (int,), (bytes,), (str,), (bytes,), (FrozenDict,), (bytes,), (FrozenList,), (str, _NONE), (int,),
+    (FrozenList, _NONE), (int,), (bytes,), (int,), (int,), (int,), (str,), (int,), (int,), (int,), (int,), (int,),
+    (FrozenList, _NONE), (FrozenDict,), (FrozenList,), (FrozenDict,),
+)  # fmt: skip
+_PARENT = (str, bytes, int, int)
+
+
 def _state(data: FrozenDict, values: list[Any], where: str) -> State:
-    v = [frozen(value, where) for value in values]
-    try:
-        parent = Parent(*v[11]) if v[11] is not None else None
-        identity = Identity(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], parent)
-        error = Failure(*v[23]) if v[23] is not None else None
-        return State(
-            identity, v[12], v[13], v[14], v[15], STATUSES[v[16]], v[17], v[18], data, WAITS[v[19]], v[20], v[21], v[22],
-            error, v[24], v[25], v[26],
-        )  # fmt: skip
-    except (TypeError, IndexError) as problem:
-        raise Corrupt(where, f"does not have the fields of a state ({problem})") from None
+    v = [frozen(value, where, depth=-_AROUND) for value in values]
+    if not all(type(value) in types for value, types in zip(v, _TYPES, strict=True)):
+        raise Corrupt(where, "has a field of another type")
+    if not (0 <= v[16] < len(STATUSES) and 0 <= v[19] < len(WAITS)):
+        raise WrittenByNewer(where, "a status")
+    parent, effects, usage = v[11], v[24], v[26]
+    if parent is not None and tuple(map(type, parent)) != _PARENT:
+        raise Corrupt(where, "names a parent in a way that can't be read")
+    if not all(map(_is_effect, effects.values())) or not {int, float}.issuperset(map(type, usage.values())):
+        raise Corrupt(where, "does not have the fields of a state")
+    identity = Identity(
+        v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], None if parent is None else Parent(*parent)
+    )
+    return State(
+        identity, v[12], v[13], v[14], v[15], STATUSES[v[16]], v[17], v[18], data, WAITS[v[19]], v[20], v[21], v[22],
+        failure_from_plain(v[23], where), effects, v[25], usage,
+    )  # fmt: skip
+
+
+def _is_effect(entry: Any) -> bool:
+    return type(entry) is FrozenDict and type(entry.get("status")) is str

@@ -137,7 +137,7 @@ class Driver:
         node = self.flow.nodes[state.node]
         if state.retry_at and not await self._rested(state.retry_at):
             return
-        visit = self._visit = Visit(self.journal, self._event_at, self._pool, self._extends)
+        visit = self._visit = Visit(self.journal, self.event_at, self._pool, self._extends)
         try:
             returned = await self._body(node, visit, state)
             await self._done(state, returned)
@@ -239,7 +239,8 @@ class Driver:
     def _extends(self, field: str) -> bool:
         return self.flow.schema.reducers.get(field) is extend
 
-    def _event_at(self, version: int) -> Recorded:
+    def event_at(self, version: int) -> Recorded:
+        """The event at a version of the run."""
         log = self.journal.shop.log
         return read_events(log.read(self.journal.state.run.run_key, version, version), log.blobs)[0]
 

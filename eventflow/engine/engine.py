@@ -216,6 +216,8 @@ class Engine:
         driver = Driver(flow, journal, self._pool, stop_before=self._stop_before.__contains__)
         self._drivers[key] = driver
         shop.active += 1
+        if shop.listeners:
+            journal.tell(driver.event_at(recovered.state.version))
         driver.start().add_done_callback(lambda _: self._ended(key, driver))
         if self._post is None or self._post.done():
             self._post = asyncio.get_running_loop().create_task(self._read_mail())

@@ -5,14 +5,24 @@ It keeps the same stored bytes, so digests, chains and snapshots are the same as
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from eventflow.checkpoint import Checkpoint, merged
 from eventflow.clock import Clock, SystemClock
-from eventflow.codec import TOMBSTONE, Stored, pack, unpack_blob
-from eventflow.errors import Conflict, Corrupt, EventflowError, HasForks, StoreClosed, VersionConflict
+from eventflow.codec import TOMBSTONE, Blob, Stored, pack, unpack_blob
+from eventflow.errors import (
+    Conflict,
+    Corrupt,
+    EventflowError,
+    HasForks,
+    NotFound,
+    RunNotFound,
+    StoreClosed,
+    VersionConflict,
+)
 from eventflow.event import StoreCreated
 from eventflow.log.protocol import (
     NOBODY,
@@ -23,6 +33,7 @@ from eventflow.log.protocol import (
     Append,
     Appended,
     Entry,
+    First,
     Head,
     Kept,
     Listed,
@@ -33,7 +44,9 @@ from eventflow.log.protocol import (
     Usage,
     Write,
     admit,
+    check_parent,
     fits,
+    fresh,
     store_append,
 )
 from eventflow.proof import digest
@@ -67,7 +80,7 @@ class MemoryLog:
         self._events: list[bytes] = []
         self._runs: dict[bytes, _Run] = {}
         self._names: dict[str, bytes] = {}
-        self._last_incarnation: dict[str, int] = {}
+        self._gone: dict[str, Head] = {}  # what is left of deleted runs
         self._blobs: dict[bytes, bytes] = {}
         self._owners: set[bytes] = set()
         self._messages = 0
@@ -95,20 +108,19 @@ class MemoryLog:
                     return self._act(one)
                 case Post():
                     return self._post(one)
-        except (Conflict, Corrupt) as error:
+        except (Conflict, NotFound) as error:
             return error
 
     def _append(self, append: Append) -> Appended:
-        run = self._runs.get(append.run_key)
-        held = self._names.get(append.run_id)
-        if held is not None and held != append.run_key:
-            raise VersionConflict(append.run_id, append.expected, self._runs[held].head.version)
-        sealed = admit(append, run.head if run else None, self.owner_gone)
-        if run is None:
-            if append.first is None:
-                raise Corrupt(append.run_id, "is appended to before it was started")
-            run = self._runs[append.run_key] = _Run(sealed.head, append.first.entry, append.first.at)
+        key = self._names.get(append.run_id)
+        old = self._runs[key].head if key is not None else self._gone.get(append.run_id)
+        sealed = admit(append, old, self.owner_gone)
+        first = append.first if fresh(append, old) else None
+        self._check(append, first)
+        if first is not None:
+            self._runs[append.run_key] = _Run(sealed.head, first.entry, first.at)
             self._names[append.run_id] = append.run_key
+        run = self._runs[append.run_key]
         for packed, data in zip(append.events, sealed.data, strict=True):
             self._events.append(data)
             run.positions.append(len(self._events))
@@ -117,170 +129,205 @@ class MemoryLog:
         run.bends.extend(sealed.bends)
         run.vouched.update(sealed.vouched)
         for message in append.taken:
-            run.inbox.pop(message, None)
+            del run.inbox[message]
         self._mark(run, append.marks)
         size = sum(map(len, sealed.data)) + sum(blob.size for packed in append.events for blob in packed.blobs)
         return Appended(sealed.head, len(self._events), sealed.digests, size)
 
-    def _keep(self, blobs: Iterable[object]) -> None:
+    def _check(self, append: Append, first: First | None) -> None:
+        """What an append says about other rows must hold too."""
+        if first is not None and append.run_key in self._runs:
+            raise Conflict(f"run {append.run_id}: its run key belongs to another run; make a new one")
+        if first is not None and first.entry.parent_id is not None:
+            parent = self._runs.get(first.entry.parent_key)
+            check_parent(first, parent.head if parent else None)
+        waiting = self._runs[append.run_key].inbox if first is None else {}
+        for message in append.taken:
+            if message not in waiting:
+                raise Conflict(f"run {append.run_id}: message {message} was taken already; read the inbox again")
+
+    def _keep(self, blobs: Iterable[Blob]) -> None:
         for blob in blobs:
-            self._blobs.setdefault(blob.digest, blob.stored)  # type: ignore[attr-defined]
+            self._blobs.setdefault(blob.digest, blob.stored)
 
     def _mark(self, run: _Run, marks: Iterable[Checkpoint]) -> None:
         for mark in marks:
             run.marks[mark.version] = merged(run.marks.get(mark.version), mark)
 
+    def _run(self, run_key: bytes) -> _Run:
+        if run_key == STORE_RUN or run_key not in self._runs:
+            raise RunNotFound(run_key.hex())
+        return self._runs[run_key]
+
+    def _lacks(self, upkeep: Upkeep) -> bool:
+        """Whether the log lacks a piece that a snapshot takes for written. Raises RunNotFound."""
+        self._run(upkeep.run_key)
+        return upkeep.snapshot is not None and not all(name in self._blobs for name in upkeep.snapshot.known)
+
     def _upkeep(self, upkeep: Upkeep) -> bool:
-        run = self._runs.get(upkeep.run_key)
-        if run is None:
-            raise Corrupt("upkeep", "is for a run that is not there")
-        whole = True
-        if upkeep.snapshot is not None:
-            whole = all(name in self._blobs for name in upkeep.snapshot.known)
-            if whole:
-                self._keep(upkeep.snapshot.blobs)
-                run.snapshots[upkeep.snapshot.version] = upkeep.snapshot.root
-        if whole:
-            self._mark(run, upkeep.marks)
+        if self._lacks(upkeep):
+            return False
+        run, snapshot = self._run(upkeep.run_key), upkeep.snapshot
+        if snapshot is not None:
+            self._keep(snapshot.blobs)
+            run.snapshots[snapshot.version] = snapshot.root
+        self._mark(run, upkeep.marks)
         for version in upkeep.drop:
             run.marks.pop(version, None)
             run.snapshots.pop(version, None)
             run.vouched.pop(version, None)
-        return whole
+        return True
 
     def _act(self, act: Act) -> Acted:
         store = self._runs.get(STORE_RUN)
         if act.delete_run is not None:
+            self._check_delete(act.delete_run)
+        if act.upkeep is not None and self._lacks(act.upkeep):
+            raise Conflict("the snapshot takes pieces for written that are not there; pack it anew")
+        if act.upkeep is not None:
+            self._upkeep(act.upkeep)
+        if act.delete_run is not None:
             self._delete(act.delete_run)
-        if act.upkeep is not None and not self._upkeep(act.upkeep):
-            raise Corrupt("the snapshot", "takes pieces for written that are not there")
         appended = self._append(store_append(act, store.head if store else None, self.store_id))
         return Acted(appended.head.version)
 
-    def _delete(self, head: Head) -> None:
+    def _check_delete(self, head: Head) -> None:
         run = self._runs.get(head.run_key)
         if run is None or run.head != head:
             raise VersionConflict(head.run_id, head.version, run.head.version if run else 0)
         if self.children(head.run_key):
             raise HasForks(head.run_id)
+
+    def _delete(self, head: Head) -> None:
+        run = self._runs[head.run_key]
         for position, name in zip(run.positions, self._digests(run), strict=True):
             self._events[position - 1] = TOMBSTONE + name
         del self._runs[head.run_key], self._names[head.run_id]
-        self._last_incarnation[head.run_id] = head.incarnation
+        self._gone[head.run_id] = replace(head, run_key=NOBODY, version=0)
 
     def _digests(self, run: _Run) -> list[bytes]:
         return [digest(self._events[position - 1]) for position in run.positions]
 
     def _post(self, post: Post) -> Posted:
-        run = self._runs.get(post.run_key)
-        if run is None:
-            raise Corrupt("the message", "is for a run that is not there")
+        run = self._run(post.run_key)
         self._messages += 1
         run.inbox[self._messages] = post.data
         return Posted(self._messages)
 
     # --- reading
 
-    def head(self, run_id: str) -> Head | None:
-        """Where a run's history ends, by its whole id."""
-        with self._lock:
-            key = self._names.get(run_id)
-            return self.head_of(key) if key is not None and key != STORE_RUN else None
-
-    def head_of(self, run_key: bytes) -> Head | None:
-        """The same by run key."""
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[dict[bytes, _Run]]:
+        """The runs by key, while nobody writes."""
         with self._lock:
             self._check_open()
-            run = self._runs.get(run_key)
-            return run.head if run else None
+            yield self._runs
+
+    def head(self, run_id: str) -> Head | None:
+        """Where a run's history ends, by its whole id."""
+        with self._reading() as runs:
+            key = self._names.get(run_id)
+            return None if key is None or key == STORE_RUN else runs[key].head
+
+    def head_of(self, run_key: bytes) -> Head | None:
+        """The same by run key; STORE_RUN is that of the store's own stream."""
+        with self._reading() as runs:
+            return runs[run_key].head if run_key in runs else None
 
     def next_incarnation(self, run_id: str) -> int:
-        """1, or one more than the deleted run's."""
-        return self._last_incarnation.get(run_id, 0) + 1
+        """1, or one more than that of the last run of this id."""
+        with self._reading() as runs:
+            key = self._names.get(run_id)
+            head = self._gone.get(run_id) if key is None else runs[key].head
+            return 1 if head is None else head.incarnation + 1
 
     def entry(self, run_key: bytes) -> Entry | None:
         """What `list` shows of a run."""
-        run = self._runs.get(run_key)
-        return run.entry if run else None
+        with self._reading() as runs:
+            return runs[run_key].entry if run_key in runs and run_key != STORE_RUN else None
 
     def ids(self, prefix: str, limit: int) -> list[str]:
         """Run ids that begin with a prefix, in order."""
-        with self._lock:
+        with self._reading():
             found = sorted(name for name, key in self._names.items() if name.startswith(prefix) and key != STORE_RUN)
         return found[:limit]
 
     def children(self, run_key: bytes) -> list[bytes]:
         """The keys of runs that were forked from a run."""
-        with self._lock:
-            return [key for key, run in self._runs.items() if run.entry.parent_key == run_key != NOBODY]
+        with self._reading() as runs:
+            return [key for key, run in runs.items() if run.entry.parent_key == run_key != NOBODY]
 
     def runs(self, query: Query) -> list[Listed]:
         """Runs, newest first."""
-        with self._lock:
-            every = [Listed(run.entry, run.head) for key, run in self._runs.items() if key != STORE_RUN]
-        every.sort(key=lambda one: (one.entry.started, one.head.run_key), reverse=True)
+        with self._reading() as runs:
+            every = [Listed(run.entry, run.head) for key, run in runs.items() if key != STORE_RUN]
+        every.sort(key=lambda one: one.head.run_key, reverse=True)  # the keys sort by time
         return [one for one in every if fits(one, query)][: query.limit]
 
     def read(self, run_key: bytes, first: int, last: int) -> list[Stored]:
         """Events of a run from version `first` to `last`, both included."""
-        with self._lock:
-            self._check_open()
-            run = self._runs.get(run_key)
-            if run is None:
+        with self._reading() as runs:
+            if run_key not in runs:
                 return []
+            run = runs[run_key]
             positions = run.positions[max(first - run.base - 1, 0) : max(last - run.base, 0)]
             return [Stored(position, self._events[position - 1]) for position in positions]
 
     def feed(self, after: int, limit: int) -> list[Stored]:
         """Events of the whole store in order of position."""
-        with self._lock:
-            self._check_open()
+        with self._reading():
             found = self._events[after : after + limit]
         return [Stored(after + index, data) for index, data in enumerate(found, 1)]
 
     def position(self) -> int:
         """The position of the last event."""
-        return len(self._events)
+        with self._reading():
+            return len(self._events)
 
     def bends(self, run_key: bytes) -> list[int]:
         """Versions of a run at which its line bends."""
-        run = self._runs.get(run_key)
-        return list(run.bends) if run else []
+        with self._reading() as runs:
+            return list(runs[run_key].bends) if run_key in runs else []
 
     def blobs(self, names: Iterable[bytes]) -> dict[bytes, bytes]:
         """The bytes of blobs by digest, checked."""
-        try:
-            return {name: unpack_blob(self._blobs[name], name) for name in names}
-        except KeyError as missing:
-            raise Corrupt(f"blob {missing.args[0].hex()[:12]}", "is missing") from None
+        with self._reading():
+            held = {name: self._blobs.get(name) for name in names}
+        found: dict[bytes, bytes] = {}
+        for name, stored in held.items():
+            if stored is None:
+                raise Corrupt(f"blob {name.hex()[:12]}", "is missing")
+            found[name] = unpack_blob(stored, name)
+        return found
 
     def snapshots(self, run_key: bytes, upto: int) -> list[tuple[int, int]]:
         """A run's snapshots up to a version, newest first, each with the version that vouches for it."""
-        run = self._runs.get(run_key)
-        if run is None:
-            return []
-        versions = sorted((version for version in run.snapshots if version <= upto), reverse=True)
-        return [(version, run.vouched.get(version, 0)) for version in versions]
+        with self._reading() as runs:
+            if run_key not in runs:
+                return []
+            run = runs[run_key]
+            versions = sorted((version for version in run.snapshots if version <= upto), reverse=True)
+            return [(version, run.vouched.get(version, 0)) for version in versions]
 
     def snapshot(self, run_key: bytes, version: int) -> bytes | None:
         """A snapshot's stored root."""
-        run = self._runs.get(run_key)
-        return run.snapshots.get(version) if run else None
+        with self._reading() as runs:
+            return runs[run_key].snapshots.get(version) if run_key in runs else None
 
     def checkpoints(self, run_key: bytes) -> list[Checkpoint]:
         """A run's checkpoints, oldest first."""
-        run = self._runs.get(run_key)
-        return [run.marks[version] for version in sorted(run.marks)] if run else []
+        with self._reading() as runs:
+            return [mark for _, mark in sorted(runs[run_key].marks.items())] if run_key in runs else []
 
     def inbox(self, run_key: bytes) -> list[tuple[int, bytes]]:
         """A run's waiting messages by number."""
-        run = self._runs.get(run_key)
-        return sorted(run.inbox.items()) if run else []
+        with self._reading() as runs:
+            return sorted(runs[run_key].inbox.items()) if run_key in runs else []
 
     def mail(self) -> list[bytes]:
         """The keys of runs that have messages waiting."""
-        with self._lock:
-            return [key for key, run in self._runs.items() if run.inbox]
+        with self._reading() as runs:
+            return sorted(key for key, run in runs.items() if run.inbox)
 
     # --- owners, and the rest
 
@@ -290,26 +337,29 @@ class MemoryLog:
 
     def new_owner(self, owner: bytes) -> Callable[[], None]:
         """Register a living owner; returns what ends it."""
+        self._check_open()
         self._owners.add(owner)
         return lambda: self._owners.discard(owner)
 
     def change_mark(self) -> int:
         """A number that changes with every write."""
+        self._check_open()
         return self._changes
 
     def usage(self) -> Usage:
         """What the log holds."""
-        with self._lock:
-            rows = {
-                "events": len(self._events),
-                "blobs": len(self._blobs),
-                "snapshots": sum(len(run.snapshots) for run in self._runs.values()),
+        with self._reading() as every:
+            runs = [run for key, run in every.items() if key != STORE_RUN]
+            held = {
+                "events": self._events,
+                "runs": [b""] * len(runs),
+                "blobs": list(self._blobs.values()),
+                "snapshots": [root for run in runs for root in run.snapshots.values()],
+                "checkpoints": [b""] * sum(len(run.marks) for run in runs),
+                "messages": [data for run in runs for data in run.inbox.values()],
             }
-            sizes = {
-                "events": sum(map(len, self._events)),
-                "blobs": sum(map(len, self._blobs.values())),
-                "snapshots": sum(len(root) for run in self._runs.values() for root in run.snapshots.values()),
-            }
+            rows = {kind: len(values) for kind, values in held.items()}
+            sizes = {kind: sum(map(len, values)) for kind, values in held.items()}
         return Usage(rows, sizes, 0, 0, len(self._events))
 
     def close(self) -> None:

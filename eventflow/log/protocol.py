@@ -174,7 +174,7 @@ Answer = Appended | Kept | Acted | Posted
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a store holds, by kind, in bytes and rows."""
+    """What a store holds, in rows and bytes by kind: events, runs, blobs, snapshots, checkpoints, messages."""
 
     rows: Mapping[str, int]
     bytes: Mapping[str, int]
@@ -202,7 +202,11 @@ class Log(Protocol):
         ...
 
     def write(self, batch: Sequence[Write]) -> list[Answer | EventflowError]:
-        """One durable transaction; an answer or an error for each write, in order. Raises StoreUnusable for all."""
+        """One durable transaction; an answer or an error for each write, in order. Raises StoreUnusable for all.
+
+        A write that is refused leaves nothing behind: its error is a Conflict, or RunNotFound for upkeep and messages
+        of a run that is not there.
+        """
         ...
 
     def head(self, run_id: str) -> Head | None:
@@ -210,7 +214,7 @@ class Log(Protocol):
         ...
 
     def head_of(self, run_key: bytes) -> Head | None:
-        """The same by run key."""
+        """The same by run key; STORE_RUN is that of the store's own stream."""
         ...
 
     def next_incarnation(self, run_id: str) -> int:

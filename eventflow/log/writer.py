@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import threading
 from typing import NamedTuple
@@ -31,6 +32,7 @@ class Writer:
 
     def __init__(self, log: Log) -> None:
         self._log = log
+        self._pid = os.getpid()  # the thread does not live on in a forked child
         self._queue: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._turn = threading.Lock()
@@ -48,8 +50,7 @@ class Writer:
 
     def at_once(self, one: Write) -> Answer | None:
         """Write on this thread if nobody else is writing or waiting to; None if somebody is. Raises its error."""
-        if self._closed:
-            raise StoreClosed("this store was closed; open it again")
+        self._check()
         if self._pending or not self._turn.acquire(blocking=False):
             return None
         try:
@@ -58,24 +59,25 @@ class Writer:
             self._turn.release()
 
     def submit(self, one: Write) -> asyncio.Future[Answer]:
-        """Ask for a write; the future of the running loop is done when it is durable."""
+        """Ask for a write; the future of the running loop is done when it is durable, or has the error."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
-        with self._door:
-            if self._closed:
-                answer.set_exception(StoreClosed("this store was closed; open it again"))
-                return answer
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="eventflow-writer", daemon=True)
-                self._thread.start()
-            self._pending += 1
-            self._queue.put(_Asked(one, loop, answer))
+        try:
+            self._check()  # before the lock, which a thread of the parent may hold for ever in a forked child
+            with self._door:
+                self._check()
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._work, name="eventflow-writer", daemon=True)
+                    self._thread.start()
+                self._pending += 1
+                self._queue.put(_Asked(one, loop, answer))
+        except StoreClosed as error:
+            answer.set_exception(error)
         return answer
 
     def write_now(self, one: Write) -> Answer:
         """The same for callers without an event loop: write on this thread."""
-        if self._closed:
-            raise StoreClosed("this store was closed; open it again")
+        self._check()
         with self._turn:
             return _answered(self._log.write([one])[0])
 
@@ -88,6 +90,12 @@ class Writer:
                 self._queue.put(None)
         if thread is not None:
             thread.join()
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            raise StoreClosed("this store was opened before a fork; a child process must open its own, after the fork")
+        if self._closed:
+            raise StoreClosed("this store was closed; open it again")
 
     def _work(self) -> None:
         while (first := self._queue.get()) is not None:

@@ -26,6 +26,7 @@ from eventflow.log.lmdb.tables import (
     FACET_TAG,
     FACET_WORKFLOW,
     U64,
+    VERSIONED,
     entry_from,
     facet,
     head_from,
@@ -49,6 +50,15 @@ from eventflow.log.protocol import (
     fits,
 )
 
+# Kinds of what a store holds -> the tables they lie in; the first one's rows are counted.
+_USAGE = {
+    "events": ("log", "runs", "bends"),
+    "runs": ("info", "names", "index", "due", "store"),
+    "blobs": ("blobs", "places"),
+    "snapshots": ("snapshots",),
+    "checkpoints": ("marks",),
+    "messages": ("inbox",),
+}
 MAX_KEY = 511  # bytes; LMDB takes no longer keys, so no run has a longer id
 
 
@@ -242,7 +252,7 @@ class LmdbLog:
                     if key > end or key[:16] != run_key:
                         break
                     version = U64.unpack(key[16:24])[0]
-                    if len(key) == 24:
+                    if len(key) == VERSIONED:
                         versions.append(version)
                     else:
                         vouched[version] = U64.unpack(txn.get(key, db=self._env.tables.snapshots))[0]
@@ -294,10 +304,12 @@ class LmdbLog:
         return self._env.last_transaction()
 
     def usage(self) -> Usage:
-        """What the store holds."""
+        """What the store holds. What belongs to no kind of its own, as indexes do, is counted as "runs"."""
         pages, whole, free = self._env.pages()
-        rows = {name: count for name, (count, _) in pages.items()}
-        sizes = {name: size for name, (_, size) in pages.items()}
+        rows = {kind: sum(pages[table][0] for table in tables[:1]) for kind, tables in _USAGE.items()}
+        sizes = {kind: sum(pages[table][1] for table in tables) for kind, tables in _USAGE.items()}
+        with self._env.reading() as txn, txn.cursor(db=self._env.tables.snapshots) as cursor:
+            rows["snapshots"] = sum(len(key) == VERSIONED for key in cursor.iternext(keys=True, values=False))
         return Usage(rows, sizes, whole, free, self.position())
 
     def close(self) -> None:

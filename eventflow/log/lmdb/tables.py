@@ -36,6 +36,7 @@ FACET_STATUS, FACET_WORKFLOW, FACET_TAG, FACET_PARENT = b"s", b"w", b"t", b"p"
 
 _HEAD = struct.Struct(">16sIQ32sQ16sBBq")
 U64 = struct.Struct(">Q")
+VERSIONED = 24  # bytes of a key that is a run key and a version
 
 
 class Tables(NamedTuple):

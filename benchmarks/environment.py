@@ -1,0 +1,34 @@
+"""What a measurement depends on besides the code: interpreter, libraries, kernel, processors, file system."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import lmdb
+
+
+def environment(place: Path) -> dict[str, str]:
+    """What to write beside figures that were measured with stores at `place`."""
+    return {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "lmdb": f"{version('lmdb')} (library {'.'.join(map(str, lmdb.version()))})",
+        "cbor2": version("cbor2"),
+        "zstandard": version("zstandard"),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processors": str(os.cpu_count()),
+        "file system": file_system(place),
+    }
+
+
+def file_system(place: Path) -> str:
+    """The type of the file system a path lies on, where the system tells."""
+    try:
+        mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    except OSError:
+        return "unknown"
+    real = str(place.resolve())
+    under = [(len(point), kind) for _, point, kind, *_ in mounts if f"{real}/".startswith(f"{point.rstrip('/')}/")]
+    return max(under, default=(0, "unknown"))[1]

@@ -1,0 +1,5 @@
+"""`python -m eventflow` is `eventflow`."""
+
+from eventflow.cli import main
+
+main()

@@ -1,0 +1,37 @@
+"""The command line: `eventflow` and its commands, one function each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def build() -> object:
+    """The app with all its commands."""
+    from eventflow import __version__  # noqa: PLC0415 - the package imports nothing of the command line, and stays light
+    from eventflow.cli import checkpoints, runs, store, tools  # noqa: PLC0415
+    from eventflow.cli.demo import app as demo  # noqa: PLC0415
+    from eventflow.cli.shell import new_app  # noqa: PLC0415
+
+    app = new_app("eventflow", "Workflows that survive anything: durable runs, checkpoints, recovery.", __version__)
+    app.command(demo)
+    app.command(runs.run)
+    app.command(runs.list_runs, name="list")
+    app.command(runs.show_run, name="show")
+    app.command(runs.resume)
+    app.command(runs.signal)
+    app.command(runs.pause)
+    app.command(runs.cancel)
+    app.command(runs.delete)
+    app.command(checkpoints.app)
+    app.command(store.app)
+    app.command(tools.check)
+    app.command(tools.doctor)
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run `eventflow` with the process's arguments, and exit with its code."""
+    from eventflow.cli.shell import run_app  # noqa: PLC0415 - see above
+
+    sys.exit(run_app(build(), argv))  # type: ignore[arg-type]

@@ -1,0 +1,105 @@
+"""Commands about a store: info, verify."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from eventflow.address import find_run
+from eventflow.cli.shell import (
+    DIFFERENCE,
+    OK,
+    FormatArg,
+    StoreArg,
+    bytes_text,
+    open_store,
+    print_json,
+    print_table,
+    progress,
+    store_path,
+    sub_app,
+    visible,
+)
+from eventflow.clock import id_text
+from eventflow.log import Log, Query
+from eventflow.verification import Report, verify_run, verify_store
+
+app = sub_app("store", "Look at a store and verify it.")
+
+
+@app.command
+def info(*, store: StoreArg = None, output: FormatArg = "table") -> int:
+    """Show what a store holds, by kind, in rows and bytes."""
+    log = open_store(store)
+    try:
+        document = _info(log, store_path(store))
+    finally:
+        log.close()
+    if output != "table":
+        print_json(document, lines=output == "jsonl")
+        return OK
+    print(f"store {document['path']} ({document['id']}), format {document['format']}")
+    print(f"{document['runs']} runs, {document['events']} events, {bytes_text(document['file_bytes'])} on disk")
+    print("by status: " + (", ".join(f"{count} {name}" for name, count in document["by_status"].items()) or "no runs"))
+    rows = [
+        {"table": name, "rows": count, "bytes": bytes_text(document["bytes"][name])}
+        for name, count in document["rows"].items()
+        if count
+    ]
+    print_table(rows, ("table", "rows", "bytes"))
+    return OK
+
+
+def _info(log: Log, path: str) -> dict[str, Any]:
+    usage = log.usage()
+    by_status: dict[str, int] = {}
+    runs = log.runs(Query())
+    for one in runs:
+        by_status[one.head.status] = by_status.get(one.head.status, 0) + 1
+    return {
+        "schema": "eventflow.store/1", "path": path, "id": id_text(log.store_id), "format": 1, "runs": len(runs),
+        "by_status": by_status, "driven": sum(not log.owner_gone(one.head.owner) for one in runs),
+        "events": usage.positions, "rows": dict(usage.rows), "bytes": dict(usage.bytes), "file_bytes": usage.file_bytes,
+        "free_bytes": usage.free_bytes,
+    }  # fmt: skip
+
+
+@app.command
+def verify(run: str | None = None, *, store: StoreArg = None, output: FormatArg = "table") -> int:
+    """Read every byte again and compare it with everything that speaks of it; exit code 4 if something does not hold.
+
+    Parameters
+    ----------
+    run
+        Only this run; the whole store if left out.
+    """
+    log = open_store(store)
+    say, done = progress()
+    try:
+        if run is not None:
+            report = verify_run(log, find_run(log, run))
+        else:
+            report = Report()
+            for report in verify_store(log):
+                say(f"verifying: {report.runs} runs, {report.events} events")
+    finally:
+        done()
+        log.close()
+    return _tell(report, output)
+
+
+def _tell(report: Report, output: str) -> int:
+    if output != "table":
+        findings = [{"run": one.run, "version": one.version, "problem": one.problem} for one in report.findings]
+        print_json(
+            {"schema": "eventflow.verification/1", "sound": report.sound, "runs": report.runs, "events": report.events,
+             "snapshots": report.snapshots, "deleted": report.deleted, "findings": findings},
+            lines=output == "jsonl",
+        )  # fmt: skip
+    else:
+        deleted = f", {report.deleted} deleted" if report.deleted else ""
+        print(f"{report.runs} runs, {report.events} events{deleted}, {report.snapshots} snapshots read and compared")
+        for one in report.findings:
+            print(visible(f"does not hold: {one}"), file=sys.stderr)
+        print("everything holds" if report.sound else f"{len(report.findings)} findings")
+    return OK if report.sound else DIFFERENCE

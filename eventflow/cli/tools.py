@@ -1,0 +1,139 @@
+"""Commands about definitions and about this machine: check, doctor."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from eventflow.cli.flows import load_flow
+from eventflow.cli.shell import (
+    DIFFERENCE,
+    OK,
+    UNUSABLE,
+    FormatArg,
+    StoreArg,
+    open_store,
+    print_json,
+    print_table,
+    show,
+    store_path,
+)
+from eventflow.clock import SystemClock
+from eventflow.errors import EventflowError, StoreNotFound
+from eventflow.log.lmdb.files import network_file_system
+
+PACKAGES = ("lmdb", "cbor2", "transitions", "openai", "structlog", "pydantic", "zstandard", "cyclopts", "rich")
+
+
+def check(flow: str, *, mermaid: Annotated[bool, Parameter(negative=())] = False, output: FormatArg = "table") -> int:
+    """Look at a workflow's definition before anything runs; exit code 4 if something is wrong.
+
+    Parameters
+    ----------
+    flow
+        The workflow: MODULE:NAME, or path/to/file.py:NAME.
+    mermaid
+        Print it as a mermaid state diagram instead.
+    """
+    loaded = load_flow(flow)
+    if mermaid:
+        print(loaded.mermaid())
+        return OK
+    problems = [{"kind": one.kind, "problem": one.text, "fatal": one.fatal} for one in loaded.check()]
+    if output == "table" and not problems:
+        print(f"workflow {loaded.name}: {len(loaded.nodes)} nodes, {len(loaded.edges)} edges, nothing wrong")
+    else:
+        show(problems, output, "eventflow.check/1", ("kind", "problem"), title=f"workflow {loaded.name}:")
+    return DIFFERENCE if problems else OK
+
+
+def doctor(*, store: StoreArg = None, output: FormatArg = "table") -> int:
+    """Look whether this machine, its packages and the store are fit; exit code 6 if something keeps runs from going."""
+    findings = [*_packages(), *_disk(Path(store_path(store))), *_model(), _store(store)]
+    if output == "table":
+        print_table(findings, ("what", "state", "detail"))
+    else:
+        print_json({"schema": "eventflow.doctor/1", "findings": findings}, lines=output == "jsonl")
+    return UNUSABLE if any(one["state"] == "bad" for one in findings) else OK
+
+
+def _finding(what: str, state: str, detail: str) -> dict[str, Any]:
+    return {"what": what, "state": state, "detail": detail}
+
+
+def _packages() -> list[dict[str, Any]]:
+    found = [
+        _finding(
+            "python",
+            "ok" if sys.version_info >= (3, 11) else "bad",
+            f"{platform.python_version()} on {platform.system()}",
+        )
+    ]
+    for name in PACKAGES:
+        try:
+            found.append(_finding(name, "ok", version(name)))
+        except PackageNotFoundError:
+            found.append(_finding(name, "bad", f"is missing; pip install {name}"))
+    if platform.system() not in ("Linux", "Darwin"):
+        found.append(_finding("system", "note", "only Linux and macOS are tested"))
+    return found
+
+
+def _disk(path: Path) -> list[dict[str, Any]]:
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    kind = network_file_system(place)
+    if kind:
+        return [_finding("disk", "bad", f"{place} lies on {kind}, where LMDB's locks do not hold; use a local disk")]
+    if not os.access(place, os.W_OK):
+        return [_finding("disk", "bad", f"{place} can't be written by this user")]
+    space = os.statvfs(place)
+    free = space.f_bavail * space.f_frsize
+    state = "ok" if free > 1 << 30 else "note"
+    return [_finding("disk", state, f"{free >> 20:,} MB free at {place}"), _finding("fsync", "ok", _fsync_text(place))]
+
+
+def _fsync_text(place: Path) -> str:
+    """What a synced write of 4 KB takes here, the floor of every durable step."""
+    clock = SystemClock()
+    directory = place if place.is_dir() else place.parent
+    with tempfile.TemporaryFile(dir=directory) as file:
+        times = []
+        for _ in range(20):
+            began = clock.monotonic()
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fdatasync(file.fileno())
+            times.append(clock.monotonic() - began)
+    return f"{sorted(times)[10] * 1e6:.0f} us for a synced write of 4 KB (median of 20)"
+
+
+def _model() -> list[dict[str, Any]]:
+    if os.environ.get("OPENAI_BASE_URL"):
+        return [_finding("model server", "ok", f"OPENAI_BASE_URL is {os.environ['OPENAI_BASE_URL']}")]
+    if os.environ.get("OPENAI_API_KEY"):
+        return [_finding("model server", "ok", "OPENAI_API_KEY is set")]
+    return [
+        _finding("model server", "note", "neither OPENAI_API_KEY nor OPENAI_BASE_URL is set: agents can't call a model")
+    ]
+
+
+def _store(given: str | None) -> dict[str, Any]:
+    try:
+        log = open_store(given)
+    except StoreNotFound:
+        return _finding("store", "note", f"none at {store_path(given)} yet; the first run creates it")
+    except EventflowError as error:
+        return _finding("store", "bad", str(error))
+    try:
+        return _finding("store", "ok", f"{store_path(given)}: {log.position()} events")
+    finally:
+        log.close()

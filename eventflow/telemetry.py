@@ -1,0 +1,103 @@
+"""Recorded events as log lines. The only file that imports structlog; the library is never configured here.
+
+`log_lines()` is a listener for an engine: it is called after the commit, so a log line can neither delay nor undo a fact.
+Payloads are not logged: names, numbers and times only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from eventflow.event import (
+    AttemptFailed,
+    EffectFailed,
+    EffectFinished,
+    EffectStarted,
+    Forked,
+    Rewound,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunPaused,
+    RunResumed,
+    RunStarted,
+    RunSuspended,
+    SignalReceived,
+    Transitioned,
+)
+from eventflow.run import CheckpointTaken, Listener, Notice
+from eventflow.state import State
+
+EVENT_NAMES: dict[type, str] = {
+    RunStarted: "run.started",
+    Transitioned: "transition.committed",
+    RunCompleted: "run.completed",
+    AttemptFailed: "attempt.failed",
+    RunFailed: "run.failed",
+    RunResumed: "run.resumed",
+    RunSuspended: "run.suspended",
+    RunPaused: "run.paused",
+    RunCancelled: "run.cancelled",
+    SignalReceived: "signal.received",
+    EffectStarted: "effect.started",
+    EffectFinished: "effect.finished",
+    EffectFailed: "effect.failed",
+    Rewound: "run.rewound",
+    Forked: "run.forked",
+    CheckpointTaken: "checkpoint.taken",
+}
+_WARNINGS = frozenset({AttemptFailed, RunFailed, EffectFailed})
+
+
+def log_lines(logger: Any = None) -> Listener:
+    """A listener that logs each recorded event through structlog, or through a logger of one's own."""
+    target = structlog.get_logger("eventflow") if logger is None else logger
+
+    def listener(state: State, notice: Notice) -> None:
+        kind = type(notice) if isinstance(notice, CheckpointTaken) else type(notice.event)
+        name = EVENT_NAMES.get(kind, kind.__name__)
+        say = target.warning if kind in _WARNINGS else target.info
+        say(name, run_id=state.run.run_id, workflow=state.run.workflow, **_details(state, notice))
+
+    return listener
+
+
+def _details(state: State, notice: Notice) -> dict[str, Any]:
+    if isinstance(notice, CheckpointTaken):
+        mark = notice.checkpoint
+        return {
+            "checkpoint": mark.id,
+            "kinds": list(mark.kinds),
+            "bytes": mark.size,
+            "seconds": round(notice.seconds, 6),
+        }
+    found: dict[str, Any] = {"version": notice.version, "position": notice.position}
+    event = notice.event
+    for field in ("node", "to", "trigger", "name", "key", "attempt"):
+        if hasattr(event, field):
+            found["from" if field == "node" and hasattr(event, "to") else field] = getattr(event, field)
+    error = getattr(event, "error", None)
+    if error is not None:
+        found["error"] = error.type
+    found["status"] = state.status
+    return found
+
+
+def to_stderr(*, json_lines: bool = False) -> None:
+    """Configure structlog for a command line: lines on stderr, as text or JSON. Programs only; a library must not."""
+    import sys  # noqa: PLC0415 - only a program asks
+
+    last: Any = (
+        structlog.processors.JSONRenderer() if json_lines else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            last,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )

@@ -1,0 +1,128 @@
+"""The history of a run as it is read: a line for each event, from nothing but the log.
+
+Needs none of the user's code and works on a store that others are writing to: each look is a short read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from eventflow.event import (
+    AttemptFailed,
+    CheckpointCreated,
+    CheckpointsDeleted,
+    EffectFailed,
+    EffectFinished,
+    EffectRejected,
+    EffectStarted,
+    Event,
+    Forked,
+    Recorded,
+    Rewound,
+    RunCancelled,
+    RunCompleted,
+    RunDeleted,
+    RunFailed,
+    RunPaused,
+    RunResumed,
+    RunStarted,
+    RunSuspended,
+    SignalReceived,
+    StoreCreated,
+    Transitioned,
+)
+from eventflow.log import Head, Log
+from eventflow.recovery import history
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One event as a line: `duration` is ns since the event before (None for the first), `tokens` what it reports."""
+
+    version: int
+    position: int
+    time: int
+    type: str
+    node: str
+    detail: str
+    duration: int | None
+    tokens: int
+    digest: bytes
+
+
+def lines(log: Log, head: Head, *, first: int = 1, last: int | None = None) -> Iterator[Line]:
+    """A run's own events as lines, from version `first` to `last` (its newest if None)."""
+    before: int | None = None
+    node = ""
+    for recorded in history(log, head.run_key, first, head.version if last is None else min(last, head.version)):
+        event = recorded.event
+        node = str(getattr(event, "node", node))
+        yield Line(
+            recorded.version, recorded.position, recorded.time, type(event).__name__, node, detail(recorded),
+            None if before is None else recorded.time - before, _tokens(event), recorded.digest,
+        )  # fmt: skip
+        before = recorded.time
+        if isinstance(event, Transitioned):
+            node = event.to
+
+
+def _tokens(event: Event) -> int:
+    if not isinstance(event, EffectFinished):
+        return 0
+    return int(event.usage.get("input_tokens", 0)) + int(event.usage.get("output_tokens", 0))
+
+
+def detail(recorded: Recorded) -> str:
+    """What an event says, in a few words."""
+    said = _said(recorded.event)
+    if recorded.vouch is not None:
+        said = f"{said} [vouches for the snapshot at {recorded.vouch.version}]".strip()
+    return said
+
+
+def _said(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line an event, seen whole
+    match event:
+        case RunStarted():
+            return f"workflow {event.workflow}, starts in {event.node}"
+        case Transitioned():
+            changed = ", ".join(f"{op.op} {'.'.join(op.path)}" for op in event.change)
+            arrow = f"to {event.to}" + (f" on {event.trigger}" if event.trigger != "done" else "")
+            return f"{arrow}{f': {changed}' if changed else ''}"
+        case RunCompleted():
+            return ", ".join(f"{op.op} {'.'.join(op.path)}" for op in event.change)
+        case AttemptFailed():
+            return f"attempt {event.attempt}: {event.error.type}: {event.error.message}"
+        case RunFailed() | EffectFailed():
+            name = f"{event.name} (key {event.key}): " if isinstance(event, EffectFailed) else ""
+            return f"{name}{event.error.type}: {event.error.message}"
+        case RunResumed():
+            changed = ", with another definition" if event.definition is not None else ""
+            return f"{_by(event.actor, event.why)}{changed}".strip()
+        case RunSuspended() | RunPaused() | RunCancelled():
+            return _by(event.actor, event.why)
+        case SignalReceived():
+            return f"{event.name} (message {event.message}){_by(event.actor, '')}"
+        case EffectStarted():
+            return f"{event.name} (key {event.key}), attempt {event.attempt}" + (", mutating" if event.mutating else "")
+        case EffectFinished():
+            return f"{event.name} (key {event.key})"
+        case EffectRejected():
+            return f"{event.name} (key {event.key}){_by(event.actor, event.why)}"
+        case Rewound():
+            return f"back to version {event.to}{_by(event.actor, event.why)}"
+        case Forked():
+            changed = ", ".join(f"{op.op} {'.'.join(op.path)}" for op in event.change)
+            return f"from {event.parent_id}@{event.at}{f': {changed}' if changed else ''}{_by(event.actor, event.why)}"
+        case StoreCreated():
+            return event.store_id.hex()
+        case CheckpointCreated():
+            return f"c-{event.at} of {event.run_id}{_by(event.actor, event.why)}"
+        case CheckpointsDeleted():
+            return f"{len(event.versions)} of {event.run_id}{_by(event.actor, event.why)}"
+        case RunDeleted():
+            return f"{event.run_id}, {event.head} versions{_by(event.actor, event.why)}"
+
+
+def _by(actor: str, why: str) -> str:
+    return (f" by {actor}" if actor else "") + (f": {why}" if why else "")

@@ -1,0 +1,264 @@
+"""The architecture as a test: floors, doors, sizes, names, exports; read from the source, nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("eventflow", "replay")
+SOURCES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+
+FLOORS = {
+    "errors": 0, "plain": 0, "change": 0, "event": 0, "clock": 0, "retry": 0,
+    "state": 1, "checkpoint": 1,
+    "codec": 2, "proof": 2, "workflow": 2,
+    "log": 3,
+    "recovery": 4, "address": 4, "verification": 4,
+    "run": 5,
+    "engine": 6,
+    "agents": 7, "telemetry": 7, "testing": 7,
+    "cli": 8, "__main__": 8, "__init__": 8,
+}  # fmt: skip
+REPLAY_FLOORS = {"history": 0, "cli": 4, "__main__": 4, "__init__": 4}
+DOORS = {
+    "transitions": "eventflow/workflow",
+    "cbor2": "eventflow/codec",
+    "lmdb": "eventflow/log/lmdb",
+    "openai": "eventflow/agents",
+    "structlog": "eventflow/telemetry",
+    "cyclopts": "eventflow/cli",
+    "psycopg": "eventflow/log/postgres",
+    "cryptography": "eventflow/cipher",
+}
+REPLAY_MAY_NOT = {"workflow", "run", "engine", "agents"}
+FORBIDDEN = {"manager", "helper", "helpers", "util", "utils", "handler", "service", "base", "common", "misc", "context"}
+MAX_FILE, MAX_FUNCTION = 500, 60
+READS_TIME = {
+    ("time", "time"),
+    ("time", "time_ns"),
+    ("time", "monotonic"),
+    ("time", "perf_counter"),
+    ("datetime", "now"),
+}
+
+
+def tree_of(path: Path) -> ast.Module:
+    """A source file's syntax tree."""
+    return ast.parse(path.read_text(), str(path))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module a file imports: at the top, lazily, or for typing only."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def place(path: Path) -> tuple[str, str]:
+    """The package and the floor's name of a file."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[0], parts[1]
+
+
+def floor_of(module: str) -> int | None:
+    """The floor of an imported module of eventflow, None for others and for the root."""
+    parts = module.split(".")
+    if parts[0] != "eventflow" or len(parts) < 2:
+        return None
+    return FLOORS.get(parts[1])
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_lower_floors_never_import_higher_ones(path):
+    """Each file imports its own floor and those below, lazy and typing-only imports included."""
+    package, name = place(path)
+    if package == "replay":
+        own = REPLAY_FLOORS[name]
+        for module in imports(path):
+            parts = module.split(".")
+            if parts[0] == "replay" and len(parts) > 1 and parts[1] in REPLAY_FLOORS:
+                assert REPLAY_FLOORS[parts[1]] <= own, f"{path} imports {module}"
+        return
+    own = FLOORS[name]
+    for module in imports(path):
+        floor = floor_of(module)
+        assert floor is None or floor <= own, f"floor {own} imports {module}, which is floor {floor}"
+
+
+def test_replay_never_imports_what_decides():
+    """Replay reads: workflow, run, engine and agents are out of its reach, and so is all above recovery but the shell."""
+    for path in (ROOT / "replay").rglob("*.py"):
+        for module in imports(path):
+            parts = module.split(".")
+            if parts[0] == "eventflow" and len(parts) > 1 and parts[1] in FLOORS:
+                assert parts[1] not in REPLAY_MAY_NOT, f"{path} imports {module}"
+                assert FLOORS[parts[1]] <= 4 or module.startswith("eventflow.cli.shell") or module == "eventflow.cli"
+
+
+def test_every_library_has_one_door():
+    """Each library is imported by one file or one folder."""
+    for path in SOURCES:
+        where = path.relative_to(ROOT).as_posix()
+        for module in imports(path):
+            door = DOORS.get(module.split(".")[0])
+            assert door is None or where.startswith((f"{door}/", f"{door}.py")), f"{where} imports {module}"
+
+
+def test_there_are_no_import_cycles_between_files():
+    """No file can be reached from itself by imports, lazy and typing-only ones included."""
+    known = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in SOURCES}
+    graph = {
+        name: {module for module in imports(path) if module in known and module != name} for name, path in known.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail, name))
+        if name not in done:
+            for module in graph[name]:
+                visit(module, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_only_the_clock_reads_time():
+    """No other file asks what time it is."""
+    for path in SOURCES:
+        if path.name == "clock.py":
+            continue
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                assert (node.value.id, node.attr) not in READS_TIME, f"{path}:{node.lineno} reads time"
+
+
+def test_only_the_top_floor_prints():
+    """Below the top floor code raises or returns."""
+    for path in SOURCES:
+        package, name = place(path)
+        if (FLOORS if package == "eventflow" else REPLAY_FLOORS)[name] >= (8 if package == "eventflow" else 4):
+            continue
+        for node in ast.walk(tree_of(path)):
+            called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+            assert called != "print", f"{path}:{getattr(node, 'lineno', 0)} prints"
+
+
+def test_files_and_functions_keep_their_size():
+    """A file has at most 500 lines, a function at most 60."""
+    for path in SOURCES:
+        lines = path.read_text().count("\n")
+        assert lines <= MAX_FILE, f"{path} has {lines} lines"
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                assert length <= MAX_FUNCTION, f"{path}:{node.lineno} {node.name} has {length} lines"
+
+
+def test_no_name_is_a_drawer():
+    """No file, class or function is called manager, helper, util, handler, service, base, common, misc, context."""
+    for path in SOURCES:
+        names = [path.stem]
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                names.append(node.name)
+        for name in names:
+            words = set(re.findall(r"[a-z]+", re.sub(r"([A-Z])", r"_\1", name).lower()))
+            assert not words & FORBIDDEN, f"{path}: {name}"
+
+
+def test_dangerous_doors_do_not_exist():
+    """No pickle, no eval, no exec, no import by name but that of a workflow named on the command line."""
+    for path in SOURCES:
+        where = path.relative_to(ROOT).as_posix()
+        for module in imports(path):
+            assert module.split(".")[0] not in {"pickle", "marshal", "shelve", "yaml", "dill"}, (
+                f"{where} imports {module}"
+            )
+            if module.split(".")[0] == "importlib" and not module.startswith("importlib.metadata"):
+                assert where == "eventflow/cli/flows.py", f"{where} imports {module}"
+        for node in ast.walk(tree_of(path)):
+            called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+            assert called not in {"eval", "exec", "compile", "__import__"}, f"{where} calls {called}"
+
+
+def test_every_file_says_what_it_is_about():
+    """Each file opens with a docstring, and so does each public class and function."""
+    for path in SOURCES:
+        tree = tree_of(path)
+        assert ast.get_docstring(tree), f"{path} has no docstring"
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith(
+                "_"
+            ):
+                assert ast.get_docstring(node), f"{path}: {node.name} has no docstring"
+
+
+def test_private_names_stay_in_their_file():
+    """No file imports a name with a leading underscore from another."""
+    for path in SOURCES:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in PACKAGES:
+                for alias in node.names:
+                    assert not alias.name.startswith("_") or alias.name == "__version__", f"{path} imports {alias.name}"
+
+
+def test_all_lists_are_true():
+    """Each name in an `__all__` exists in its file, sorted, once."""
+    for path in SOURCES:
+        tree = tree_of(path)
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+                names = ast.literal_eval(node.value)
+                assert len(names) == len(set(names)), f"{path}: a name twice"
+                bound = {
+                    alias.asname or alias.name
+                    for one in ast.walk(tree)
+                    if isinstance(one, ast.ImportFrom)
+                    for alias in one.names
+                }
+                bound |= {one.name for one in tree.body if isinstance(one, ast.ClassDef | ast.FunctionDef)}
+                bound |= {
+                    target.id
+                    for one in tree.body
+                    if isinstance(one, ast.Assign)
+                    for target in one.targets
+                    if isinstance(target, ast.Name)
+                }
+                assert set(names) <= bound, f"{path}: {set(names) - bound}"
+
+
+def test_every_test_states_its_claim():
+    """Each test function has a docstring of one sentence."""
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                assert ast.get_docstring(node), f"{path}:{node.lineno} {node.name} has no docstring"
+
+
+def test_the_top_level_is_as_given():
+    """Beside the given folders there are only README, LICENSE, CHANGELOG, .ci and dotfiles."""
+    given = {
+        "pyproject.toml",
+        "eventflow",
+        "replay",
+        "tests",
+        "benchmarks",
+        "docs",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+    }
+    passing = {"dist", "build", "site"}
+    for path in ROOT.iterdir():
+        if not path.name.startswith(".") and not path.name.endswith(".eventflow"):
+            assert path.name in given | passing, path.name
