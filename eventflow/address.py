@@ -91,7 +91,7 @@ def checkpoint_at(log: Log, head: Head, name: str) -> int:
 
 
 def moment(text: str, *, now: int | None = None) -> int:
-    """ns since the epoch, UTC, of an ISO 8601 time (UTC if it names no zone), or of a span before `now` such as 2h."""
+    """Ns since the epoch, UTC, of an ISO 8601 time (UTC if it names no zone), or of a span before `now` such as 2h."""
     span = _SPAN.fullmatch(text)
     if span is not None and now is not None:
         return now - int(span[1]) * _UNITS[span[2]] * NS

@@ -1,7 +1,8 @@
 """The engine: driving runs, handles on them, operations by hand."""
 
-from eventflow.engine.engine import Engine, run_once, run_sync
+from eventflow.engine.engine import Engine
 from eventflow.engine.handle import Run
+from eventflow.engine.one_line import run_once, run_sync
 from eventflow.engine.operations import (
     create_checkpoint,
     delete_checkpoints,

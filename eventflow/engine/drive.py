@@ -143,7 +143,7 @@ class Driver:
             await self._done(state, returned)
         except (NoEdgeHolds, GuardFailed) as error:
             await self._fail(state, error)
-        except Exception as error:  # noqa: BLE001 - whatever a node raises is a fact about the run
+        except Exception as error:
             if isinstance(error, RunLost) and self.journal.state.ended:
                 return
             if self.journal.cut_off is not None or _is_ours(error):

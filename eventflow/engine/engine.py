@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,6 +18,7 @@ from eventflow.address import Address, check_run_id, find_run, resolve, version_
 from eventflow.checkpoint import Checkpoint, CheckpointPolicy, select
 from eventflow.clock import NS, Clock, SystemClock
 from eventflow.codec import encode, pack
+from eventflow.engine.delivery import deliver
 from eventflow.engine.drive import Driver
 from eventflow.engine.handle import Run
 from eventflow.engine.operations import (
@@ -48,9 +48,9 @@ from eventflow.log import Append, Appended, Entry, First, Head, Log, Post, Poste
 from eventflow.plain import FrozenList, freeze
 from eventflow.proof import digest, genesis
 from eventflow.recovery import Recovered, recover
-from eventflow.run import CANCEL, PAUSE, SIGNAL, Journal, Listener, Shop, begin, fact, message
+from eventflow.run import CANCEL, PAUSE, SIGNAL, Journal, Listener, Shop, begin, message
 from eventflow.state import State, Status, status_after
-from eventflow.workflow import Workflow, difference, set_runner
+from eventflow.workflow import Workflow, difference
 
 MAIL_POLL = 0.05  # seconds between looks at the store's last transaction for other processes' messages
 THREADS = 64  # plain functions at a time: they wait for the outside more than they compute
@@ -404,29 +404,8 @@ class Engine:
         if driver is not None:
             await driver.take_mail()
         elif shop.log.owner_gone(head.owner):
-            await self._deliver(head.run_id)
+            await deliver(shop, head.run_id)
         return answer.message
-
-    async def _deliver(self, run_id: str) -> None:
-        """Turn a run's messages into events when nobody drives it: take the lease, do that, let go."""
-        shop = self._open
-        head = find_run(shop.log, run_id, whole=True)
-        status, waiting = head.status, head.waiting_for
-        state = recover(shop.log, head).state
-        if state.ended:
-            return
-        events, numbers = [], []
-        for number, data in shop.log.inbox(head.run_key):
-            event = fact(number, data)
-            status, waiting = status_after(state, event)
-            events.append(pack(event))
-            numbers.append(number)
-        append = Append(
-            head.run_id, head.run_key, head.incarnation, head.version, head.epoch, tuple(events), self._clock.now(), status,
-            waiting, claim=shop.owner, release=True, taken=tuple(numbers),
-        )  # fmt: skip
-        with suppress(Conflict):  # somebody took the run meanwhile, and with it the messages
-            await shop.writer.write(append)
 
     async def _read_mail(self) -> None:
         """Look now and then whether other processes have written messages for runs that are driven here."""
@@ -490,36 +469,3 @@ class Engine:
 def _text(tag: str) -> str:
     frozen: str = freeze(tag, "tag")
     return frozen
-
-
-async def run_once(flow: Workflow, data: Any, **options: Any) -> Any:
-    """Run a workflow to its end on an engine of its own, in memory unless options name a store."""
-    run_options = {name: options.pop(name) for name in ("run_id", "tags", "subject") if name in options}
-    async with Engine(options.pop("store", "memory"), workflows=[flow], **options) as engine:
-        run = await engine.start(flow, data, **run_options)
-        return await run.result()
-
-
-def run_sync(flow: Workflow, data: Any, **options: Any) -> Any:
-    """The same for callers without an event loop; inside one, the run gets a thread of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(run_once(flow, data, **options))
-    outcome: list[Any] = []
-
-    def work() -> None:
-        try:
-            outcome.extend((True, asyncio.run(run_once(flow, data, **options))))
-        except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
-            outcome.extend((False, error))
-
-    thread = threading.Thread(target=work, name="eventflow-run-sync")
-    thread.start()
-    thread.join()
-    if outcome[0]:
-        return outcome[1]
-    raise outcome[1]
-
-
-set_runner(run_sync)

@@ -72,8 +72,8 @@ class Run:
         """Return the state once the run has ended, or was let go by the process that drives it."""
         if self._driver is not None and self._driver.task is not None:
             return await asyncio.shield(self._driver.task)
-        while not ((head := self._now()).status in ("completed", "failed", "cancelled", "timed_out", "paused")):
-            if self._log.owner_gone(head.owner) and head.status == "pending":
+        while (head := self._now()).status not in ("completed", "failed", "cancelled", "timed_out", "paused"):
+            if self._log.owner_gone(head.owner):  # nobody drives it: it will not move
                 break
             await asyncio.sleep(POLL)
         return recover(self._log, self._now()).state

@@ -13,6 +13,7 @@ import inspect
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
+from dataclasses import dataclass
 from typing import Any
 
 from eventflow.codec import Shared, encode, unshared
@@ -101,7 +102,10 @@ class Visit:
         self._outstanding.add(identity)
         if key is None:
             self._unnamed.add(name)
-        call = _Call(name, number, kind, mutating, function, args, kwargs, asked, reconcile, usage)
+        call = _Call(
+            name=name, key=number, kind=kind, mutating=mutating, function=function, args=args, kwargs=kwargs, asked=asked,
+            reconcile=reconcile, usage=usage,
+        )  # fmt: skip
         return self._tracked(call, unnamed=key is None)
 
     async def _tracked(self, call: _Call, *, unnamed: bool) -> Any:
@@ -211,18 +215,20 @@ class Visit:
         return thaw(output)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Call:
     """One call as it was asked for."""
 
-    __slots__ = ("args", "asked", "function", "key", "kind", "kwargs", "mutating", "name", "reconcile", "usage")
-
-    def __init__(
-        self, name: str, key: str, kind: str, mutating: bool, function: Callable[..., Any],  # noqa: FBT001
-        args: tuple[Any, ...], kwargs: dict[str, Any], asked: Any, reconcile: Callable[[str], Any] | None,
-        usage: Callable[[Any], dict[str, int]] | None,
-    ) -> None:  # fmt: skip
-        self.name, self.key, self.kind, self.mutating, self.function = name, key, kind, mutating, function
-        self.args, self.kwargs, self.asked, self.reconcile, self.usage = args, kwargs, asked, reconcile, usage
+    name: str
+    key: str
+    kind: str
+    mutating: bool
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    asked: Any
+    reconcile: Callable[[str], Any] | None
+    usage: Callable[[Any], dict[str, int]] | None
 
 
 def _plain_input(call: _Call) -> Any:

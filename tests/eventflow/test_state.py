@@ -1,0 +1,543 @@
+"""State: what each event does to it, and which events can't follow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+
+from eventflow.change import Op
+from eventflow.errors import Corrupt
+from eventflow.event import (
+    AttemptFailed,
+    CheckpointCreated,
+    CheckpointsDeleted,
+    EffectFailed,
+    EffectFinished,
+    EffectRejected,
+    EffectStarted,
+    Event,
+    Failure,
+    Forked,
+    Recorded,
+    Rewound,
+    RunCancelled,
+    RunCompleted,
+    RunDeleted,
+    RunEvent,
+    RunFailed,
+    RunPaused,
+    RunResumed,
+    RunStarted,
+    RunSuspended,
+    SignalReceived,
+    StoreCreated,
+    Transitioned,
+)
+from eventflow.plain import EMPTY, MAX_INT, NOTHING, FrozenDict, FrozenList, freeze
+from eventflow.state import (
+    ENDED,
+    FINAL,
+    STATUSES,
+    WAITS,
+    Parent,
+    State,
+    Status,
+    WaitingFor,
+    effect_id,
+    evolve,
+    fold,
+    status_after,
+)
+
+STORE, KEY, OTHER, DEFINITION = b"s" * 16, b"k" * 16, b"o" * 16, b"d" * 32
+FAILURE = Failure("ValueError", "it broke", "flow.py:3 in write", retryable=True)
+BEGUN = EffectStarted("charge", "1", "call", True, freeze({"amount": 5}), b"i" * 32, "ef-1")  # noqa: FBT003
+
+
+def start(data: dict[str, Any] | None = None, node: str = "first") -> RunStarted:
+    """The first event of a run."""
+    return RunStarted(
+        "run-1", STORE, "flow", DEFINITION, freeze({"nodes": ["first"]}), node, freeze(data or {}), b"i" * 32,
+        FrozenList(["tag"]), "person-7",
+    )  # fmt: skip
+
+
+def recorded(event: Event, version: int, *, key: bytes = KEY, epoch: int = 1) -> Recorded:
+    """An event with a place; times and digests tell versions apart."""
+    return Recorded(
+        event, key, 1, version, version + 100, epoch, version * 1_000, bytes([version]) * 32, bytes([version - 1]) * 32
+    )
+
+
+def lived(*events: Event, data: dict[str, Any] | None = None) -> State:
+    """The state after a start and these events."""
+    state = fold(None, [recorded(event, version) for version, event in enumerate((start(data), *events), 1)])
+    assert state is not None
+    return state
+
+
+def after(state: State, *events: Event) -> State:
+    """The state after more events."""
+    for event in events:
+        state = evolve(state, recorded(event, state.version + 1))
+    return state
+
+
+def refused(state: State | None, event: Event, version: int | None = None) -> str:
+    """Why an event can't follow a state."""
+    with pytest.raises(Corrupt) as caught:
+        evolve(state, recorded(event, version or (state.version + 1 if state else 1)))
+    return caught.value.problem
+
+
+# --- what each event does ------------------------------------------------------------------------------------------
+
+
+def test_a_start_is_version_1_and_holds_what_a_run_is() -> None:
+    """Identity, input and place come from the first event."""
+    state = lived(data={"topic": "tides"})
+    run = state.run
+    assert (run.run_id, run.run_key, run.incarnation, run.store_id, run.workflow) == ("run-1", KEY, 1, STORE, "flow")
+    assert (run.definition_digest, run.tags, run.subject, run.started) == (DEFINITION, ["tag"], "person-7", 1_000)
+    assert run.definition == {"nodes": ["first"]}
+    assert run.parent is None
+    assert (state.version, state.digest, state.time, state.epoch) == (1, b"\x01" * 32, 1_000, 1)
+    assert (state.status, state.waiting_for, state.node, state.visit, state.line) == ("running", "", "first", 1, 0)
+    assert (state.attempt, state.retry_at, state.error) == (1, 0, None)
+    assert (state.data, state.effects, state.signals, state.usage) == ({"topic": "tides"}, {}, [], {})
+    assert not state.ended
+
+
+def test_a_transition_moves_the_run_and_changes_its_data() -> None:
+    """A new visit begins: attempts, effects and the error of the last one are gone."""
+    state = lived(BEGUN, AttemptFailed("first", 1, FAILURE, 99), data={"n": 1, "same": {"x": 1}})
+    moved = after(state, Transitioned("first", "second", change=(Op("add", ("n",), 2),)))
+    assert (moved.node, moved.visit, moved.status, moved.waiting_for) == ("second", 4, "running", "")
+    assert (moved.attempt, moved.retry_at, moved.error, moved.effects) == (1, 0, None, {})
+    assert moved.data == {"n": 3, "same": {"x": 1}}
+    assert moved.data["same"] is state.data["same"]
+    assert (moved.version, moved.digest, moved.time) == (4, b"\x04" * 32, 4_000)
+    assert state.data == {"n": 1, "same": {"x": 1}}
+
+
+def test_a_transition_on_failure_says_why() -> None:
+    """An error edge leaves the failure where the next node can see it."""
+    assert lived(Transitioned("first", "rescue", "failed", error=FAILURE)).error == FAILURE
+
+
+def test_data_worked_out_before_is_taken_as_it_is() -> None:
+    """The caller that has applied the change already need not have it applied again."""
+    data = freeze({"n": 2})
+    event = Transitioned("first", "second", change=(Op("set", ("n",), 2),))
+    assert evolve(lived(data={"n": 1}), recorded(event, 2), after=data).data is data
+
+
+def test_a_completion_ends_the_run_with_its_last_change() -> None:
+    """The body of a terminal node counts."""
+    state = lived(BEGUN, RunCompleted("first", (Op("set", ("out",), 1),)), data={"in": 0})
+    assert (state.status, state.data, state.ended, state.error, state.effects) == (
+        "completed", {"in": 0, "out": 1}, True, None, {},
+    )  # fmt: skip
+
+
+def test_a_failed_attempt_waits_for_the_next_one() -> None:
+    """Its finished effects stay: the next attempt does not call them again."""
+    state = lived(BEGUN, EffectFinished("charge", "1", "ok"), AttemptFailed("first", 1, FAILURE, 99))
+    assert (state.status, state.waiting_for, state.attempt, state.retry_at) == ("waiting", "retry", 2, 99)
+    assert state.error == FAILURE
+    assert state.effects["charge#1"]["status"] == "finished"
+    assert not state.ended
+
+
+def test_a_failure_ends_the_run_until_it_is_resumed() -> None:
+    """A resumed failure begins with its first attempt, and keeps what its effects gave."""
+    failed = lived(
+        BEGUN, EffectFinished("charge", "1", "ok"), AttemptFailed("first", 1, FAILURE, 99), RunFailed("first", FAILURE)
+    )
+    assert (failed.status, failed.waiting_for, failed.error, failed.ended) == ("failed", "", FAILURE, True)
+    resumed = after(failed, RunResumed("first", DEFINITION))
+    assert (resumed.status, resumed.attempt, resumed.retry_at, resumed.ended) == ("running", 1, 0, False)
+    assert resumed.effects["charge#1"]["output"] == "ok"
+
+
+def test_resuming_what_had_not_failed_goes_on_counting() -> None:
+    """A crash between two attempts does not give the node its attempts anew."""
+    state = lived(AttemptFailed("first", 1, FAILURE, 99), RunSuspended("first"), RunResumed("first", DEFINITION))
+    assert (state.status, state.attempt, state.retry_at) == ("running", 2, 99)
+
+
+def test_a_resume_under_another_definition_records_it() -> None:
+    """What the run is driven by from here on is part of what it is."""
+    new = freeze({"nodes": ["first", "more"]})
+    state = lived(RunResumed("first", b"n" * 32, new))
+    assert (state.run.definition_digest, state.run.definition) == (b"n" * 32, new)
+    assert lived(RunResumed("first", DEFINITION)).run == lived().run
+
+
+def test_a_pause_outlasts_the_node_and_ends_with_a_resume() -> None:
+    """A paused run may still finish what it was in the middle of, and stays paused."""
+    paused = lived(RunPaused("me", "lunch"))
+    assert (paused.status, paused.waiting_for) == ("paused", "")
+    for event in (Transitioned("first", "second"), AttemptFailed("first", 1, FAILURE, 9), RunSuspended("first"), BEGUN):
+        assert after(paused, event).status == "paused"
+    assert after(paused, RunResumed("first", DEFINITION)).status == "running"
+    assert after(paused, RunFailed("first", FAILURE)).status == "failed"
+    assert after(paused, RunCompleted("first")).status == "completed"
+
+
+def test_a_suspended_run_is_pending() -> None:
+    """Nobody drives it, and anybody may."""
+    state = lived(RunSuspended("first"))
+    assert (state.status, state.node, state.ended) == ("pending", "first", False)
+
+
+def test_a_cancelled_run_is_over() -> None:
+    """Its data stay as they were."""
+    state = lived(RunCancelled("me", "enough"), data={"n": 0})
+    assert (state.status, state.data, state.ended) == ("cancelled", {"n": 0}, True)
+
+
+def test_signals_wait_in_the_order_they_came() -> None:
+    """Falsy payloads are payloads."""
+    state = lived(
+        *[SignalReceived("s", payload, number) for number, payload in enumerate([0, None, "", NOTHING, EMPTY])]
+    )
+    assert [one["payload"] for one in state.signals] == [0, None, "", [], {}]
+    assert [one["message"] for one in state.signals] == [0, 1, 2, 3, 4]
+    assert after(state, Transitioned("first", "second")).signals == state.signals
+
+
+def test_an_effect_is_started_then_finished() -> None:
+    """The entry says what a later call is compared with, and where the start stands."""
+    started = lived(BEGUN)
+    assert started.effects == {
+        "charge#1": {
+            "kind": "call", "status": "started", "attempt": 1, "version": 2, "mutating": True, "input_digest": b"i" * 32,
+            "idempotency_key": "ef-1",
+        },
+    }  # fmt: skip
+    finished = after(started, EffectFinished("charge", "1", None))
+    assert finished.effects["charge#1"] == {**started.effects["charge#1"], "status": "finished", "output": None}
+
+
+def test_an_effect_that_failed_or_was_rejected_has_no_output() -> None:
+    """A refused result does not answer the next call."""
+    finished = lived(BEGUN, EffectFinished("charge", "1", "ok"))
+    rejected = after(finished, EffectRejected("charge", "1", why="wrong amount"))
+    failed = after(lived(BEGUN), EffectFailed("charge", "1", FAILURE))
+    assert "output" not in rejected.effects["charge#1"]
+    assert [one.effects["charge#1"]["status"] for one in (rejected, failed)] == ["rejected", "failed"]
+    again = after(rejected, replace(BEGUN, attempt=2))
+    assert (again.effects["charge#1"]["status"], again.effects["charge#1"]["attempt"]) == ("started", 2)
+
+
+def test_usage_adds_up_over_the_whole_run() -> None:
+    """Counts of one name are summed, across nodes; what is no number stays with its event."""
+    state = lived(
+        BEGUN, EffectFinished("charge", "1", 1, freeze({"tokens": 5, "cost": 0.5, "details": {"cached": 1}})),
+        Transitioned("first", "second"), BEGUN, EffectFinished("charge", "1", 1, freeze({"tokens": 7, "calls": 1})),
+    )  # fmt: skip
+    assert state.usage == {"tokens": 12, "cost": 0.5, "calls": 1}
+
+
+def test_usage_can_not_grow_out_of_64_bits() -> None:
+    """A count that could not be written any more stays at the limit."""
+    most = EffectFinished("charge", "1", 1, freeze({"tokens": MAX_INT}))
+    assert lived(BEGUN, most, BEGUN, most).usage == {"tokens": MAX_INT}
+
+
+@pytest.mark.parametrize("falsy", [0, 0.0, "", b"", None, False, NOTHING, EMPTY])
+def test_falsy_values_survive_in_every_place(falsy: Any) -> None:
+    """Input, change, effect and signal hold nothing as something."""
+    state = lived(
+        SignalReceived("s", falsy, 1), Transitioned("first", "second", change=(Op("set", ("b",), falsy),)), BEGUN,
+        EffectFinished("charge", "1", falsy), data={"a": falsy},
+    )  # fmt: skip
+    for value in (state.data["a"], state.data["b"], state.signals[0]["payload"], state.effects["charge#1"]["output"]):
+        assert type(value) is type(falsy)
+        assert value == falsy
+
+
+def test_keys_of_a_lived_state_stand_in_stored_order() -> None:
+    """Effects, their entries, signals and usage look as they will after recovery."""
+    state = lived(
+        replace(BEGUN, name="longer"), BEGUN, replace(BEGUN, name="a"), EffectFinished("a", "1", 1, freeze({"tokens": 1, "n": 1})),
+        EffectRejected("a", "1"), EffectFinished("charge", "1", 1, freeze({"tokens": 1, "cached": 1})), SignalReceived("s", 1, 1),
+    )  # fmt: skip
+    dicts = [state.effects, *state.effects.values(), state.usage, *state.signals]
+    assert all(list(one) == sorted(one, key=lambda key: (len(key), key)) for one in dicts)
+    assert len(dicts) == 6
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(("a#b", "c"), ("a", "b#c")), (("a%23b", "c"), ("a#b", "c")), (("a%", "1"), ("a%25", "1")), (("", "#"), ("#", ""))]
+)  # fmt: skip
+def test_no_two_effects_share_a_name(one: tuple[str, str], other: tuple[str, str]) -> None:
+    """A name or key with the sign between them in it is not taken for another call."""
+    assert effect_id(*one) != effect_id(*other)
+    assert effect_id("charge", "order-7") == "charge#order-7"
+
+
+# --- rewinds and forks ---------------------------------------------------------------------------------------------
+
+
+def test_a_rewind_goes_on_from_the_state_it_returns_to() -> None:
+    """Data, node and visit are those of then; version, epoch and line are new; finished effects stay, others go."""
+    then = lived(
+        BEGUN, EffectFinished("charge", "1", "ok"), replace(BEGUN, name="mail"), AttemptFailed("first", 1, FAILURE, 99),
+        SignalReceived("s", 1, 1), data={"n": 1},
+    )  # fmt: skip
+    back = evolve(then, recorded(Rewound(6, "first"), 10, epoch=2))
+    assert (back.version, back.epoch, back.line, back.digest) == (10, 2, 10, b"\x0a" * 32)
+    assert (back.status, back.node, back.visit, back.attempt, back.retry_at, back.error) == (
+        "running",
+        "first",
+        1,
+        1,
+        0,
+        None,
+    )
+    assert back.waiting_for == ""
+    assert back.data == {"n": 1}
+    assert list(back.effects) == ["charge#1"]
+    assert back.signals == then.signals
+    assert after(back, Transitioned("first", "second")).version == 11
+
+
+@pytest.mark.parametrize("status", ["completed", "cancelled"])
+def test_a_run_that_is_over_can_be_rewound_to_its_end(status: str) -> None:
+    """Going back to the last version opens the run again."""
+    ended = lived(RunCompleted("first") if status == "completed" else RunCancelled())
+    back = after(ended, Rewound(2, "first"))
+    assert (back.status, back.ended) == ("running", False)
+
+
+def test_a_rewind_to_another_version_or_node_than_the_line_gives_is_refused() -> None:
+    """The event and the line it continues must speak of the same place."""
+    state = lived(Transitioned("first", "second"))
+    assert "not to 2" in refused(state, Rewound(1, "second"), 5)
+    assert "not to 2" in refused(state, Rewound(3, "second"), 5)
+    assert "is not on" in refused(state, Rewound(2, "first"), 5)
+    assert refused(state, Rewound(2, "second"), 2)
+
+
+FORKED = Forked("run-2", b"t" * 16, "run-1", KEY, 1, 3, (Op("set", ("n",), 0),))
+
+
+def test_a_fork_is_a_run_of_its_own_with_its_parents_past() -> None:
+    """It has its own id, store and time; workflow, definition, tags, data and usage are the parent's."""
+    parent = lived(BEGUN, EffectFinished("charge", "1", 1, freeze({"tokens": 5})), data={"n": 1})
+    child = evolve(parent, recorded(replace(FORKED, change=()), 4, key=OTHER))
+    assert child.run == replace(
+        parent.run, run_id="run-2", run_key=OTHER, store_id=b"t" * 16, started=4_000, parent=Parent("run-1", KEY, 1, 3)
+    )
+    assert (child.version, child.line, child.status, child.node, child.visit) == (4, 4, "running", "first", 1)
+    assert child.data is parent.data
+    assert child.effects == parent.effects
+    assert child.usage == {"tokens": 5}
+
+
+def test_a_fork_shares_neither_open_calls_nor_waits_nor_messages() -> None:
+    """What had not finished begins again under the fork's own id."""
+    parent = lived(
+        SignalReceived("s", 1, 1), BEGUN, AttemptFailed("first", 1, FAILURE, 99), RunFailed("first", FAILURE)
+    )
+    child = evolve(parent, recorded(replace(FORKED, at=5, change=()), 6, key=OTHER))
+    assert (child.effects, child.signals, child.attempt, child.retry_at, child.error) == ({}, [], 1, 0, None)
+    assert (child.status, child.waiting_for) == ("running", "")
+
+
+def test_a_fork_with_a_change_asks_its_calls_anew() -> None:
+    """Answers that were given to the old data are not answers to the new."""
+    parent = lived(BEGUN, EffectFinished("charge", "1", "ok"), data={"n": 1})
+    child = evolve(parent, recorded(FORKED, 4, key=OTHER))
+    assert child.effects == {}
+    assert child.data == {"n": 0}
+    assert parent.data == {"n": 1}
+
+
+@pytest.mark.parametrize(("at", "version"), [(2, 4), (2, 3), (4, 5), (3, 5), (3, 3)])
+def test_a_fork_from_another_version_than_the_parents_state_is_refused(at: int, version: int) -> None:
+    """A fork's first version is the one after its parent's."""
+    parent = lived(BEGUN, EffectFinished("charge", "1", "ok"))
+    assert "forks at version" in refused(parent, replace(FORKED, at=at), version)
+
+
+# --- what can't follow ---------------------------------------------------------------------------------------------
+
+EVENTS: dict[type, Event] = {
+    type(event): event
+    for event in (
+        start(), Transitioned("first", "second"), RunCompleted("first"), AttemptFailed("first", 1, FAILURE, 9),
+        RunFailed("first", FAILURE), RunResumed("first", DEFINITION), RunSuspended("first"), RunPaused(), RunCancelled(),
+        SignalReceived("s", 1, 1), BEGUN, EffectFinished("charge", "1", 1), EffectFailed("charge", "1", FAILURE),
+        EffectRejected("charge", "1"), Rewound(2, "first"), replace(FORKED, at=2, change=()),
+        StoreCreated(STORE), CheckpointCreated("run-1", KEY, 1), CheckpointsDeleted("run-1", KEY, FrozenList([1])),
+        RunDeleted("run-1", KEY, 1, 2, bytes(32)),
+    )
+}  # fmt: skip
+RUN_EVENTS = [EVENTS[kind] for kind in get_args(RunEvent)]
+STORE_EVENTS = [event for kind, event in EVENTS.items() if kind not in get_args(RunEvent)]
+
+
+@pytest.mark.parametrize(
+    "event", [event for event in EVENTS.values() if type(event) is not RunStarted], ids=lambda e: type(e).__name__
+)
+def test_nothing_comes_before_the_start(event: Event) -> None:
+    """A history begins with RunStarted."""
+    assert "before the run's start" in refused(None, event)
+
+
+@pytest.mark.parametrize("version", [2, 7])
+def test_only_version_1_starts_a_run(version: int) -> None:
+    """A history that lost its beginning is not taken for a whole one."""
+    assert "only version 1" in refused(None, start(), version)
+
+
+def test_a_run_starts_once() -> None:
+    """A second start is not another run."""
+    assert "a second time" in refused(lived(), start())
+
+
+@pytest.mark.parametrize("event", STORE_EVENTS, ids=lambda event: type(event).__name__)
+def test_events_of_the_store_are_not_a_runs(event: Event) -> None:
+    """They have a stream of their own."""
+    assert "store's own stream" in refused(lived(), event)
+
+
+@pytest.mark.parametrize(
+    "event", [event for event in RUN_EVENTS if type(event) not in (RunStarted, Rewound)], ids=lambda e: type(e).__name__
+)
+@pytest.mark.parametrize("version", [1, 2, 4, 9])
+def test_versions_are_dense(event: Event, version: int) -> None:
+    """Neither a gap nor a repetition is folded."""
+    refused(lived(BEGUN), event, version)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Transitioned("other", "second"), RunCompleted("other"), AttemptFailed("other", 1, FAILURE, 9), RunFailed("other", FAILURE),
+        RunResumed("other", DEFINITION), RunSuspended("other"),
+    ],
+    ids=lambda event: type(event).__name__,
+)  # fmt: skip
+def test_an_event_about_another_node_is_refused(event: Event) -> None:
+    """Where the run stands and where the event says it stands must agree."""
+    assert "stands on 'first'" in refused(lived(), event)
+
+
+@pytest.mark.parametrize("end", [RunCompleted("first"), RunCancelled()], ids=["completed", "cancelled"])
+@pytest.mark.parametrize("event", RUN_EVENTS, ids=lambda event: type(event).__name__)
+def test_after_the_end_only_a_rewind_or_a_fork_goes_on(end: Event, event: Event) -> None:
+    """A run that is over stays as it ended."""
+    state = after(lived(), end)
+    if isinstance(event, Rewound | Forked):
+        evolve(state, recorded(event, 3))
+    else:
+        assert "follows the run's end" in refused(state, event)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [Transitioned("first", "second"), RunCompleted("first"), AttemptFailed("first", 1, FAILURE, 9), RunFailed("first", FAILURE),
+     RunSuspended("first")],
+    ids=lambda event: type(event).__name__,
+)  # fmt: skip
+def test_a_failed_run_does_not_move_before_it_is_resumed(event: Event) -> None:
+    """A failure is an end too, from which a resume goes on."""
+    assert "follows the run's end" in refused(lived(RunFailed("first", FAILURE)), event)
+
+
+@pytest.mark.parametrize(
+    "event", [EffectFinished("x", "1", 1), EffectFailed("x", "1", FAILURE), EffectRejected("x", "1")]
+)
+def test_an_effect_that_was_not_started_can_not_end(event: Event) -> None:
+    """A result without a call is a damaged history."""
+    assert "never started" in refused(lived(BEGUN), event)
+
+
+@pytest.mark.parametrize(
+    "change", [(Op("extend", ("n",), NOTHING),), (Op("set", ("n", "x"), 1),), (Op("add", ("missing",), 1),), (Op("set", (), 1),)]
+)  # fmt: skip
+def test_a_change_that_does_not_fit_is_a_damaged_history(change: Any) -> None:
+    """Whichever event carries it."""
+    state = lived(data={"n": 1})
+    for event in (
+        Transitioned("first", "x", change=change),
+        RunCompleted("first", change),
+        replace(FORKED, at=1, change=change),
+    ):
+        assert "does not fit" in refused(state, event)
+
+
+@pytest.mark.parametrize("event", EVENTS.values(), ids=lambda event: type(event).__name__)
+def test_a_refused_event_leaves_the_state_alone(event: Event) -> None:
+    """States are values: neither what is folded nor what is refused changes one."""
+    state = lived(BEGUN, data={"n": [1]})
+    before = repr(state)
+    for version in (3, 9):
+        try:
+            evolve(state, recorded(event, version))
+        except Corrupt:
+            assert repr(state) == before
+    assert repr(state) == before
+
+
+# --- numbering -----------------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_of_statuses_and_waits_are_the_formats() -> None:
+    """Snapshots write a status as its place in this list: it may only grow at its end."""
+    assert STATUSES == get_args(Status)
+    assert WAITS == get_args(WaitingFor)
+    assert STATUSES[:9] == (
+        "pending", "running", "waiting", "paused", "completed", "failed", "cancelled", "timed_out", "parked",
+    )  # fmt: skip
+    assert WAITS[:7] == ("", "timer", "signal", "human", "child", "retry", "unknown")
+    assert {*ENDED} - {"failed"} == {*FINAL}
+
+
+@pytest.mark.parametrize("event", RUN_EVENTS, ids=lambda event: type(event).__name__)
+def test_the_status_told_to_the_log_is_the_folded_one(event: Event) -> None:
+    """What a list of runs shows before folding is what folding gives."""
+    states = [
+        lived(BEGUN), lived(BEGUN, RunPaused()), lived(BEGUN, AttemptFailed("first", 1, FAILURE, 9)),
+        lived(BEGUN, RunFailed("first", FAILURE)), lived(BEGUN, RunSuspended("first")),
+    ]  # fmt: skip
+    for state in states:
+        if isinstance(event, Rewound | Forked):
+            event = replace(event, **{"to" if isinstance(event, Rewound) else "at": state.version})  # noqa: PLW2901
+        try:
+            folded = evolve(state, recorded(event, state.version + 1))
+        except Corrupt:
+            continue
+        assert status_after(state, event) == (folded.status, folded.waiting_for)
+
+
+def test_the_status_of_a_start_is_told_too() -> None:
+    """A start needs no state before it."""
+    assert status_after(None, start()) == ("running", "")
+    assert status_after(None, FORKED) == ("running", "")
+
+
+def test_folding_nothing_is_nothing() -> None:
+    """A run without events has no state; no more events leave the state as it is."""
+    assert fold(None, []) is None
+    state = lived()
+    assert fold(state, []) is state
+
+
+def test_a_state_is_made_of_frozen_parts() -> None:
+    """Whatever the events were, nobody can change what came of them."""
+    state = lived(
+        BEGUN,
+        EffectFinished("charge", "1", freeze({"a": [1]}), freeze({"n": 1})),
+        SignalReceived("s", 1, 1),
+        data={"d": {}},
+    )
+    for part in (state.data, state.data["d"], state.effects, state.effects["charge#1"], state.usage, state.signals[0]):
+        assert type(part) is FrozenDict
+    assert type(state.signals) is FrozenList
