@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--smoke", action="store_true", help="a few seconds: shows that it works, says nothing of speed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page of docs/benchmarks.md too")
-    parser.add_argument("--dir", type=Path, metavar="DIR", help="where stores are made; put it on the disk you ask about")
+    parser.add_argument(
+        "--dir", type=Path, metavar="DIR", help="where stores are made; put it on the disk you ask about"
+    )
     return parser
 
 

@@ -183,7 +183,9 @@ def _weight(store: Path, worst: Stand, name: str, folding: float, second_a_byte:
     finally:
         log.close()
     note = f"{folding / events * 1e6:.1f} us an event of {own:.0f} B; EVENT_WEIGHT is {EVENT_WEIGHT:,}"
-    return Figure("recover", f"{name}: weight of an event", "B", once(folding / events / second_a_byte - own), note=note)
+    return Figure(
+        "recover", f"{name}: weight of an event", "B", once(folding / events / second_a_byte - own), note=note
+    )
 
 
 def _history(place: Path, plan: Plan, progress: Progress) -> Figure:
@@ -202,4 +204,6 @@ def _history(place: Path, plan: Plan, progress: Progress) -> Figure:
         ours.append(_recovered(place / f"history-{plan.short * 10}", long) * 1e3)
     note = f"{long.head.version:,} events beside {short.head.version:,}"
     target = Target(1.25, "most")
-    return Figure("recover", "history: ten times as long", UNIT, spread(ours), spread(theirs), ratio(ours, theirs), target, note)
+    return Figure(
+        "recover", "history: ten times as long", UNIT, spread(ours), spread(theirs), ratio(ours, theirs), target, note
+    )

@@ -27,7 +27,7 @@ class Reached:
                 **request, extra_headers={"Idempotency-Key": idempotency_key}
             )
         except openai.OpenAIError as error:
-            raise translated(error) from error
+            raise translated(error, secret=self._client.api_key) from error
         plain: dict[str, Any] = without_surrogates(answer.model_dump(mode="json", exclude_none=True))
         return plain
 
@@ -43,23 +43,31 @@ def reach(base_url: str | None, key: str | None) -> Reached:
     return Reached(openai.AsyncOpenAI(base_url=base_url, api_key=key or "none", max_retries=0))
 
 
-def translated(error: Exception) -> EventflowError:
-    """An error of the client as one of ours: whether another attempt may help, and after how long."""
+def translated(error: Exception, *, secret: str = "") -> EventflowError:
+    """An error of the client as one of ours: whether another attempt may help, and after how long.
+
+    `secret` is struck out of its sentence: servers do quote the key they refuse.
+    """
     import openai  # noqa: PLC0415 - imported by the caller already
 
     if isinstance(error, openai.APIStatusError):
         status = error.status_code
-        text = f"the model server answered {status}: {_sentence(error)}"
+        text = _without(f"the model server answered {status}: {_sentence(error)}", secret)
         if status >= 500 or status in _AGAIN:
             return ModelUnavailable(text, status=status, retry_after=_retry_after(error))
         return ModelRefused(text, status=status)
     if isinstance(error, openai.APITimeoutError):
         return ModelUnavailable("the model server did not answer in time; look whether it is up")
     if isinstance(error, openai.APIConnectionError):
+        cause = _without(str(error.__cause__ or error), secret)
         return ModelUnavailable(
-            f"the model server can't be reached ({error.__cause__ or error}); look whether it is up and OPENAI_BASE_URL is right"
+            f"the model server can't be reached ({cause}); look whether it is up and OPENAI_BASE_URL is right"
         )
-    return ModelRefused(f"the model call can't be made: {error}")
+    return ModelRefused(_without(f"the model call can't be made: {error}", secret))
+
+
+def _without(text: str, secret: str) -> str:
+    return text.replace(secret, "***") if secret else text
 
 
 def _sentence(error: Any) -> str:

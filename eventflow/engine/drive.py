@@ -7,7 +7,6 @@ workflow decides where that leads, and one event says all of it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import copy_context
 from typing import Any, Literal
@@ -39,7 +38,7 @@ class NodeTimedOut(EventflowError):
 class Driver:
     """One run being driven by this process."""
 
-    def __init__(self, flow: Workflow, journal: Journal, pool: Executor, *, stop_before: Callable[[str], bool]) -> None:
+    def __init__(self, flow: Workflow, journal: Journal, pool: Executor, *, stop_before: frozenset[str]) -> None:
         self.flow, self.journal, self._pool = flow, journal, pool
         self._stop_before = stop_before
         self._stopping = asyncio.Event()
@@ -118,7 +117,7 @@ class Driver:
         state = self.journal.state
         if state.ended or self._stopping.is_set() or state.status == "paused":
             return True
-        return not first and self._stop_before(state.node)
+        return not first and state.node in self._stop_before
 
     async def _let_go(self) -> None:
         journal = self.journal

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -77,7 +78,6 @@ class Engine:
         self._pick_up, self._grace, self._threads = pick_up, grace, threads
         self._drivers: dict[bytes, Driver] = {}
         self._starting: dict[str, asyncio.Future[Run]] = {}
-        self._stop_before: frozenset[str] = frozenset()
         self._shop: Shop | None = None
         self._post: asyncio.Task[None] | None = None
         self._stopping = False
@@ -206,14 +206,16 @@ class Engine:
         if head.run_key in self._drivers or head.status not in OPEN_STATUSES or not log.owner_gone(head.owner):
             return Run(log, head, flow, self._drivers.get(head.run_key))
         with suppress(Conflict):  # somebody else may take it over first; then follow that one
-            return await self._resume(head, actor="", why="started again")
+            return await self._resume(head, _Terms(why="started again"))
         return Run(log, log.head(head.run_id) or head, flow, None)
 
-    def _drive(self, flow: Workflow, recovered: Recovered, epoch: int) -> Run:
+    def _drive(
+        self, flow: Workflow, recovered: Recovered, epoch: int, stop_before: frozenset[str] = frozenset()
+    ) -> Run:
         shop = self._open
         key = recovered.state.run.run_key
         journal = Journal(shop, recovered.state, epoch, recovered.progress, shop.log.checkpoints(key))
-        driver = Driver(flow, journal, self._pool, stop_before=self._stop_before.__contains__)
+        driver = Driver(flow, journal, self._pool, stop_before=stop_before)
         self._drivers[key] = driver
         shop.active += 1
         if shop.listeners:
@@ -240,7 +242,7 @@ class Engine:
 
     async def resume(
         self, run: str, *, at: str | int | None = None, strict: bool = False, yes: bool = False,
-        effects: str | None = None, stop_before: Iterable[str] = (), actor: str = "", why: str = "",
+        stop_before: Iterable[str] = (), actor: str = "", why: str = "",
     ) -> Run:  # fmt: skip
         """Take a run up again after a crash, a failure, a stop or a pause; `at` rewinds it to a checkpoint or version.
 
@@ -251,56 +253,46 @@ class Engine:
         """
         log = self._open.log
         head = find_run(log, run, whole=True)
-        self._stop_before = frozenset(stop_before)
-        if effects is not None:
-            raise NotResumable(run, "effects=... is not part of this version; leave it out")
+        terms = _Terms(strict, yes, frozenset(stop_before), actor, why)
         if at is not None:
-            return await self._rewind(
-                head, version_at(log, head, str(at)), strict=strict, yes=yes, actor=actor, why=why
-            )
+            return await self._rewind(head, version_at(log, head, str(at)), terms)
         if head.run_key in self._drivers:
             return Run(log, head, self._drivers[head.run_key].flow, self._drivers[head.run_key])
         if head.status == "completed":
             return self.get(run)
         if head.status in ("cancelled", "timed_out"):
             raise NotResumable(run, f"it was {head.status.replace('_', ' ')}; rewind it with at=, or fork it")
-        return await self._resume(head, strict=strict, yes=yes, actor=actor, why=why)
+        return await self._resume(head, terms)
 
-    async def _resume(
-        self, head: Head, *, strict: bool = False, yes: bool = False, actor: str = "", why: str = ""
-    ) -> Run:
-        log = self._open.log
-        if not log.owner_gone(head.owner):
+    async def _resume(self, head: Head, terms: _Terms) -> Run:
+        shop = self._open
+        if head.owner != shop.owner and not shop.log.owner_gone(head.owner):
             raise RunOwned(head.run_id, head.owner.hex())
-        recovered = recover(log, head)
-        flow = self._flow_for(recovered.state, strict=strict)
-        node = flow.nodes[recovered.state.node]
-        if node.after_crash == "ask" and head.status == "running" and not yes:
+        state = recover(shop.log, head).state
+        flow = self._flow_for(state, strict=terms.strict)
+        node = flow.nodes[state.node]
+        if node.after_crash == "ask" and head.status == "running" and not terms.yes:
             raise NeedsConfirmation(
                 f"node {node.name!r} of run {head.run_id} was cut off in the middle and says to ask first"
             )
-        event = self._resumed(recovered.state, flow, actor, why)
-        await self._take(head, event)
-        return self._drive_again(flow, head.run_id)
-
-    def _resumed(self, state: State, flow: Workflow, actor: str, why: str) -> RunResumed:
         changed = flow.digest != state.run.definition_digest
-        return RunResumed(state.node, flow.digest, flow.shape if changed else None, actor or who(), why)
+        shape = flow.shape if changed else None
+        await self._take(head, RunResumed(state.node, flow.digest, shape, terms.actor or who(), terms.why))
+        return self._drive_again(flow, head.run_id, terms.stop_before)
 
-    async def _take(self, head: Head, event: Event) -> Appended:
+    async def _take(self, head: Head, event: Event) -> None:
+        """Append an event and take the run's lease with it."""
         shop = self._open
         append = Append(
             head.run_id, head.run_key, head.incarnation, head.version, head.epoch, (pack(event),), self._clock.now(),
             *status_after(None, event), claim=shop.owner,
         )  # fmt: skip
-        answer = await shop.writer.write(append, alone=shop.active == 0)
-        assert isinstance(answer, Appended)  # noqa: S101 - an Append is answered by Appended
-        return answer
+        await shop.writer.write(append, alone=shop.active == 0)
 
-    def _drive_again(self, flow: Workflow, run_id: str) -> Run:
+    def _drive_again(self, flow: Workflow, run_id: str, stop_before: frozenset[str] = frozenset()) -> Run:
         log = self._open.log
         head = find_run(log, run_id, whole=True)
-        return self._drive(flow, recover(log, head), head.epoch)
+        return self._drive(flow, recover(log, head), head.epoch, stop_before)
 
     def _flow_for(self, state: State, *, strict: bool = False) -> Workflow:
         """The workflow that may drive this state. Raises WorkflowUnknown, NodeNotFound, DefinitionChanged."""
@@ -315,13 +307,15 @@ class Engine:
             raise DefinitionChanged(run.run_id, difference(run.definition, flow.shape))
         return flow
 
-    async def _rewind(self, head: Head, to: int, *, strict: bool, yes: bool, actor: str, why: str) -> Run:
+    async def _rewind(self, head: Head, to: int, terms: _Terms) -> Run:
         shop = self._open
         await self._let_go(head)
         head = find_run(shop.log, head.run_id, whole=True)
-        flow = self._flow_for(recover(shop.log, head, to).state, strict=strict)
-        rewind_run(shop.log, self._clock, head, to, claim=shop.owner, confirmed=yes, actor=actor, why=why)
-        return self._drive_again(flow, head.run_id)
+        flow = self._flow_for(recover(shop.log, head, to).state, strict=terms.strict)
+        rewind_run(
+            shop.log, self._clock, head, to, claim=shop.owner, confirmed=terms.yes, actor=terms.actor, why=terms.why
+        )  # fmt: skip
+        return self._drive_again(flow, head.run_id, terms.stop_before)
 
     async def _let_go(self, head: Head) -> None:
         """Stop driving a run here, now."""
@@ -368,7 +362,7 @@ class Engine:
                     unknown.append(head.run_id)
                     continue
                 with suppress(Conflict, NeedsConfirmation, NodeNotFound):
-                    taken.append(await self._resume(head, why="picked up"))
+                    taken.append(await self._resume(head, _Terms(why="picked up")))
         return taken, unknown
 
     # --- reading
@@ -464,6 +458,17 @@ class Engine:
             *status_after(state, event), claim=shop.owner, release=True,
         )  # fmt: skip
         await shop.writer.write(append)
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """On what terms a run is taken up again."""
+
+    strict: bool = False
+    yes: bool = False
+    stop_before: frozenset[str] = frozenset()
+    actor: str = ""
+    why: str = ""
 
 
 def _text(tag: str) -> str:

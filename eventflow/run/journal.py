@@ -27,7 +27,7 @@ from eventflow.checkpoint import (
 from eventflow.clock import Clock
 from eventflow.codec import Packed, PackedState, pack, pack_state
 from eventflow.errors import Conflict, EventflowError, RunLost
-from eventflow.event import AttemptFailed, Event, Recorded, RunFailed, Transitioned, Vouch
+from eventflow.event import AttemptFailed, Event, Recorded, RunCancelled, RunCompleted, RunFailed, Transitioned, Vouch
 from eventflow.log import Answer, Append, Appended, First, Head, Kept, Log, Upkeep, Writer
 from eventflow.plain import FrozenDict
 from eventflow.state import State, evolve, status_after
@@ -72,7 +72,12 @@ class _Asked:
     taken: tuple[int, ...]
     after: FrozenDict | None
     release: bool
+    visit: int = 0
     done: asyncio.Future[State] | None = None
+
+
+# Facts that move the run: what was true of the visit before may not be true any more.
+_TURNS = (Transitioned, RunCompleted, RunFailed, RunCancelled)
 
 
 class Journal:
@@ -101,14 +106,16 @@ class Journal:
     # --- facts
 
     async def record(
-        self, *events: Event, taken: tuple[int, ...] = (), after: FrozenDict | None = None, release: bool = False
-    ) -> State:
+        self, *events: Event, taken: tuple[int, ...] = (), after: FrozenDict | None = None, release: bool = False,
+        visit: int = 0,
+    ) -> State:  # fmt: skip
         """Return the state after the events, once they are durable.
 
-        Raises NotPlainData if they can't be written, RunLost if the run ended or was taken over before they could be
-        appended, and what the log raises. Being cancelled meanwhile does not undo them.
+        `visit` says that they hold only as long as the run is in that visit. Raises NotPlainData if they can't be
+        written, RunLost if the run or the visit ended, or was taken over, before they could be appended, and what the
+        log raises. Being cancelled meanwhile does not undo them.
         """
-        asked = _Asked(events, [pack(event) for event in events], taken, after, release)
+        asked = _Asked(events, [pack(event) for event in events], taken, after, release, visit)
         if self._busy:
             asked.done = asyncio.get_running_loop().create_future()
             self._waiting.append(asked)
@@ -128,38 +135,54 @@ class Journal:
     async def _flush_rest(self) -> None:
         try:
             while self._waiting:
-                lists, self._waiting = self._waiting, []
-                await self._flush(lists)
+                await self._flush(self._next_lists())
         finally:
             self._busy = False
 
+    def _next_lists(self) -> list[_Asked]:
+        """What goes into the next append: nothing follows a fact that moves the run, for it may be too late then."""
+        lists = self._waiting
+        for count, one in enumerate(lists, 1):
+            if one.release or any(isinstance(event, _TURNS) for event in one.events):
+                lists = lists[:count]
+                break
+        self._waiting = self._waiting[len(lists) :]
+        return lists
+
     async def _flush(self, lists: list[_Asked]) -> Exception | None:
         """Append lists of facts as one; returns what went wrong, which every waiting caller has been told too."""
-        problem: Exception | None = self._refusal()
-        cancelled = False
-        if problem is None:
-            try:
-                cancelled = await self._append(lists)
-            except Exception as error:  # noqa: BLE001 - every caller hears of it
-                problem = error
-                if isinstance(error, Conflict):
-                    self.cut_off = error
+        problem: Exception | None = None
+        going: list[_Asked] = []
         for one in lists:
-            if one.done is not None and not one.done.done():
-                if problem is None:
-                    one.done.set_result(self.state)
-                else:
-                    one.done.set_exception(problem)
-                    one.done.exception()  # if nobody waits any more, that is no news
+            refusal = self._refusal(one.visit)
+            if refusal is None:
+                going.append(one)
+            else:
+                problem = refusal
+                _tell(one, refusal)
+        if not going:
+            return problem
+        problem, cancelled = None, False
+        try:
+            cancelled = await self._append(going)
+        except Exception as error:  # noqa: BLE001 - every caller hears of it
+            problem = error
+            if isinstance(error, Conflict):
+                self.cut_off = error
+        for one in going:
+            _tell(one, problem or self.state)
         if cancelled:
             raise asyncio.CancelledError
         return problem
 
-    def _refusal(self) -> EventflowError | None:
+    def _refusal(self, visit: int) -> EventflowError | None:
+        state = self.state
         if self.cut_off is not None:
             return self.cut_off
-        if self.state.ended and self.state.status != "failed":
-            return RunLost(f"run {self.state.run.run_id} has ended ({self.state.status}); this call came too late")
+        if self.released or state.ended:
+            return RunLost(f"run {state.run.run_id} was let go or has ended ({state.status}); this call came too late")
+        if visit and visit != state.visit:
+            return RunLost(f"run {state.run.run_id} has left the node that made this call; it came too late")
         return None
 
     async def _append(self, lists: list[_Asked]) -> bool:
@@ -179,7 +202,8 @@ class Journal:
         if vouch is not None and packed:
             self._vouch_used(vouch)
         self.released = self.released or one.release
-        self._progress = ahead
+        for each in packed:  # not `ahead`: a snapshot may have been taken meanwhile
+            self._progress.add(each.size + ENVELOPE)
         self._advance(one, answer, now)
         if mark is not None:
             self._marked(mark, wanted)
@@ -340,6 +364,18 @@ class Journal:
                 await asyncio.sleep(0)
 
 
+def _tell(asked: _Asked, answer: State | Exception) -> None:
+    """Answer who waits for a list of facts, if anybody does."""
+    done = asked.done
+    if done is None or done.done():
+        return
+    if isinstance(answer, Exception):
+        done.set_exception(answer)
+        done.exception()  # if nobody waits any more, that is no news
+    else:
+        done.set_result(answer)
+
+
 def _vouching(packed: list[Packed], vouch: Vouch | None) -> list[Packed]:
     """The facts with the newest snapshot's digest in the first one's header, if nothing vouches for it yet."""
     if vouch is None or not packed:
@@ -359,7 +395,9 @@ def _joined(lists: list[_Asked]) -> _Asked:
 def _passage(events: tuple[Event, ...]) -> Passage:
     last = events[-1] if events else None
     if isinstance(last, Transitioned):
-        return Passage(last.node, last.to)
+        return Passage(last.node, last.to, failed=last.error is not None)
+    if isinstance(last, RunCompleted):
+        return Passage(last.node)
     return Passage(failed=isinstance(last, RunFailed | AttemptFailed))
 
 

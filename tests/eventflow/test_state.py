@@ -53,7 +53,7 @@ from eventflow.state import (
 
 STORE, KEY, OTHER, DEFINITION = b"s" * 16, b"k" * 16, b"o" * 16, b"d" * 32
 FAILURE = Failure("ValueError", "it broke", "flow.py:3 in write", retryable=True)
-BEGUN = EffectStarted("charge", "1", "call", True, freeze({"amount": 5}), b"i" * 32, "ef-1")  # noqa: FBT003
+BEGUN = EffectStarted("charge", "1", "call", True, freeze({"amount": 5}), b"i" * 32, "ef-1")
 
 
 def start(data: dict[str, Any] | None = None, node: str = "first") -> RunStarted:
@@ -491,8 +491,8 @@ def test_a_refused_event_leaves_the_state_alone(event: Event) -> None:
 
 def test_the_numbers_of_statuses_and_waits_are_the_formats() -> None:
     """Snapshots write a status as its place in this list: it may only grow at its end."""
-    assert STATUSES == get_args(Status)
-    assert WAITS == get_args(WaitingFor)
+    assert get_args(Status) == STATUSES
+    assert get_args(WaitingFor) == WAITS
     assert STATUSES[:9] == (
         "pending", "running", "waiting", "paused", "completed", "failed", "cancelled", "timed_out", "parked",
     )  # fmt: skip
@@ -509,7 +509,7 @@ def test_the_status_told_to_the_log_is_the_folded_one(event: Event) -> None:
     ]  # fmt: skip
     for state in states:
         if isinstance(event, Rewound | Forked):
-            event = replace(event, **{"to" if isinstance(event, Rewound) else "at": state.version})  # noqa: PLW2901
+            event = replace(event, **{"to" if isinstance(event, Rewound) else "at": state.version})
         try:
             folded = evolve(state, recorded(event, state.version + 1))
         except Corrupt:

@@ -195,7 +195,7 @@ _SAID: tuple[tuple[type[lmdb.Error], type[StoreUnusable], str], ...] = (
         "{store} is locked by a process this one can't see ({error}); containers must share a process namespace to share it",
     ),
     (lmdb.PanicError, StoreUnusable, "{store}: an earlier write failed half-way ({error}); open the store again"),
-    (lmdb.ReadonlyError, StoreUnusable, "{store} can't be written ({error}); check its mode and its file system"),
+    (lmdb.ReadonlyError, StoreUnusable, "{store} can't be used by this user ({error}); even readers write to lock.mdb"),
     (lmdb.ReadersFullError, StoreBusy, "{store} has too many readers already; end some of them, then try again"),
     (
         lmdb.MemoryError, StoreUnusable,

@@ -176,7 +176,9 @@ class Gate:
 
     def close(self) -> None:
         """Let go of the file."""
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 # --- the high-water mark -------------------------------------------------------------------------------------------

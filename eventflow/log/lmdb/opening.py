@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -178,7 +179,7 @@ def _as_corrupt(root: Path) -> Iterator[None]:
         yield
     except EventflowError:
         raise
-    except (TypeError, ValueError, LookupError, OverflowError, AttributeError) as error:
+    except (TypeError, ValueError, LookupError, OverflowError, AttributeError, struct.error) as error:
         raise Corrupt(str(root), f"ends in something that can't be read ({error})") from error
 
 
