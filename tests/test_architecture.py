@@ -22,7 +22,7 @@ FLOORS = {
     "run": 5,
     "engine": 6,
     "agents": 7, "telemetry": 7, "testing": 7,
-    "cli": 8, "__main__": 8, "__init__": 8,
+    "cli": 8, "face": 8, "__main__": 8, "__init__": 8,
 }  # fmt: skip
 REPLAY_FLOORS = {"history": 0, "cli": 4, "__main__": 4, "__init__": 4}
 DOORS = {

@@ -257,8 +257,11 @@ class Log(Protocol):
         """The bytes of blobs by digest, checked. Raises Corrupt if one is missing or not what it is named by."""
         ...
 
-    def snapshots(self, run_key: bytes, upto: int) -> list[tuple[int, int]]:
-        """(version, version of the event that vouches for it or 0) of a run's snapshots up to a version, newest first."""
+    def snapshots(self, run_key: bytes, upto: int, *, limit: int | None = None) -> list[tuple[int, int]]:
+        """(version, version of the event that vouches for it or 0) of a run's snapshots up to a version, newest first.
+
+        `limit` is how many at most; asking for the newest few must not cost more the longer the history is.
+        """
         ...
 
     def snapshot(self, run_key: bytes, version: int) -> bytes | None:

@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
 from eventflow.codec import Shared, encode, unshared
 from eventflow.errors import EffectMisused, EffectUnknown, NotPlainData, RunLost
-from eventflow.event import EffectFailed, EffectFinished, EffectRejected, EffectStarted, Failure, Recorded
+from eventflow.event import EffectFailed, EffectFinished, EffectRejected, EffectStarted, Event, Failure, Recorded
 from eventflow.plain import EMPTY, FrozenDict, freeze, thaw
 from eventflow.proof import digest
 from eventflow.run.failure import failure_of
 from eventflow.run.journal import Journal
+from eventflow.run.threads import Threads
 from eventflow.state import effect_id
 
 Fetch = Callable[[int], Recorded]  # the event at a version of this run
@@ -35,11 +36,12 @@ class Visit:
     edge, or that of the attempt before. `extends(field)` tells whether a state field is a list that is extended.
     """
 
-    def __init__(self, journal: Journal, event_at: Fetch, pool: Any, extending: Callable[[str], bool]) -> None:
+    def __init__(self, journal: Journal, event_at: Fetch, calls: Threads, extending: Callable[[str], bool]) -> None:
         state = journal.state
-        self._journal, self._event_at, self._pool = journal, event_at, pool
+        self._journal, self._event_at, self._calls = journal, event_at, calls
         self.extends = extending
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._lost: str | None = None
         self._counts: Counter[str] = Counter()
         self._outstanding: set[str] = set()
@@ -65,12 +67,24 @@ class Visit:
         return kept[key]
 
     def take_away(self, why: str) -> None:
-        """Make every later call on this visit raise RunLost."""
-        self._lost = why
+        """Make every later call on this visit raise RunLost; the first reason given stays."""
+        self._lost = self._lost or why
 
     def _check(self) -> None:
         if self._lost is not None:
             raise RunLost(f"run {self.id}: node {self.node!r} can't go on here: {self._lost}")
+
+    def _check_thread(self, *, of_loop: bool) -> None:
+        """Refuse what would never return: waiting for the loop on its own thread, or a coroutine nobody runs."""
+        if of_loop and threading.get_ident() != self._thread:
+            raise EffectMisused(f"run {self.id}: a plain `def` node calls run.effect_sync or run.reject_sync")
+        if not of_loop and threading.get_ident() == self._thread:
+            raise EffectMisused(f"run {self.id}: an `async def` node awaits run.effect or run.reject")
+
+    async def _record(self, event: Event) -> None:
+        """Record a fact of this visit; nothing may come between the check and the journal's taking it."""
+        self._check()
+        await self._journal.record(event, visit=self._visit)
 
     # --- effects
 
@@ -84,13 +98,14 @@ class Visit:
         `key` tells calls of one name apart; without it they are counted in the order they are made, and two may not be
         outstanding at once. `mutating=False` says that calling twice does no harm. After a crash between start and
         finish the outcome is unknown: a call that does not mutate is made again with the same idempotency key, one that
-        does is settled by `reconcile(idempotency_key)` (its result, or LookupError if it never happened), else the run
-        stops and asks. A function that takes `idempotency_key` is given it. `asked` is recorded as the input instead of
+        does is settled by `reconcile(idempotency_key)` (its result, or `raise LookupError` if it never happened; a
+        KeyError or IndexError is an error like any other), else the run stops and asks. A function that takes `idempotency_key` is given it. `asked` is recorded as the input instead of
         the arguments; `usage` reads counts off the result.
 
         Raises EffectMisused, EffectUnknown, RunLost, NotPlainData, and what the function raises.
         """
         self._check()
+        self._check_thread(of_loop=True)
         self._counts[name] += 1
         number = str(self._counts[name]) if key is None else key
         identity = effect_id(name, number)
@@ -118,17 +133,30 @@ class Visit:
 
     def effect_sync(self, name: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """The same for a plain `def` node: waits on its own thread for the result."""
-        self._check()
-        work = self._in_loop(name, function, args, options)
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    async def _in_loop(self, name: str, function: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:
-        return await self.effect(name, function, *args, **options)
+        return self._waited(lambda: self.effect(name, function, *args, **options))
 
     async def reject(self, name: str, *, key: str = "1", why: str = "") -> None:
-        """Refuse a finished result, so that the call may be made again."""
+        """Refuse a finished result, so that the call may be made again. Raises EffectMisused if there is none."""
         self._check()
-        await self._journal.record(EffectRejected(name, key, why=why))
+        self._check_thread(of_loop=True)
+        entry = self._journal.state.effects.get(effect_id(name, key))
+        if entry is None or entry["status"] != "finished":
+            raise EffectMisused(f"run {self.id}: effect {name!r} (key {key}) has no result here that could be rejected")
+        await self._record(EffectRejected(name, key, why=why))
+
+    def reject_sync(self, name: str, *, key: str = "1", why: str = "") -> None:
+        """The same for a plain `def` node."""
+        self._waited(lambda: self.reject(name, key=key, why=why))
+
+    def _waited(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        """What a call comes to that is made on the loop while this thread waits."""
+        self._check()
+        self._check_thread(of_loop=False)
+
+        async def on_loop() -> Any:
+            return await work()
+
+        return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result()
 
     async def _effect(self, call: _Call) -> Any:
         asked = _plain_input(call)
@@ -143,7 +171,7 @@ class Visit:
                 if settled:
                     return await self._finish(call, value)
         started = self._started(call, entry, asked, digest(data))
-        await self._journal.record(started)
+        await self._record(started)
         self._check()
         return await self._made(call, started.idempotency_key)
 
@@ -163,10 +191,11 @@ class Visit:
         if call.reconcile is None:
             raise EffectUnknown(self.id, call.name, call.key)
         try:
-            value = call.reconcile(entry["idempotency_key"])
-            return True, await value if inspect.isawaitable(value) else value
-        except LookupError:
-            await self._journal.record(EffectRejected(call.name, call.key, why="reconcile: it never happened"))
+            return True, await self._run(call.reconcile, entry["idempotency_key"])
+        except LookupError as error:
+            if type(error) is not LookupError:  # a slip such as a missing key says nothing about the call
+                raise
+            await self._record(EffectRejected(call.name, call.key, why="reconcile: it never happened"))
             return False, None
 
     def _started(self, call: _Call, entry: FrozenDict | None, asked: Any, name: bytes) -> EffectStarted:
@@ -187,31 +216,35 @@ class Visit:
         except asyncio.CancelledError:
             raise  # the outcome is unknown, and the started event says so
         except Exception as error:
-            if self._lost is None:
-                await self._journal.record(EffectFailed(call.name, call.key, failure_of(error)))
+            await self._failed(call, error)
             raise
         return await self._finish(call, value)
+
+    async def _failed(self, call: _Call, error: Exception) -> None:
+        if self._lost is None:
+            await self._record(EffectFailed(call.name, call.key, failure_of(error)))
 
     async def _called(self, call: _Call, idempotency_key: str) -> Any:
         kwargs = dict(call.kwargs)
         if _takes(call.function, "idempotency_key"):
             kwargs["idempotency_key"] = idempotency_key
-        if inspect.iscoroutinefunction(call.function):
-            return await call.function(*call.args, **kwargs)
-        work = copy_context()
-        value = await self._loop.run_in_executor(self._pool, lambda: work.run(call.function, *call.args, **kwargs))
+        return await self._run(call.function, *call.args, **kwargs)
+
+    async def _run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function of the user's: a plain one beside the loop, so that it can't stall other runs."""
+        if inspect.iscoroutinefunction(function):
+            return await function(*args, **kwargs)
+        value = await asyncio.wrap_future(self._calls.submit(function, *args, **kwargs))
         return await value if inspect.isawaitable(value) else value
 
     async def _finish(self, call: _Call, value: Any) -> Any:
         try:
             output = freeze(value, f"the result of effect {call.name!r}")
         except NotPlainData as error:
-            if self._lost is None:
-                await self._journal.record(EffectFailed(call.name, call.key, failure_of(error)))
+            await self._failed(call, error)
             raise
         used: FrozenDict = EMPTY if call.usage is None else freeze(call.usage(value))
-        self._check()
-        await self._journal.record(EffectFinished(call.name, call.key, output, used))
+        await self._record(EffectFinished(call.name, call.key, output, used))
         return thaw(output)
 
 

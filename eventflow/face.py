@@ -1,0 +1,44 @@
+"""The public names, all but `Agent`, in one import; `eventflow` gives them out when they are first asked for.
+
+Importing the engine also tells workflows who runs them in one line.
+"""
+
+from eventflow.change import add, extend, merge
+from eventflow.checkpoint import NO_CHECKPOINTS, Checkpoint, CheckpointPolicy
+from eventflow.clock import Clock, ManualClock, SystemClock
+from eventflow.engine import Engine, Run
+from eventflow.errors import EventflowError, RunFailed
+from eventflow.log import Log, MemoryLog, open_log
+from eventflow.plain import clean_text
+from eventflow.recovery import recover
+from eventflow.retry import RetryPolicy
+from eventflow.run import CheckpointTaken, Visit
+from eventflow.state import State
+from eventflow.workflow import Go, Workflow
+
+__all__ = [
+    "NO_CHECKPOINTS",
+    "Checkpoint",
+    "CheckpointPolicy",
+    "CheckpointTaken",
+    "Clock",
+    "Engine",
+    "EventflowError",
+    "Go",
+    "Log",
+    "ManualClock",
+    "MemoryLog",
+    "RetryPolicy",
+    "Run",
+    "RunFailed",
+    "State",
+    "SystemClock",
+    "Visit",
+    "Workflow",
+    "add",
+    "clean_text",
+    "extend",
+    "merge",
+    "open_log",
+    "recover",
+]
