@@ -14,6 +14,7 @@ from eventflow.codec import read_events
 from eventflow.errors import (
     AmbiguousRun,
     CheckpointNotFound,
+    NotFound,
     RunNotFound,
     SettingsError,
     VersionNotFound,
@@ -23,6 +24,7 @@ from eventflow.log import Head, Log
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
 _SHOWN = 20  # ids looked at for a prefix that fits several: enough to name a few
 _PAGE = 500  # events read at a time when a moment is looked for
+_VERSION = re.compile(r"[0-9]{1,19}")  # no more digits than a version of 64 bits has
 _SPAN = re.compile(r"(\d+)\s*(s|m|h|d|w)")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -72,14 +74,14 @@ def resolve(log: Log, text: str, *, whole: bool = False) -> Address:
 
 def version_at(log: Log, head: Head, point: str) -> int:
     """The version that a point names: a number, a checkpoint's id, or a moment. Raises as `resolve` does."""
-    if point.isdigit():
+    if _VERSION.fullmatch(point):
         version = int(point)
         if not 1 <= version <= head.version:
             raise VersionNotFound(head.run_id, version, head.version)
         return version
     if point.startswith("c-"):
         return checkpoint_at(log, head, point)
-    return _version_at_time(log, head, moment(point))
+    return _version_at_time(log, head, point)
 
 
 def checkpoint_at(log: Log, head: Head, name: str) -> int:
@@ -106,16 +108,20 @@ def moment(text: str, *, now: int | None = None) -> int:
     return round((when - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)) * 1_000
 
 
-def _version_at_time(log: Log, head: Head, when: int) -> int:
-    """The last version recorded at or before a moment: by version, since clocks jump."""
-    last = head.version
+def _version_at_time(log: Log, head: Head, point: str) -> int:
+    """The last version recorded at or before a moment: by version, since clocks jump. Raises NotFound."""
+    when = moment(point)
+    key, last = head.run_key, head.version
     while last >= 1:
-        first = max(1, last - _PAGE + 1)
-        stored = log.read(head.run_key, first, last)
-        for recorded in reversed(read_events(stored, log.blobs)):
-            if recorded.time <= when:
-                return recorded.version
-        if not stored:
+        recorded = read_events(log.read(key, max(1, last - _PAGE + 1), last), log.blobs)
+        for one in reversed(recorded):
+            if one.time <= when:
+                return one.version
+        if recorded:
+            last = recorded[0].version - 1
+            continue
+        entry = log.entry(key)  # what came before a fork is its parent's
+        if entry is None or entry.parent_id is None:
             break
-        last = first - 1
-    raise VersionNotFound(head.run_id, 0, head.version)
+        key, last = entry.parent_key, min(last, entry.parent_at)
+    raise NotFound(f"run {head.run_id} had not begun at {point}; `eventflow show {head.run_id}` tells when it did")

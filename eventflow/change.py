@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby, starmap
+from itertools import starmap
 from typing import Any, Literal, NamedTuple
 
 from eventflow.errors import InvalidState, NotPlainData
@@ -239,25 +239,34 @@ def apply(data: FrozenDict, change: Change) -> FrozenDict:
 
 def _applied(held: dict[str, Any], ops: Sequence[Op], depth: int) -> FrozenDict:
     """What is held `depth` keys down, after operations whose paths go there; each dict on the way is copied once."""
-    changed = dict(raw_items(held))
-    for (key, deeper), group in groupby(ops, lambda op: _step(op, depth)):
-        if not deeper:
-            for op in group:
-                _apply_one(changed, key, op)
+    changed = dict(dict.items(held))
+    fresh = False  # whether keys came that may stand out of order
+    done = 0
+    while done < len(ops):
+        op = ops[done]
+        if not op.path:
+            raise InvalidState("the state", f"can't be the target of {op.op}: the path is empty")
+        key = op.path[depth]
+        if len(op.path) == depth + 1:
+            fresh = fresh or key not in changed
+            _apply_one(changed, key, op)
+            done += 1
             continue
-        through = list(group)
+        through = _through(ops, done, depth)
         inner = changed.get(key)
         if not isinstance(inner, dict):
-            raise InvalidState(_name(through[0].path), f"{through[0].op} goes through {key!r}, which is not a dict")
+            raise InvalidState(_name(op.path), f"{op.op} goes through {key!r}, which is not a dict")
         changed[key] = _applied(inner, through, depth + 1)
-    return reordered(changed, held)
+        done += len(through)
+    return ordered(changed) if fresh else FrozenDict(changed)
 
 
-def _step(op: Op, depth: int) -> tuple[str, bool]:
-    """The next key of an operation's path, and whether the path goes on after it."""
-    if not op.path:
-        raise InvalidState("the state", f"can't be the target of {op.op}: the path is empty")
-    return op.path[depth], len(op.path) > depth + 1
+def _through(ops: Sequence[Op], start: int, depth: int) -> Sequence[Op]:
+    """The operations from `start` on whose paths go on through the same key."""
+    key, end = ops[start].path[depth], start + 1
+    while end < len(ops) and len(ops[end].path) > depth + 1 and ops[end].path[depth] == key:
+        end += 1
+    return ops[start:end]
 
 
 def _apply_one(holder: dict[str, Any], key: str, op: Op) -> None:

@@ -19,7 +19,7 @@ KINDS: tuple[Kind, ...] = ("auto", "before_node", "after_node", "interval", "eve
 
 # Folding one event costs about as much time as reading this many bytes of a snapshot, beside its own bytes
 # (`python -m benchmarks recover` prints both sides).
-EVENT_WEIGHT = 2_000
+EVENT_WEIGHT = 4_500
 MIN_BYTES = 64 << 10  # a state that folds from less is recovered in a few ms anyway
 MIN_EVENTS = 64  # and so is a run of fewer events
 
@@ -103,6 +103,11 @@ class Progress:
         self.since_every += 1
         self.weight += size + EVENT_WEIGHT
         self.state_size += size
+
+    def ahead(self, count: int, size: int) -> Progress:
+        """What it will be after so many more events of so many bytes in all."""
+        weight = self.weight + size + count * EVENT_WEIGHT
+        return Progress(self.events + count, weight, self.state_size + size, self.last, self.since_every + count)
 
     def snapshot_taken(self, size: int, at: int) -> None:
         """A snapshot of that many bytes was made from here, at that time (ns)."""

@@ -193,9 +193,11 @@ def ordered(values: dict[str, Any]) -> FrozenDict:
 
     So a state looks the same, whether it was lived through or read back (RFC 8949, section 4.2.3).
     """
+    if len(values) < 2:
+        return FrozenDict(values)
     keys = sorted(values)  # text sorts by code point, which is the order of its UTF-8 bytes
-    keys.sort(key=len if all(map(str.isascii, keys)) else _utf8_size)
-    if keys == list(values):
+    keys.sort(key=len if "".join(keys).isascii() else _utf8_size)
+    if keys == [*values]:
         return FrozenDict(values)
     return FrozenDict({key: raw(values, key) for key in keys})
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 
 from eventflow.checkpoint import Progress
 from eventflow.codec import Stored, decode, read_events, root_digest, unpack_state
-from eventflow.errors import Corrupt, InvalidState, VersionNotFound
+from eventflow.errors import Corrupt, VersionNotFound
 from eventflow.event import Forked, Recorded, Rewound, RunStarted
 from eventflow.log import Head, Log
 from eventflow.proof import digest, genesis
 from eventflow.state import Parent, State, evolve
 
+LOOK = 4  # snapshots asked for in one go: the newest may not be vouched for yet
 CHUNK = 1_000  # events read in one go: a few ms under a read transaction, a few MB in memory
 
 
@@ -68,10 +69,7 @@ def recover(log: Log, head: Head, upto: int | None = None, *, snapshots: bool = 
 def _after(log: Log, state: State | None, recorded: Recorded) -> State:
     if state is not None and isinstance(recorded.event, Rewound) and recorded.run_key != state.run.run_key:
         state = _own(log, state, recorded.run_key)
-    try:
-        return evolve(state, recorded)
-    except InvalidState as error:
-        raise Corrupt(f"version {recorded.version}", f"holds a change that does not fit the state ({error})") from error
+    return evolve(state, recorded)
 
 
 def _own(log: Log, state: State, run_key: bytes) -> State:
@@ -150,7 +148,7 @@ def _from_snapshot(log: Log, segments: list[Segment]) -> tuple[State | None, int
     """The newest vouched state on the line, its size, and the stretches left to fold after it."""
     for index in range(len(segments) - 1, -1, -1):
         segment = segments[index]
-        for version, vouched_by in log.snapshots(segment.run_key, segment.last):
+        for version, vouched_by in _newest_first(log, segment):
             if version < segment.first:
                 break
             if not vouched_by:  # nothing in the chain answers for it yet: the one before will do
@@ -162,6 +160,14 @@ def _from_snapshot(log: Log, segments: list[Segment]) -> tuple[State | None, int
             rest = [Segment(segment.run_key, version + 1, segment.last)] if version < segment.last else []
             return state, size, rest + segments[index + 1 :]
     return None, 0, segments
+
+
+def _newest_first(log: Log, segment: Segment) -> Iterator[tuple[int, int]]:
+    """The snapshots of a run up to a segment's end, a few at a time: one of the newest will nearly always do."""
+    upto = segment.last
+    while found := log.snapshots(segment.run_key, upto, limit=LOOK):
+        yield from found
+        upto = found[-1][0] - 1
 
 
 def _load(log: Log, run_key: bytes, version: int, vouched_by: int) -> tuple[State, int] | None:

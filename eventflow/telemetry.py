@@ -14,6 +14,7 @@ from eventflow.event import (
     AttemptFailed,
     EffectFailed,
     EffectFinished,
+    EffectRejected,
     EffectStarted,
     Forked,
     Rewound,
@@ -44,6 +45,7 @@ EVENT_NAMES: dict[type, str] = {
     EffectStarted: "effect.started",
     EffectFinished: "effect.finished",
     EffectFailed: "effect.failed",
+    EffectRejected: "effect.rejected",
     Rewound: "run.rewound",
     Forked: "run.forked",
     CheckpointTaken: "checkpoint.taken",
@@ -77,7 +79,7 @@ def _details(state: State, notice: Notice) -> dict[str, Any]:
     event = notice.event
     for field in ("node", "to", "trigger", "name", "key", "attempt"):
         if hasattr(event, field):
-            found["from" if field == "node" and hasattr(event, "to") else field] = getattr(event, field)
+            found["from" if field == "node" and isinstance(event, Transitioned) else field] = getattr(event, field)
     error = getattr(event, "error", None)
     if error is not None:
         found["error"] = error.type
@@ -89,15 +91,26 @@ def to_stderr(*, json_lines: bool = False) -> None:
     """Configure structlog for a command line: lines on stderr, as text or JSON. Programs only; a library must not."""
     import sys  # noqa: PLC0415 - only a program asks
 
-    last: Any = (
-        structlog.processors.JSONRenderer() if json_lines else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
+    last: list[Any] = [structlog.processors.JSONRenderer()]  # which escapes what is not ASCII
+    if not json_lines:
+        last = [_visible, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            last,
+            *last,
         ],
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )
+
+
+def _visible(_logger: Any, _method: str, values: Any) -> Any:
+    """Texts with their control characters as escapes: a name from a log must not command a terminal."""
+    return {key: _escaped(value) if isinstance(value, str) else value for key, value in values.items()}
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

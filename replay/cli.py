@@ -16,6 +16,7 @@ from eventflow.cli.shell import (
     argument,
     new_app,
     open_store,
+    print_failure,
     print_json,
     print_state,
     print_table,
@@ -26,10 +27,13 @@ from eventflow.cli.shell import (
     visible,
 )
 from eventflow.clock import SystemClock
+from eventflow.errors import SettingsError
 from eventflow.log import Head, Log
 from eventflow.recovery import recover
-from replay.history import Line, lines
+from eventflow.state import ENDED
+from replay.history import TYPES, History, Line
 
+SCHEMA = "eventflow.history/1"
 FOLLOW_POLL = 0.2  # seconds between looks of --follow
 COLUMNS = ("version", "time", "type", "node", "took", "tokens", "detail")
 
@@ -51,23 +55,25 @@ def log(
     follow
         Go on with new events as they come, until the run ends or Ctrl-C.
     """
+    unknown = next((name for name in type if name not in TYPES), None)
+    if unknown is not None:
+        raise SettingsError(f"{unknown!r} is no type of event; a run has {', '.join(TYPES)}")
+    after = None if since is None else moment(since, now=SystemClock().now())
     opened = open_store(store)
     try:
         head = find_run(opened, run)
-        after = 0 if since is None else moment(since, now=SystemClock().now())
-        chosen = (one for one in _lines(opened, head) if one.time >= after and (not type or one.type in type))
-        _print_lines(chosen, output, head.run_id)
+        history = History(opened, head)
+        chosen = (one for one in history.upto(head) if _is_asked(one, type, after))
+        _print_lines(chosen, "jsonl" if follow and output == "json" else output, head.run_id)
         if follow:
-            _follow(opened, head, type, "jsonl" if output == "json" else output)
+            _follow(opened, head, history, type, output)
     finally:
         opened.close()
     return OK
 
 
-def _lines(opened: Log, head: Head) -> Iterator[Line]:
-    entry = opened.entry(head.run_key)
-    first = entry.parent_at + 1 if entry is not None and entry.parent_id is not None else 1
-    return lines(opened, head, first=first)
+def _is_asked(line: Line, kinds: tuple[str, ...], after: int | None) -> bool:
+    return (not kinds or line.type in kinds) and (after is None or line.time >= after)
 
 
 def _row(line: Line) -> dict[str, Any]:
@@ -81,7 +87,7 @@ def _row(line: Line) -> dict[str, Any]:
 def _print_lines(chosen: Iterator[Line], output: Format, run_id: str) -> None:
     rows = map(_row, chosen)
     if output != "table":
-        show(rows, output, "eventflow.history/1", ())
+        show(rows, output, SCHEMA, ())
         return
     for_people = [{**row, "took": _took(row["took_ms"]), "tokens": row["tokens"] or ""} for row in rows]
     print_table(for_people, COLUMNS, f"run {run_id}")
@@ -93,24 +99,27 @@ def _took(ms: float | None) -> str:
     return f"{ms:.1f} ms" if ms < 1_000 else f"{ms / 1e3:.1f} s"
 
 
-def _follow(opened: Log, head: Head, kinds: tuple[str, ...], output: Format) -> None:
-    while True:
-        now = opened.head(head.run_id)
-        if now is None:
-            return
-        for line in lines(opened, now, first=head.version + 1):
-            if not kinds or line.type in kinds:
-                if output == "table":
-                    print(
-                        visible(f"{line.version:7}  {time_text(line.time)}  {line.type}  {line.node}  {line.detail}"),
-                        flush=True,
-                    )
-                else:
-                    print_json({"schema": "eventflow.history/1", **_row(line)}, lines=True)
-        head = now
-        if head.status in ("completed", "failed", "cancelled", "timed_out"):
-            return
-        time.sleep(FOLLOW_POLL)
+def _follow(opened: Log, head: Head, history: History, kinds: tuple[str, ...], output: Format) -> None:
+    """Print new events as they come, until the run has ended or is gone, or somebody has seen enough."""
+    now: Head | None = head
+    try:
+        while now is not None and now.run_key == head.run_key and now.status not in ENDED:
+            sys.stdout.flush()
+            time.sleep(FOLLOW_POLL)
+            now = opened.head(head.run_id)
+            for line in history.upto(now) if now is not None and now.run_key == head.run_key else ():
+                if _is_asked(line, kinds, None):
+                    _print_line(line, output)
+    except KeyboardInterrupt:
+        return
+
+
+def _print_line(line: Line, output: Format) -> None:
+    if output != "table":
+        print_json({"schema": SCHEMA, **_row(line)}, lines=True)
+        return
+    said = (f"{line.version:<7}", time_text(line.time), line.type, line.node, line.detail)
+    print(visible("  ".join(said)))
 
 
 def show_(address: str, *, store: StoreArg = None, output: FormatArg = "table") -> int:
@@ -132,21 +141,26 @@ def show_(address: str, *, store: StoreArg = None, output: FormatArg = "table") 
         print_json(document, lines=output == "jsonl")
         return OK
     waits = f", waiting for {state.waiting_for}" if state.waiting_for else ""
-    print(f"run {document['run']} at version {document['version']} of {place.head.version}: {state.status}{waits}")
+    of = f"at version {place.version} of {place.head.version}"
+    print(visible(f"run {place.head.run_id} {of}: {state.status}{waits}"))
     print(visible(f"workflow {state.run.workflow}, node {state.node}, attempt {state.attempt}, {document['time']}"))
-    if state.error is not None:
-        print(visible(f"error: {state.error.type}: {state.error.message} ({state.error.where})"))
+    print_failure(state)
     for name, entry in state.effects.items():
         print(visible(f"call {name}: {entry['status']}, attempt {entry['attempt']}"))
     print_state(state)
     return OK
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run `replay` with the process's arguments, and exit with its code."""
+def build() -> object:
+    """The app with all its commands."""
     from eventflow import __version__  # noqa: PLC0415 - the version is the package's
 
     app = new_app("replay", "Read the log: the whole history of a run, and its state at any point.", __version__)
     app.command(log)
     app.command(show_, name="show")
-    sys.exit(run_app(app, argv))
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run `replay` with the process's arguments, and exit with its code."""
+    sys.exit(run_app(build(), argv))  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 from eventflow.event import (
     AttemptFailed,
@@ -23,6 +24,7 @@ from eventflow.event import (
     RunCancelled,
     RunCompleted,
     RunDeleted,
+    RunEvent,
     RunFailed,
     RunPaused,
     RunResumed,
@@ -33,12 +35,17 @@ from eventflow.event import (
     Transitioned,
 )
 from eventflow.log import Head, Log
-from eventflow.recovery import history
+from eventflow.recovery import history, recover
+
+TYPES: tuple[str, ...] = tuple(kind.__name__ for kind in get_args(RunEvent))
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One event as a line: `duration` is ns since the event before (None for the first), `tokens` what it reports."""
+    """One event as a line: `duration` is ns since the event before (None for the first), `tokens` what it reports.
+
+    `node` is the node the run stood on when it happened.
+    """
 
     version: int
     position: int
@@ -51,26 +58,40 @@ class Line:
     digest: bytes
 
 
-def lines(log: Log, head: Head, *, first: int = 1, last: int | None = None) -> Iterator[Line]:
-    """A run's own events as lines, from version `first` to `last` (its newest if None)."""
-    before: int | None = None
-    node = ""
-    for recorded in history(log, head.run_key, first, head.version if last is None else min(last, head.version)):
+class History:
+    """A run's own events as lines, read on from where the last look ended; a fork's begin after its parent's."""
+
+    def __init__(self, log: Log, head: Head) -> None:
+        self._log, self._run_key = log, head.run_key
+        self._seen, self._node = 0, ""
+        self._before: int | None = None
+        entry = log.entry(head.run_key)
+        if entry is not None and entry.parent_id is not None:
+            self._seen = entry.parent_at
+            self._node = recover(log, head, entry.parent_at).state.node
+
+    def upto(self, head: Head) -> Iterator[Line]:
+        """The lines up to the version of a head that have not been read yet."""
+        for recorded in history(self._log, self._run_key, self._seen + 1, head.version):
+            yield self._line(recorded)
+
+    def _line(self, recorded: Recorded) -> Line:
         event = recorded.event
-        node = str(getattr(event, "node", node))
-        yield Line(
-            recorded.version, recorded.position, recorded.time, type(event).__name__, node, detail(recorded),
-            None if before is None else recorded.time - before, _tokens(event), recorded.digest,
+        node = str(getattr(event, "node", self._node))
+        duration = None if self._before is None else recorded.time - self._before
+        self._seen, self._before = recorded.version, recorded.time
+        self._node = event.to if isinstance(event, Transitioned) else node
+        return Line(
+            recorded.version, recorded.position, recorded.time, type(event).__name__, node, detail(recorded), duration,
+            _tokens(event), recorded.digest,
         )  # fmt: skip
-        before = recorded.time
-        if isinstance(event, Transitioned):
-            node = event.to
 
 
 def _tokens(event: Event) -> int:
     if not isinstance(event, EffectFinished):
         return 0
-    return int(event.usage.get("input_tokens", 0)) + int(event.usage.get("output_tokens", 0))
+    counts = (event.usage.get("input_tokens", 0), event.usage.get("output_tokens", 0))
+    return sum(count for count in counts if type(count) is int)  # whoever reports usage may report anything
 
 
 def detail(recorded: Recorded) -> str:

@@ -10,20 +10,25 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eventflow.agents.outside import Reached, reach, without_surrogates
+from eventflow.agents.outside import Reached, check_client, reach, without_surrogates
 from eventflow.codec import Shared
-from eventflow.errors import DefinitionError, MissingApiKey, ModelRefused
+from eventflow.errors import DefinitionError, InvalidState, MissingApiKey, ModelRefused
 from eventflow.plain import thaw
 from eventflow.retry import RetryPolicy
 from eventflow.run import Visit
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 Messages = list[dict[str, Any]]
 Reads = str | Sequence[str] | Callable[[Any], Any]
 Writes = str | Mapping[str, str]
 
 ANSWER_FIELDS = ("text", "finish_reason", "model", "id", "usage")
+# What would set the client up anew at each call; secrets among them would be recorded with the request.
+NOT_OPTIONS = frozenset({"api_key", "extra_body", "extra_headers", "extra_query", "max_retries", "messages", "stream"})
 DEFAULT_RETRY = RetryPolicy(attempts=3, delay=1.0)
 
 
@@ -41,16 +46,19 @@ class Agent:
 
     def __init__(
         self, *, model: str, reads: Reads, writes: Writes, instructions: str = "", base_url: str | None = None,
-        client: Any = None, **options: Any,
+        client: AsyncOpenAI | None = None, **options: Any,
     ) -> None:  # fmt: skip
         if not isinstance(writes, str):
             unknown = sorted(set(writes) - set(ANSWER_FIELDS))
             if unknown:
                 raise DefinitionError(f"Agent writes {', '.join(unknown)}: an answer has {', '.join(ANSWER_FIELDS)}")
-        if "max_retries" in options or "stream" in options:
+        if refused := sorted(NOT_OPTIONS & options.keys()):
             raise DefinitionError(
-                "Agent takes no max_retries and no stream: retries are the node's, as retry=RetryPolicy()"
+                f"Agent takes no {', '.join(refused)}: retries are the node's, as retry=RetryPolicy(); what belongs to "
+                f"the client is given to one of your own, as client=openai.AsyncOpenAI(...)"
             )
+        if client is not None:
+            check_client(client)
         self.model, self.reads, self.writes, self.instructions = model, reads, writes, instructions
         self.base_url, self.client, self.options = base_url, client, options
 
@@ -66,9 +74,9 @@ class Agent:
         """Ask once and return the change. Raises ModelUnavailable, ModelRefused, MissingApiKey."""
         messages = self._messages(state)
         request = {"model": self.model, **self.options}
-        client = self._reached(run)
 
         async def ask(idempotency_key: str) -> dict[str, Any]:
+            client = self._reached(run)  # not before: a call that is in the log already needs neither key nor server
             return await client.complete({**request, "messages": messages}, idempotency_key)
 
         asked = {**request, "api": "chat.completions", "messages": [Shared(one) for one in messages]}
@@ -89,7 +97,7 @@ class Agent:
 
     def _messages(self, state: Any) -> Messages:
         given = self.reads(state) if callable(self.reads) else self._told(state)
-        messages: Messages = [{"role": "user", "content": given}] if isinstance(given, str) else thaw(list(given))
+        messages: Messages = [{"role": "user", "content": given}] if isinstance(given, str) else _listed(given)
         if self.instructions:
             messages.insert(0, {"role": "system", "content": self.instructions})
         return [{key: without_surrogates(value) for key, value in one.items()} for one in messages]
@@ -123,18 +131,36 @@ def answer_values(answer: dict[str, Any]) -> dict[str, Any]:
 
 def usage_of(answer: dict[str, Any]) -> dict[str, int]:
     """Counts to add to a run's usage: calls, input and output tokens."""
-    used = answer.get("usage") or {}
+    used = answer.get("usage")
+    counts = used if isinstance(used, dict) else {}
     return {
         "calls": 1,
-        "input_tokens": int(used.get("prompt_tokens") or 0),
-        "output_tokens": int(used.get("completion_tokens") or 0),
+        "input_tokens": _count(counts.get("prompt_tokens")),
+        "output_tokens": _count(counts.get("completion_tokens")),
     }
 
 
+def _count(value: Any) -> int:
+    return value if type(value) is int and value >= 0 else 0
+
+
+def _listed(given: Any) -> Messages:
+    messages = thaw(list(given)) if isinstance(given, list | tuple) else given
+    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+        raise InvalidState("messages", f"reads must give a text or a list of messages, got {type(given).__name__}")
+    return messages
+
+
 def _field(state: Any, name: str) -> Any:
-    if isinstance(state, dict):
-        return state.get(name)
-    return getattr(state, name, None)
+    found = state.get(name, _MISSING) if isinstance(state, dict) else getattr(state, name, _MISSING)
+    if found is _MISSING:
+        raise InvalidState(
+            name, "is not in the state, and the agent reads it; give it in the input, or write it before"
+        )
+    return found
+
+
+_MISSING = object()
 
 
 def _text(value: Any) -> str:

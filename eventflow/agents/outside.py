@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from eventflow.errors import EventflowError, ModelRefused, ModelUnavailable
+from eventflow.errors import DefinitionError, EventflowError, ModelRefused, ModelUnavailable
 from eventflow.plain import clean_text
 
 _AGAIN = frozenset({408, 409, 425, 429})  # statuses below 500 after which the same request may succeed
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 MAX_RETRY_AFTER = 3600.0  # seconds; a server that asks for more is treated as asking for an hour
 
 
@@ -28,12 +30,29 @@ class Reached:
             )
         except openai.OpenAIError as error:
             raise translated(error, secret=self._client.api_key) from error
-        plain: dict[str, Any] = without_surrogates(answer.model_dump(mode="json", exclude_none=True))
+        except ValueError as error:
+            raise ModelUnavailable(f"the model server's answer is not the JSON it says it is ({error})") from error
+        if not isinstance(answer, openai.BaseModel):  # the client hands on whatever is not JSON as text
+            raise ModelRefused(
+                "the model server's answer is not a chat completion; look whether OPENAI_BASE_URL (or base_url=) is the "
+                "address of an OpenAI-compatible API, which often ends in /v1"
+            )
+        plain: dict[str, Any] = without_surrogates(answer.model_dump(mode="json", exclude_none=True, warnings=False))
         return plain
 
     async def close(self) -> None:
         """Close the client's connections."""
         await self._close()
+
+
+def check_client(client: Any) -> None:
+    """Refuse what can't be awaited as a client. Raises DefinitionError."""
+    import openai  # noqa: PLC0415 - who has a client has imported it
+
+    if not isinstance(client, openai.AsyncOpenAI):
+        raise DefinitionError(
+            f"Agent(client=...) takes an openai.AsyncOpenAI, got {type(client).__module__}.{type(client).__qualname__}"
+        )
 
 
 def reach(base_url: str | None, key: str | None) -> Reached:
@@ -78,11 +97,11 @@ def _sentence(error: Any) -> str:
 
 
 def _retry_after(error: Any) -> float | None:
-    text = error.response.headers.get("retry-after", "")
-    try:
-        return min(max(float(text), 0.0), MAX_RETRY_AFTER)
-    except ValueError:
+    """Seconds, as most servers send them (RFC 9110, section 10.2.3); a date there is not looked at."""
+    text = error.response.headers.get("retry-after", "").strip()
+    if not _SECONDS.fullmatch(text):
         return None
+    return min(float(text), MAX_RETRY_AFTER)
 
 
 def without_surrogates(value: Any) -> Any:
@@ -92,5 +111,5 @@ def without_surrogates(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {key: without_surrogates(item) for key, item in value.items()}
+        return {without_surrogates(key): without_surrogates(item) for key, item in value.items()}
     return value

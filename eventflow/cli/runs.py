@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import shlex
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from eventflow.address import find_run, moment, resolve
 from eventflow.checkpoint import CheckpointPolicy
-from eventflow.cli.driving import drive, report
+from eventflow.cli.driving import Asked, drive
 from eventflow.cli.flows import load_flow, load_flows
 from eventflow.cli.shell import (
     OK,
@@ -23,18 +24,22 @@ from eventflow.cli.shell import (
     confirm,
     json_argument,
     open_store,
+    print_failure,
     print_json,
+    print_standing,
     show,
     state_document,
     store_path,
     time_text,
+    visible,
 )
 from eventflow.clock import SystemClock
 from eventflow.engine import Engine, Run, delete_run
-from eventflow.errors import SettingsError
-from eventflow.log import Query
+from eventflow.errors import Conflict, InvalidState, SettingsError
+from eventflow.log import Head, Query
 from eventflow.recovery import recover
 from eventflow.state import STATUSES, Status
+from eventflow.workflow import Workflow
 
 VerboseArg = Annotated[
     bool, Parameter(name=["--verbose", "-v"], negative=(), help="A log line for each event, on stderr.")
@@ -71,13 +76,27 @@ def run(
         Keep only the newest that many checkpoints.
     """
     loaded = load_flow(flow)
-    data = json_argument(input)
+    data = _fitting(loaded, json_argument(input))
     policy = CheckpointPolicy(every=every, interval=interval, after_node=after_node, keep=keep)
 
     async def begin(engine: Engine) -> Run:
         return await engine.start(loaded, data, run_id=id, tags=tag, subject=subject)
 
-    return drive(store_path(store), [loaded], begin, output=output, verbose=verbose, checkpoints=policy)
+    return drive(store_path(store), [loaded], begin, _asked(output, verbose, [flow], store), checkpoints=policy)
+
+
+def _fitting(flow: Workflow, data: Any) -> Any:
+    try:
+        flow.schema.initial(data)
+    except InvalidState as error:
+        raise SettingsError(f"--input does not fit workflow {flow.name!r}: {error}") from None
+    return data
+
+
+def _asked(output: Format, verbose: bool, flows: Iterable[str], store: str | None) -> Asked:  # noqa: FBT001 - as typed
+    """How to tell of a run, and the options that resuming it from here would need again."""
+    again = [part for name in flows for part in ("--flow", name)] + ([] if store is None else ["--store", store])
+    return Asked(output, verbose, "".join(f" {shlex.quote(part)}" for part in again))
 
 
 def resume(
@@ -103,7 +122,7 @@ def resume(
     async def begin(engine: Engine) -> Run:
         return await engine.resume(run, at=at, strict=strict, yes=yes, why=why)
 
-    return drive(with_store, flows, begin, output=output, verbose=verbose)
+    return drive(with_store, flows, begin, _asked(output, verbose, flow or (), store))
 
 
 def list_runs(
@@ -125,10 +144,12 @@ def list_runs(
     limit
         At most that many.
     """
+    if limit is not None and limit < 1:
+        raise SettingsError(f"--limit is {limit}; give 1 or more")
+    after = None if since is None else moment(since, now=SystemClock().now())
+    query = Query(_status(status), workflow, tag, after, limit)
     log = open_store(store)
     try:
-        after = None if since is None else moment(since, now=SystemClock().now())
-        query = Query(_status(status), workflow, tag, after, limit)
         rows = [
             {
                 "run": one.head.run_id, "workflow": one.entry.workflow, "status": one.head.status,
@@ -141,7 +162,10 @@ def list_runs(
         ]  # fmt: skip
     finally:
         log.close()
-    show(rows, output, "eventflow.runs/1", ("run", "workflow", "status", "version", "tags", "started", "updated"))
+    if output == "table":  # a run that nobody drives looks the same as one that somebody does, but for this
+        rows = [{**row, "driven": "yes" if row["driven"] else ""} for row in rows]
+    columns = ("run", "workflow", "status", "driven", "version", "tags", "started", "updated")
+    show(rows, output, "eventflow.runs/1", columns)
     return OK
 
 
@@ -169,16 +193,24 @@ def show_run(address: str, *, store: StoreArg = None, output: FormatArg = "table
     finally:
         log.close()
     if output == "table":
-        report(place.head.run_id, state, "table")
+        print_standing(place.head.run_id, state)
+        print_failure(state)
     else:
         print_json(state_document(place.head.run_id, state), lines=output == "jsonl")
     return OK
 
 
-def _with_engine(store: str | None, act: Callable[[Engine], Awaitable[Any]]) -> Any:
-    open_store(store).close()
+def _send(store: str | None, run: str, act: Callable[[Engine], Awaitable[int]], *, ended: str = "") -> int:
+    """Send a run a message; returns its number. Raises Conflict if the run is `ended`, for what means nothing then."""
+    log = open_store(store)
+    try:
+        head = find_run(log, run, whole=True)
+    finally:
+        log.close()
+    if head.status == "failed" and ended:
+        raise Conflict(f"run {run} has failed already and {ended}; `eventflow resume {run}` would take it up again")
 
-    async def work() -> Any:
+    async def work() -> int:
         async with Engine(store_path(store)) as engine:
             return await act(engine)
 
@@ -206,31 +238,53 @@ def signal(run: str, name: str, payload: str = "null", *, store: StoreArg = None
         JSON, @FILE or @-.
     """
     data = json_argument(payload)
-    number = _with_engine(store, lambda engine: engine.signal(run, name, data))
-    return _told(run, f"signal {name} sent", number, output)
+    number = _send(store, run, lambda engine: engine.signal(run, name, data))
+    return _told(run, f"signal {visible(name)} sent", number, output)
 
 
 def pause(run: str, *, why: WhyArg = "", store: StoreArg = None, output: FormatArg = "table") -> int:
     """Ask that a run stand still after the node it is in; `resume` takes it up again."""
-    number = _with_engine(store, lambda engine: engine.pause(run, why=why))
+    number = _send(store, run, lambda engine: engine.pause(run, why=why), ended="stands still")
     return _told(run, "asked to pause", number, output)
 
 
 def cancel(run: str, *, why: WhyArg = "", store: StoreArg = None, output: FormatArg = "table") -> int:
     """End a run before its end."""
-    number = _with_engine(store, lambda engine: engine.cancel(run, why=why))
+    number = _send(store, run, lambda engine: engine.cancel(run, why=why), ended="is over")
     return _told(run, "asked to end", number, output)
 
 
-def delete(run: str, *, yes: YesArg = False, why: WhyArg = "", store: StoreArg = None) -> int:
-    """Delete a run for good; the digests of its events stay, and its id may be used anew."""
-    log = open_store(store, write=True)
+def delete(
+    run: str, *, dry_run: Annotated[bool, Parameter(negative=())] = False, yes: YesArg = False, why: WhyArg = "",
+    store: StoreArg = None, output: FormatArg = "table",
+) -> int:  # fmt: skip
+    """Delete a run for good; the digests of its events stay, and its id may be used anew.
+
+    Parameters
+    ----------
+    run
+        The run's whole id.
+    dry_run
+        Only say what would go.
+    """
+    log = open_store(store, write=not dry_run)
     try:
         head = find_run(log, run, whole=True)
-        if not confirm(f"Delete run {head.run_id} with its {head.version} events for good?", yes=yes):
-            return OK
-        delete_run(log, SystemClock(), run, why=why)
+        question = f"Delete run {run} with its history up to version {head.version} for good?"
+        gone = not dry_run and confirm(question, yes=yes)
+        if gone:
+            delete_run(log, SystemClock(), run, why=why)
     finally:
         log.close()
-    print(f"run {run} deleted")
+    return _deleted(head, gone=gone, would=dry_run, output=output)
+
+
+def _deleted(head: Head, *, gone: bool, would: bool, output: Format) -> int:
+    if output != "table":
+        document = {"schema": "eventflow.deletion/1", "run": head.run_id, "version": head.version, "deleted": gone}
+        print_json(document, lines=output == "jsonl")
+    elif gone:
+        print(f"run {head.run_id} deleted")
+    else:
+        print(f"run {head.run_id} {'would go' if would else 'stays'}, with its history up to version {head.version}")
     return OK

@@ -6,10 +6,14 @@ exit code; what comes from a log is shown with its control characters made visib
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
+import re
 import sys
 import tomllib
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,13 +21,14 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from eventflow.errors import EventflowError, SettingsError
+from eventflow.errors import EventflowError, NotPlainData, SettingsError
 from eventflow.log import Log, open_log
-from eventflow.plain import thaw
+from eventflow.plain import freeze, thaw
 from eventflow.state import State
 
 DEFAULT_STORE = "runs.eventflow"
 MAX_VALUE = 600  # characters of a value in a table: a few lines of a terminal
+PIPE_WIDTH = 1 << 16  # columns: a file or a pipe has no width, so that every row stays one line
 OK, FAILED, USAGE, NOT_FOUND, DIFFERENCE, CONFLICT, UNUSABLE, STOPPED = range(8)
 
 StoreArg = Annotated[
@@ -55,19 +60,51 @@ def sub_app(name: str, text: str) -> App:
 def run_app(app: App, argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns its exit code. Expected errors become one sentence on stderr."""
     try:
-        code = app(list(sys.argv[1:] if argv is None else argv), exit_on_error=False, print_error=False)
-    except CycloptsError as error:
-        print(f"{app.name[0]}: {' '.join(str(error).split())}", file=sys.stderr)
-        return USAGE
-    except EventflowError as error:
-        print(f"{app.name[0]}: {visible(str(error))}", file=sys.stderr)
-        return error.exit_code
+        code = _called(app, list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()  # here, where what goes wrong can still be told
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read us has gone; the interpreter must not complain too
+        into_nothing(1)  # whoever read us has gone
         return OK
+    except OSError as error:
+        into_nothing(1)
+        what = "the output" if error.filename is None else str(error.filename)
+        _complain(app, f"{what} can't be used ({error.strerror or error}); look at its place, then try again")
+        return UNUSABLE
     except KeyboardInterrupt:
         return STOPPED
+    return code
+
+
+def _called(app: App, argv: list[str]) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that can't show a character gets its number
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        if not all(map(_is_text, argv)):
+            raise SettingsError("an argument is not UTF-8 text; write it in UTF-8")
+        code = app(argv, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _complain(app, " ".join(str(error).split()))
+        return USAGE
+    except EventflowError as error:
+        _complain(app, str(error))
+        return error.exit_code
     return code if isinstance(code, int) else OK
+
+
+def _complain(app: App, sentence: str) -> None:
+    print(f"{app.name[0]}: {visible(sentence)}", file=sys.stderr)
+
+
+def _is_text(argument: str) -> bool:
+    return argument.isascii() or not any("\ud800" <= one <= "\udfff" for one in argument)
+
+
+def into_nothing(stream: int) -> None:
+    """Let what is still written to a file descriptor vanish, so that the interpreter's own end does not fail on it."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, stream)
+    os.close(nothing)
 
 
 # --- settings ------------------------------------------------------------------------------------------------------
@@ -80,59 +117,81 @@ def settings() -> dict[str, Any]:
         if not file.is_file():
             continue
         try:
-            found: Any = tomllib.loads(file.read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{name} can't be read: {error}") from None
+            found: Any = tomllib.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(f"{name} can't be read ({error.strerror}); check its owner and mode") from None
+        except ValueError as error:  # of TOML, and of UTF-8
+            raise SettingsError(f"{name} is not TOML ({error}); mend it") from None
         for key in path:
-            found = found.get(key, {})
+            found = found.get(key, {}) if isinstance(found, dict) else {}
         if isinstance(found, dict) and found:
             return found
     return {}
 
 
 def store_path(given: str | None) -> str:
-    """The store: argument, then EVENTFLOW_STORE, then settings, then the default."""
-    return given or os.environ.get("EVENTFLOW_STORE") or str(settings().get("store", DEFAULT_STORE))
+    """The store: argument, then EVENTFLOW_STORE, then settings, then the default. Raises SettingsError."""
+    if given or (given := os.environ.get("EVENTFLOW_STORE")):
+        return given
+    found = settings().get("store", DEFAULT_STORE)
+    if not isinstance(found, str) or not found:
+        raise SettingsError(f"the setting `store` is {found!r}; give the path of a directory, as text")
+    return found
 
 
 def open_store(given: str | None, *, write: bool = False, create: bool = False) -> Log:
     """The store named on the command line, read-only unless `write`. Raises StoreNotFound, StoreUnusable."""
     path = store_path(given)
     if path == "memory":
-        raise SettingsError("a store in memory ends with its process; give --store a path")
+        raise SettingsError("no checkpointer configured: a store in memory ends with its process; give --store a path")
     return open_log(path, readonly=not write, create=create)
 
 
 # --- output --------------------------------------------------------------------------------------------------------
 
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\ufeff")
+_JOINING = frozenset("\u200c\u200d")  # without them Persian, Hindi and many emoji can't be read; they move nothing
 
 
 def visible(text: str, *, lines: bool = False) -> str:
     """Text from a log for a terminal: control and direction characters shown as escapes, never obeyed."""
+    if text.isprintable():  # false for what controls, directs, hides or separates
+        return text
     kept = "\n\t" if lines else ""
-    return "".join(
-        one if (one.isprintable() and one not in _BIDI) or one in kept else one.encode("unicode_escape").decode()
-        for one in text
-    )
+    return "".join(one if one in kept or _is_shown(one) else one.encode("unicode_escape").decode() for one in text)
+
+
+def _is_shown(one: str) -> bool:
+    return one.isprintable() or one in _JOINING or unicodedata.category(one) == "Zs"  # spaces of other widths too
 
 
 def plain_json(value: Any) -> Any:
-    """Plain data as JSON has it: bytes as {"base64": …}, everything else as it is."""
+    """Plain data as JSON has it: bytes as {"base64": …}, NaN and infinities as {"float": …}, the rest as it is."""
     if isinstance(value, bytes):
         import base64  # noqa: PLC0415 - few values are bytes
 
         return {"base64": base64.b64encode(value).decode()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
     if isinstance(value, dict):
-        return {key: plain_json(item) for key, item in thaw(value).items()}
+        return {key: plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain_json(item) for item in value]
     return value
 
 
 def print_json(value: Any, *, lines: bool = False) -> None:
-    """One JSON document, indented unless it is one of many lines."""
-    print(json.dumps(plain_json(value), ensure_ascii=False, indent=None if lines else 2))
+    """One JSON document, indented unless it is one of many lines; no control or direction character in it is raw."""
+    narrow = (sys.stdout.encoding or "utf-8").lower() not in ("utf-8", "utf8")  # which could not hold every character
+    text = json.dumps(plain_json(value), ensure_ascii=narrow, allow_nan=False, indent=None if lines else 2)
+    print(text if text.isascii() and "\x7f" not in text else _UNPRINTED.sub(_as_json_escape, text))
+
+
+_UNPRINTED = re.compile(r"[^\x20-\x7e\n]")  # what may have to be escaped; in JSON it stands inside of texts only
+
+
+def _as_json_escape(found: re.Match[str]) -> str:
+    one = found[0]
+    return one if _is_shown(one) else json.dumps(one)[1:-1]
 
 
 def show(rows: Iterable[dict[str, Any]], how: Format, schema: str, columns: Sequence[str], title: str = "") -> None:
@@ -153,16 +212,31 @@ def print_table(rows: Iterable[dict[str, Any]], columns: Sequence[str], title: s
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    heading = Text(visible(title)) if title else None
+    table = Table(title=heading, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(Text(visible(_cell(row.get(column)))) for column in columns))
-    width = None if sys.stdout.isatty() else 200  # a file or pipe has no width; lines stay whole
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
     console = Console(width=width, highlight=False)
     with console.capture() as captured:
         console.print(table)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def print_standing(run_id: str, state: State) -> None:
+    """Where a run stands, as a line, and its data as a table."""
+    waits = f", waiting for {state.waiting_for}" if state.waiting_for else ""
+    print(visible(f"run {run_id}: {state.status}{waits} at version {state.version}, node {state.node}"))
+    print_state(state)
+
+
+def print_failure(state: State) -> None:
+    """Why a run, or the last attempt of its node, failed, as a line."""
+    if state.error is not None:
+        place = f" ({state.error.where})" if state.error.where else ""
+        print(visible(f"error: {state.error.type}: {state.error.message}{place}"))
 
 
 def print_state(state: State) -> None:
@@ -232,19 +306,24 @@ def confirm(question: str, *, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise SettingsError(f"{question} Nobody can be asked here: confirm with --yes")
-    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        return input(f"{visible(question)} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def json_argument(text: str) -> Any:
-    """JSON from the command line, or from a file as @FILE, or from stdin as @-. Raises SettingsError."""
+    """Plain data as JSON from the command line, from a file as @FILE, or from stdin as @-. Raises SettingsError."""
     try:
         if text == "@-":
             text = sys.stdin.read()
         elif text.startswith("@"):
-            text = Path(text[1:]).read_text()
-        return json.loads(text)
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        return thaw(freeze(json.loads(text), "the input"))
     except OSError as error:
         raise SettingsError(f"{text} can't be read: {error.strerror}") from None
+    except NotPlainData as error:
+        raise SettingsError(f"the input can't be used: {error}") from None
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"the input is not JSON: {error}") from None
 

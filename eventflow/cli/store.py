@@ -38,7 +38,7 @@ def info(*, store: StoreArg = None, output: FormatArg = "table") -> int:
     if output != "table":
         print_json(document, lines=output == "jsonl")
         return OK
-    print(f"store {document['path']} ({document['id']}), format {document['format']}")
+    print(f"store {visible(document['path'])} ({document['id']}), format {document['format']}")
     print(f"{document['runs']} runs, {document['events']} events, {bytes_text(document['file_bytes'])} on disk")
     print("by status: " + (", ".join(f"{count} {name}" for name, count in document["by_status"].items()) or "no runs"))
     rows = [
@@ -99,7 +99,9 @@ def _tell(report: Report, output: str) -> int:
     else:
         deleted = f", {report.deleted} deleted" if report.deleted else ""
         print(f"{report.runs} runs, {report.events} events{deleted}, {report.snapshots} snapshots read and compared")
+        print("everything holds" if report.sound else f"{len(report.findings)} of what was compared does not hold")
+    if not report.sound:
         for one in report.findings:
-            print(visible(f"does not hold: {one}"), file=sys.stderr)
-        print("everything holds" if report.sound else f"{len(report.findings)} findings")
+            print(visible(f"eventflow: {one}"), file=sys.stderr)
+        print("eventflow: write nothing more to this store; go on from a backup", file=sys.stderr)
     return OK if report.sound else DIFFERENCE

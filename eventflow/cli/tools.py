@@ -24,6 +24,7 @@ from eventflow.cli.shell import (
     print_table,
     show,
     store_path,
+    visible,
 )
 from eventflow.clock import SystemClock
 from eventflow.errors import EventflowError, StoreNotFound
@@ -48,7 +49,8 @@ def check(flow: str, *, mermaid: Annotated[bool, Parameter(negative=())] = False
         return OK
     problems = [{"kind": one.kind, "problem": one.text, "fatal": one.fatal} for one in loaded.check()]
     if output == "table" and not problems:
-        print(f"workflow {loaded.name}: {len(loaded.nodes)} nodes, {len(loaded.edges)} edges, nothing wrong")
+        size = f"nodes: {len(loaded.nodes)}, edges: {len(loaded.edges)}"
+        print(visible(f"workflow {loaded.name}: nothing wrong ({size})"))
     else:
         show(problems, output, "eventflow.check/1", ("kind", "problem"), title=f"workflow {loaded.name}:")
     return DIFFERENCE if problems else OK
@@ -87,31 +89,36 @@ def _packages() -> list[dict[str, Any]]:
 
 
 def _disk(path: Path) -> list[dict[str, Any]]:
-    place = path.absolute()
-    while not place.exists():
-        place = place.parent
-    kind = network_file_system(place)
-    if kind:
-        return [_finding("disk", "bad", f"{place} lies on {kind}, where LMDB's locks do not hold; use a local disk")]
-    if not os.access(place, os.W_OK):
-        return [_finding("disk", "bad", f"{place} can't be written by this user")]
-    space = os.statvfs(place)
-    free = space.f_bavail * space.f_frsize
-    state = "ok" if free > 1 << 30 else "note"
-    return [_finding("disk", state, f"{free >> 20:,} MB free at {place}"), _finding("fsync", "ok", _fsync_text(place))]
+    try:
+        place = path.absolute()
+        while not place.exists():
+            place = place.parent
+        kind = network_file_system(place)
+        if kind:
+            return [
+                _finding("disk", "bad", f"{place} lies on {kind}, where LMDB's locks do not hold; use a local disk")
+            ]
+        if not os.access(place, os.W_OK):
+            return [_finding("disk", "bad", f"{place} can't be written by this user; check its owner and mode")]
+        space = os.statvfs(place)
+        free = space.f_bavail * space.f_frsize
+        state = "ok" if free > 1 << 30 else "note"
+        room = _finding("disk", state, f"{free >> 20:,} MB free at {place}")
+        return [room, _finding("fsync", "ok", _fsync_text(place if place.is_dir() else place.parent))]
+    except OSError as error:
+        return [_finding("disk", "bad", f"{error.filename or path} can't be used ({error.strerror})")]
 
 
-def _fsync_text(place: Path) -> str:
+def _fsync_text(directory: Path) -> str:
     """What a synced write of 4 KB takes here, the floor of every durable step."""
     clock = SystemClock()
-    directory = place if place.is_dir() else place.parent
     with tempfile.TemporaryFile(dir=directory) as file:
         times = []
         for _ in range(20):
             began = clock.monotonic()
             file.write(b"x" * 4096)
             file.flush()
-            os.fdatasync(file.fileno())
+            os.fsync(file.fileno())
             times.append(clock.monotonic() - began)
     return f"{sorted(times)[10] * 1e6:.0f} us for a synced write of 4 KB (median of 20)"
 

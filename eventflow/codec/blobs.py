@@ -218,7 +218,7 @@ def frozen(value: Any, where: str, *, depth: int = 0) -> Any:
 
     `depth` says how deep it stands in the state. Raises Corrupt for what is not plain, or deeper than a writer makes.
     """
-    return _frozen(value, where, MAX_DEPTH - depth)
+    return value if type(value) in _SCALARS else _frozen(value, where, MAX_DEPTH - depth)
 
 
 def _frozen(value: Any, where: str, room: int) -> Any:

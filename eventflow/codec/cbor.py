@@ -35,6 +35,11 @@ def encode(value: Any) -> bytes:
     return cbor2.dumps(value, canonical=True)
 
 
+def encode_ordered(value: Any) -> bytes:
+    """The same bytes, in less time, for a value without floats whose maps have their keys in canonical order."""
+    return cbor2.dumps(value)
+
+
 def decode(data: bytes, where: str, *, strict: bool = False) -> Any:
     """Plain data from bytes. Raises Corrupt, naming `where`, for anything the profile refuses.
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from eventflow import event as facts
 from eventflow.change import Change, Op, OpName
 from eventflow.codec.blobs import Blob, Fetch, Ref, checked_refs, expand, fill, frozen, lift, squeeze
-from eventflow.codec.cbor import decode, encode
+from eventflow.codec.cbor import decode, encode, encode_ordered
 from eventflow.errors import Corrupt, NotPlainData, WrittenByNewer
 from eventflow.event import Event, Failure, Recorded, Vouch
 from eventflow.plain import MAX_DEPTH, FrozenDict, FrozenList
@@ -33,6 +33,7 @@ _MAX_NUMBER = 2**63 - 1  # of versions, times and their like: signed 64 bits, as
 _SQUEEZED_FROM = 200  # bytes; a zstd frame of less gains nothing
 
 OPS: tuple[OpName, ...] = ("set", "delete", "extend", "merge", "add")
+_OP_NUMBERS = {name: number for number, name in enumerate(OPS)}
 
 
 class Shape(NamedTuple):
@@ -76,9 +77,13 @@ SHAPES: dict[type, Shape] = {
     facts.CheckpointsDeleted: Shape(130, ("run_id", "run_key", "versions", "actor", "why"), ()),
     facts.RunDeleted: Shape(131, ("run_id", "run_key", "incarnation", "head", "head_digest", "actor", "why"), ()),
 }
-_BY_CODE: dict[int, tuple[type, Shape]] = {shape.code: (kind, shape) for kind, shape in SHAPES.items()}
-_DEFAULTS: dict[type, dict[str, Any]] = {
-    kind: {f.name: f.default for f in fields(kind) if f.default is not MISSING} for kind in SHAPES
+# The fields in the header in the order of canonical CBOR, each with the default that is left out.
+_HEADERS: dict[type, tuple[tuple[str, Any], ...]] = {
+    kind: tuple(
+        (name, kind.__dataclass_fields__[name].default)  # type: ignore[attr-defined]
+        for name in sorted(shape.header, key=lambda name: (len(name), name))
+    )
+    for kind, shape in SHAPES.items()
 }
 _VAGUE = {"Any", "Change"}  # declared types that hold any plain data, or are checked when they are read
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -93,8 +98,15 @@ _FIELDS: dict[type, dict[str, tuple[type, ...]]] = {
     }
     for kind in SHAPES
 }
+# Facts whose header holds nothing that canonical CBOR writes in another way than its order: no float, no map.
+_SIMPLE = frozenset(
+    shape.code
+    for kind, shape in SHAPES.items()
+    if all(set(_FIELDS[kind][name]) <= {str, bytes, int, bool, type(None)} for name in shape.header)
+)
+_ARRAY = [int, int, bytes, int, int, int, int, int, dict, bytes, bytes]  # the types of an event's fields
+_TEXT = frozenset({str})
 _VOUCH = "snapshot"  # the header's key for the snapshot an event vouches for
-_HEADERS: dict[type, frozenset[str]] = {kind: frozenset({*shape.header, _VOUCH}) for kind, shape in SHAPES.items()}
 REWOUND, FORKED = SHAPES[facts.Rewound].code, SHAPES[facts.Forked].code
 
 Upcaster = Callable[[list[Any]], list[Any]]
@@ -114,7 +126,8 @@ class Packed:
     @property
     def size(self) -> int:
         """Bytes the fact adds to a history, blobs included."""
-        return len(self.body) + sum(blob.size for blob in self.blobs)
+        size = len(self.body)
+        return size + sum(blob.size for blob in self.blobs) if self.blobs else size
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +153,12 @@ class Place:
 def pack(event: Event, *, vouch: Vouch | None = None) -> Packed:
     """A fact as bytes without its place. Raises NotPlainData when it is too large."""
     shape = SHAPES[type(event)]
-    defaults = _DEFAULTS[type(event)]
-    header = {name: value for name in shape.header if (value := getattr(event, name)) != defaults.get(name, MISSING)}
+    header = {name: value for name, default in _HEADERS[type(event)] if (value := getattr(event, name)) != default}
     if vouch is not None:
         header[_VOUCH] = [vouch.version, vouch.digest]
     refs: list[Ref] = []
     blobs: list[Blob] = []
-    body = [_to_plain(name, getattr(event, name), (index,), refs, blobs) for index, name in enumerate(shape.body)]
+    body = [_to_plain(name, getattr(event, name), index, refs, blobs) for index, name in enumerate(shape.body)]
     data = encode([body, refs] if refs else body)
     if len(data) > MAX_BODY:
         raise _too_large(event, len(data), MAX_BODY)
@@ -162,22 +174,22 @@ def pack(event: Event, *, vouch: Vouch | None = None) -> Packed:
 
 def seal(packed: Packed, place: Place) -> bytes:
     """The stored bytes of a fact at its place; their SHA-256 is the event's digest."""
-    return encode([
+    array = [
         FORMAT, packed.flags, place.run_key, place.incarnation, place.version, place.epoch, place.time, packed.code,
         packed.header, packed.body, place.before,
-    ])  # fmt: skip
+    ]  # fmt: skip
+    return encode_ordered(array) if packed.code in _SIMPLE and _VOUCH not in packed.header else encode(array)
 
 
-def _to_plain(name: str, value: Any, path: tuple[int, ...], refs: list[Ref], blobs: list[Blob]) -> Any:
+def _to_plain(name: str, value: Any, index: int, refs: list[Ref], blobs: list[Blob]) -> Any:
     if name == "change":
-        return [_op_to_plain(op, (*path, index), refs, blobs) for index, op in enumerate(value)]
+        return [
+            [_OP_NUMBERS[op], list(path), lift(item, refs, blobs, (index, number, 2))]
+            for number, (op, path, item) in enumerate(value)
+        ]
     if name == "error":
         return None if value is None else [value.type, value.message, value.where, value.retryable]
-    return lift(value, refs, blobs, path)
-
-
-def _op_to_plain(op: Op, path: tuple[int, ...], refs: list[Ref], blobs: list[Blob]) -> list[Any]:
-    return [OPS.index(op.op), list(op.path), lift(op.value, refs, blobs, (*path, 2))]
+    return lift(value, refs, blobs, (index,))
 
 
 def _too_large(event: Event, size: int, limit: int) -> NotPlainData:
@@ -194,12 +206,20 @@ def _too_large(event: Event, size: int, limit: int) -> NotPlainData:
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
+class _Reading(NamedTuple):
+    """How one fact is read: each field's name and the types it may have (none: any), and how it comes from plain data."""
+
+    kind: type
+    header: tuple[tuple[str, tuple[type, ...]], ...]
+    body: tuple[tuple[str, tuple[type, ...], Callable[[Any, str], Any]], ...]
+    known: frozenset[str]
+
+
 class _Draft(NamedTuple):
     """An event decoded but for the values that are blobs."""
 
     array: list[Any]
-    kind: type
-    shape: Shape
+    reading: _Reading
     body: list[Any]
     refs: list[Ref]
     where: str
@@ -226,8 +246,8 @@ def blob_names(stored: Iterable[Stored]) -> set[bytes]:
 def _draft(stored: Stored, *, strict: bool, upcasters: Mapping[int, Upcaster]) -> _Draft:
     where = f"the event at position {stored.position}"
     array = _checked_array(decode(stored.data, where, strict=strict), where, upcasters)
-    known = _BY_CODE.get(array[7])
-    if known is None:
+    reading = _READINGS.get(array[7])
+    if reading is None:
         raise WrittenByNewer(where, f"event type {array[7]}")
     flags = array[1]
     if flags & ~KNOWN_FLAGS:
@@ -241,9 +261,9 @@ def _draft(stored: Stored, *, strict: bool, upcasters: Mapping[int, Upcaster]) -
         body, refs = body[0], checked_refs(body[1], where)
     if not isinstance(body, list):
         raise Corrupt(where, "has a body that is not a list")
-    if len(body) > len(known[1].body) or not array[8].keys() <= _HEADERS[known[0]]:
-        raise WrittenByNewer(where, f"a field of {known[0].__name__}")
-    return _Draft(array, known[0], known[1], body, refs, where)
+    if len(body) > len(reading.body) or not array[8].keys() <= reading.known:
+        raise WrittenByNewer(where, f"a field of {reading.kind.__name__}")
+    return _Draft(array, reading, body, refs, where)
 
 
 def _checked_array(raw: Any, where: str, upcasters: Mapping[int, Upcaster]) -> list[Any]:
@@ -254,10 +274,11 @@ def _checked_array(raw: Any, where: str, upcasters: Mapping[int, Upcaster]) -> l
         raise WrittenByNewer(where, f"format {value[0]}")
     for older in range(value[0], FORMAT):
         value = _upcast(value, upcasters.get(older), where)
-    kinds = (int, int, bytes, int, int, int, int, int, dict, bytes, bytes)
-    if len(value) != len(kinds) or not all(type(one) is kind for one, kind in zip(value, kinds, strict=True)):
+    if list(map(type, value)) != _ARRAY:
         raise Corrupt(where, "does not have the fields of an event")
-    if min(value[3:6]) < 0 or max(map(abs, value[3:7])) > _MAX_NUMBER or len(value[10]) != DIGEST_SIZE:
+    incarnation, version, epoch, time = value[3:7]
+    sound = 0 <= incarnation <= _MAX_NUMBER and 0 <= version <= _MAX_NUMBER and 0 <= epoch <= _MAX_NUMBER
+    if not sound or not -_MAX_NUMBER <= time <= _MAX_NUMBER or len(value[10]) != DIGEST_SIZE:
         raise Corrupt(where, "has a number or a digest that no event has")
     return value
 
@@ -280,61 +301,58 @@ def _recorded(stored: Stored, draft: _Draft, blobs: Mapping[bytes, bytes]) -> Re
         if referred > MAX_REFERRED:
             raise Corrupt(where, "refers to more than any writer lets it")
         fill(draft.body, draft.refs, blobs, where)
-    values: dict[str, Any] = {}
-    header = array[8]
-    for name in draft.shape.header:
-        if name in header:
-            values[name] = frozen(header[name], where)
-    for name, value in zip(draft.shape.body, draft.body, strict=False):
-        values[name] = _from_plain(name, value, where)
-    types = _FIELDS[draft.kind]
-    for name, value in values.items():
-        if name in types and type(value) not in types[name]:
-            raise Corrupt(where, f"has {name!r} of type {type(value).__name__}")
-    try:
-        event = draft.kind(**values)
-    except TypeError as error:
-        raise Corrupt(where, f"lacks a field ({error})") from None
+    event = _event(draft, where)
+    vouch = _vouch(array[8][_VOUCH], where) if _VOUCH in array[8] else None
     return Recorded(
-        event, array[2], array[3], array[4], stored.position, array[5], array[6], digest(stored.data), array[10],
-        _vouch(header, where), len(stored.data) + referred,
+        event, array[2], array[3], array[4], stored.position, array[5], array[6], digest(stored.data), array[10], vouch,
+        len(stored.data) + referred,
     )  # fmt: skip
 
 
-def _vouch(header: dict[str, Any], where: str) -> Vouch | None:
-    raw = header.get(_VOUCH)
-    if raw is None:
-        return None
+def _event(draft: _Draft, where: str) -> Event:
+    """The fact itself, from its fields in header and body."""
+    reading, header = draft.reading, draft.array[8]
+    values: dict[str, Any] = {}
+    for name, types in reading.header:
+        if name in header:
+            value = values[name] = frozen(header[name], where)
+            if types and type(value) not in types:
+                raise Corrupt(where, f"has {name!r} of type {type(value).__name__}")
+    for (name, types, read), plain in zip(reading.body, draft.body, strict=False):
+        value = values[name] = read(plain, where)
+        if types and type(value) not in types:
+            raise Corrupt(where, f"has {name!r} of type {type(value).__name__}")
+    try:
+        return reading.kind(**values)  # type: ignore[no-any-return]
+    except TypeError as error:
+        raise Corrupt(where, f"lacks a field ({error})") from None
+
+
+def _vouch(raw: Any, where: str) -> Vouch:
     if isinstance(raw, list) and len(raw) == 2 and type(raw[0]) is int and type(raw[1]) is bytes:
         return Vouch(raw[0], raw[1])
     raise Corrupt(where, "vouches for a snapshot in a way that can't be read")
 
 
-def _from_plain(name: str, value: Any, where: str) -> Any:
-    if name == "change":
-        return _change_from_plain(value, where)
-    if name == "error":
-        return failure_from_plain(value, where)
-    return frozen(value, where)
-
-
-def _change_from_plain(value: Any, where: str) -> Change:
+def change_from_plain(value: Any, where: str) -> Change:
+    """A change from its operations, as events write them. Raises Corrupt, WrittenByNewer."""
     if not isinstance(value, list) or not all(map(_is_op, value)):
         raise Corrupt(where, "holds a change that can't be read")
-    newest = max((op[0] for op in value), default=0)
-    if newest >= len(OPS):
-        raise WrittenByNewer(where, f"operation {newest}")
-    return tuple(Op(OPS[number], tuple(path), frozen(item, where, depth=len(path))) for number, path, item in value)
+    change: list[Op] = []
+    for number, path, item in value:
+        if number >= len(OPS):
+            raise WrittenByNewer(where, f"operation {number}")
+        change.append(Op(OPS[number], tuple(path), frozen(item, where, depth=len(path))))
+    return tuple(change)
 
 
 def _is_op(op: Any) -> bool:
     if type(op) is not list or len(op) != 3:
         return False
     number, path, _ = op
-    return (
-        type(number) is int and number >= 0 and type(path) is list and 0 < len(path) <= MAX_DEPTH
-        and all(type(key) is str for key in path)
-    )  # fmt: skip
+    if type(number) is not int or number < 0 or type(path) is not list:
+        return False
+    return 0 < len(path) <= MAX_DEPTH and _TEXT.issuperset(map(type, path))
 
 
 def failure_from_plain(value: Any, where: str) -> Failure | None:
@@ -345,3 +363,15 @@ def failure_from_plain(value: Any, where: str) -> Failure | None:
     if isinstance(value, list) and list(map(type, value)) == kinds:
         return Failure(*value)
     raise Corrupt(where, "holds an error that can't be read")
+
+
+_READERS: dict[str, Callable[[Any, str], Any]] = {"change": change_from_plain, "error": failure_from_plain}
+_READINGS: dict[int, _Reading] = {
+    shape.code: _Reading(
+        kind,
+        tuple((name, _FIELDS[kind].get(name, ())) for name in shape.header),
+        tuple((name, _FIELDS[kind].get(name, ()), _READERS.get(name, frozen)) for name in shape.body),
+        frozenset({*shape.header, _VOUCH}),
+    )
+    for kind, shape in SHAPES.items()
+}

@@ -7,14 +7,17 @@ workflow decides where that leads, and one event says all of it.
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Executor
-from contextvars import copy_context
+import inspect
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
-from eventflow.change import extend, resolve
+from eventflow.change import extend
 from eventflow.clock import NS
 from eventflow.codec import read_events
-from eventflow.errors import EventflowError, GuardFailed, NoEdgeHolds, RunLost
+from eventflow.errors import EffectUnknown, EventflowError, GuardFailed, NoEdgeHolds, RunLost, StoreUnusable
 from eventflow.event import (
     AttemptFailed,
     Recorded,
@@ -24,36 +27,64 @@ from eventflow.event import (
     RunPaused,
     RunSuspended,
 )
-from eventflow.run import Journal, Visit, fact, failure_of, is_final
+from eventflow.recovery import line
+from eventflow.run import Journal, Threads, Visit, fact, failure_of, is_final
 from eventflow.state import State
 from eventflow.workflow import Go, Node, Workflow
 
 Interrupt = Literal["", "cancelled", "stopped"]
+CUT_OFF = "its node was cut off"  # why a run was suspended, where its node had not ended
+LONGEST_REST = 7 * 86_400.0  # seconds; what asks for a longer rest before the next attempt gets a week
 
 
-class NodeTimedOut(EventflowError):
+class NodeTimedOut(EventflowError, TimeoutError):
     """A node's body took longer than its timeout; its result is dropped."""
+
+
+class NodeCancelled(EventflowError):
+    """A node's body was cancelled, and not by the engine: by something it waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """The threads of an engine: for the bodies of plain nodes, and for the calls they and others make.
+
+    Two pools, since a body waits for its calls: in one pool, bodies that fill it would wait for ever.
+    """
+
+    bodies: Threads
+    calls: Threads
 
 
 class Driver:
     """One run being driven by this process."""
 
-    def __init__(self, flow: Workflow, journal: Journal, pool: Executor, *, stop_before: frozenset[str]) -> None:
-        self.flow, self.journal, self._pool = flow, journal, pool
+    def __init__(self, flow: Workflow, journal: Journal, hands: Hands, *, stop_before: frozenset[str]) -> None:
+        self.flow, self.journal, self._hands = flow, journal, hands
         self._stop_before = stop_before
         self._stopping = asyncio.Event()
         self._interrupt: Interrupt = ""
         self._visit: Visit | None = None
         self._reading_mail = False
-        self.threads: set[str] = set()  # bodies left running in threads, by node name
+        self.threads: list[str] = []  # bodies running in threads, by node name
         self.task: asyncio.Task[State] | None = None
 
     # --- from outside
+
+    @property
+    def ending(self) -> bool:
+        """Whether the run is being let go, or will be after the node it is in."""
+        return self._stopping.is_set()
 
     def start(self) -> asyncio.Task[State]:
         """Begin to drive; the task's result is the state the run was left in."""
         self.task = asyncio.get_running_loop().create_task(self._drive(), name=f"run {self.journal.state.run.run_id}")
         return self.task
+
+    async def gone(self) -> None:
+        """Return once a run that has been let go already is no longer driven; at once while it is driven."""
+        if self.journal.released and self.task is not None:
+            await asyncio.wait({self.task})
 
     def stop(self) -> None:
         """Let the run go after the node it is in."""
@@ -61,11 +92,11 @@ class Driver:
 
     def abandon(self) -> None:
         """Let the run go now; the node it is in begins again at the next resume."""
-        self._stopping.set()
         self._cut("stopped", "the engine is stopping")
 
     def _cut(self, interrupt: Interrupt, why: str) -> None:
         self._interrupt = self._interrupt or interrupt
+        self._stopping.set()
         if self._visit is not None:
             self._visit.take_away(why)
             if self.task is not None:
@@ -79,11 +110,14 @@ class Driver:
         self._reading_mail = True
         try:
             for number, data in journal.shop.log.inbox(journal.state.run.run_key):
-                event = fact(number, data)
-                if journal.state.ended:
+                if journal.state.ended or journal.released:
                     break
+                event = fact(number, data)
                 ends = isinstance(event, RunCancelled)
-                await journal.record(event, taken=(number,), release=ends)
+                try:
+                    await journal.record(event, taken=(number,), release=ends)
+                except RunLost:  # it ended meanwhile; what waits in its inbox is for whoever takes it up again
+                    break
                 if ends:
                     self._cut("cancelled", "the run was cancelled")
                 elif isinstance(event, RunPaused):
@@ -108,8 +142,10 @@ class Driver:
         finally:
             if self._visit is not None:
                 self._visit.take_away("the run is no longer driven here")
-        if not journal.state.ended and journal.cut_off is None:
-            await self._let_go()
+        await journal.settle()  # a list of facts may still be under way
+        if not journal.state.ended and not journal.released and journal.cut_off is None:
+            with suppress(RunLost):  # a message may end it at this moment
+                await self._let_go()
         await journal.settle()
         return journal.state
 
@@ -121,36 +157,46 @@ class Driver:
 
     async def _let_go(self) -> None:
         journal = self.journal
-        if journal.released:
-            return
         if journal.state.status == "paused":
             await journal.record(release=True)
             return
-        await journal.settle()
         if journal.shop.policy.at_shutdown and journal.shop.log.durable:
-            await journal.checkpoint("shutdown", snapshot=True)
-        await journal.record(RunSuspended(journal.state.node), release=True)
+            with suppress(EventflowError):  # without it the run is recovered from its events
+                await journal.checkpoint("shutdown", snapshot=True)
+        why = CUT_OFF if self._interrupt == "stopped" else ""
+        await journal.record(RunSuspended(journal.state.node, why=why), release=True)
 
     async def _step(self) -> None:
         state = self.journal.state
         node = self.flow.nodes[state.node]
         if state.retry_at and not await self._rested(state.retry_at):
             return
-        visit = self._visit = Visit(self.journal, self.event_at, self._pool, self._extends)
+        visit = self._visit = Visit(self.journal, self.event_at, self._hands.calls, self._extends)
         try:
-            returned = await self._body(node, visit, state)
+            returned = await self._returned(node, visit, state)
             await self._done(state, returned)
-        except (NoEdgeHolds, GuardFailed) as error:
+        except (NoEdgeHolds, GuardFailed, EffectUnknown) as error:
             await self._fail(state, error)
         except Exception as error:
             if isinstance(error, RunLost) and self.journal.state.ended:
                 return
-            if self.journal.cut_off is not None or _is_ours(error):
+            if self.journal.cut_off is not None or isinstance(error, StoreUnusable):
                 raise
             await self._failed(node, state, error)
         finally:
-            visit.take_away("its node has ended")
             self._visit = None
+
+    async def _returned(self, node: Node, visit: Visit, state: State) -> Any:
+        """What the body returns. The visit ends with it: what it left running can record nothing any more."""
+        try:
+            return await self._body(node, visit, state)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._interrupt or (task is not None and task.cancelling()):
+                raise
+            raise NodeCancelled(f"node {node.name!r} was cancelled by something it waited for") from None
+        finally:
+            visit.take_away("its node has ended")
 
     async def _rested(self, until: int) -> bool:
         """Wait for the moment of the next attempt; False if the run is to be let go instead."""
@@ -174,16 +220,16 @@ class Driver:
 
     async def _in_thread(self, node: Node, args: tuple[Any, ...]) -> Any:
         """Run a plain function beside the event loop, so that it can't stall other runs."""
-        here = copy_context()
-        self.threads.add(node.name)
-        work = asyncio.get_running_loop().run_in_executor(self._pool, lambda: here.run(node.body, *args))
-        work.add_done_callback(lambda done: self._thread_ended(node.name, done))
-        return await work
 
-    def _thread_ended(self, name: str, done: asyncio.Future[Any]) -> None:
-        if not done.cancelled():
-            self.threads.discard(name)
-            done.exception()
+        def work() -> Any:
+            self.threads.append(node.name)
+            try:
+                return node.body(*args)
+            finally:
+                self.threads.remove(node.name)
+
+        returned = await asyncio.wrap_future(self._hands.bodies.submit(work))
+        return await returned if inspect.isawaitable(returned) else returned
 
     async def _timed(self, node: Node, visit: Visit, args: tuple[Any, ...]) -> Any:
         assert node.timeout is not None  # noqa: S101 - the caller looked
@@ -200,13 +246,14 @@ class Driver:
             if not body.done():
                 body.cancel()
                 await asyncio.wait({body})
+            if not body.cancelled():
+                body.exception()  # what it raises on its way out is nobody's any more
 
     async def _done(self, state: State, returned: Any) -> None:
         go = None
         if isinstance(returned, Go):
             go, returned = returned.target, returned.update
-        update = self.flow.schema.update(returned, state.data)
-        change = resolve(state.data, update, self.flow.schema.reducers)
+        change = self.flow.schema.change(returned, state.data)
         decision = self.flow.decide(state, "done", change, go=go)
         ends = isinstance(decision.event, RunCompleted)
         await self.journal.record(decision.event, after=decision.after, release=ends)
@@ -216,12 +263,11 @@ class Driver:
         failure = failure_of(error)
         policy, clock = node.retry, self.journal.shop.clock
         if state.attempt < policy.attempts and policy.covers(error) and not is_final(error):
-            rest = max(policy.rest(state.attempt, seed=state.run.run_key), getattr(error, "retry_after", None) or 0.0)
+            rest = max(policy.rest(state.attempt, seed=state.run.run_key), _asked_rest(error))
             retry_at = clock.now() + round(rest * NS)
             await self.journal.record(AttemptFailed(node.name, state.attempt, failure, retry_at))
             return
-        timed_out = isinstance(error, NodeTimedOut) and self.flow.has_edge(node.name, "timed_out")
-        trigger = "timed_out" if timed_out else "failed"
+        trigger = self._trigger(node, error)
         if not self.flow.has_edge(node.name, trigger):
             await self._fail(state, error)
             return
@@ -232,6 +278,13 @@ class Driver:
             return
         await self.journal.record(decision.event, after=decision.after)
 
+    def _trigger(self, node: Node, error: Exception) -> str:
+        """The trigger an error fires: its own where an edge waits for it, else `failed`."""
+        own = (
+            "timed_out" if isinstance(error, NodeTimedOut) else "cancelled" if isinstance(error, NodeCancelled) else ""
+        )
+        return own if own and self.flow.has_edge(node.name, own) else "failed"
+
     async def _fail(self, state: State, error: Exception) -> None:
         await self.journal.record(RunFailed(state.node, failure_of(error)), release=True)
 
@@ -239,11 +292,17 @@ class Driver:
         return self.flow.schema.reducers.get(field) is extend
 
     def event_at(self, version: int) -> Recorded:
-        """The event at a version of the run."""
+        """The event at a version of the run, be it one of a parent's."""
         log = self.journal.shop.log
-        return read_events(log.read(self.journal.state.run.run_key, version, version), log.blobs)[0]
+        key = line(log, self.journal.state.run.run_key, version)[-1].run_key
+        return read_events(log.read(key, version, version), log.blobs)[0]
 
 
-def _is_ours(error: Exception) -> bool:
-    """Whether an error is about the store and not about the node."""
-    return isinstance(error, EventflowError) and error.exit_code in (5, 6)
+def _asked_rest(error: Exception) -> float:
+    """Seconds that an error asks to wait before the next attempt, as `retry_after`; 0 if it asks for nothing."""
+    asked = getattr(error, "retry_after", None)
+    if isinstance(asked, timedelta):
+        asked = asked.total_seconds()
+    if not isinstance(asked, int | float) or math.isnan(asked):
+        return 0.0
+    return min(max(float(asked), 0.0), LONGEST_REST)

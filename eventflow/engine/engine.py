@@ -9,20 +9,20 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 from eventflow.address import Address, check_run_id, find_run, resolve, version_at
 from eventflow.checkpoint import Checkpoint, CheckpointPolicy, select
 from eventflow.clock import NS, Clock, SystemClock
 from eventflow.codec import encode, pack
-from eventflow.engine.delivery import deliver
-from eventflow.engine.drive import Driver
+from eventflow.engine.delivery import deliver, settle
+from eventflow.engine.drive import Driver, Hands
 from eventflow.engine.handle import Run
 from eventflow.engine.operations import (
+    check_rewind,
     create_checkpoint,
     delete_checkpoints,
     delete_run,
@@ -31,9 +31,9 @@ from eventflow.engine.operations import (
     rewind_run,
     who,
 )
+from eventflow.engine.terms import Terms, flow_for, was_cut_off
 from eventflow.errors import (
     Conflict,
-    DefinitionChanged,
     EventflowError,
     NeedsConfirmation,
     NodeNotFound,
@@ -42,16 +42,15 @@ from eventflow.errors import (
     RunOwned,
     StoreClosed,
     VersionConflict,
-    WorkflowUnknown,
 )
-from eventflow.event import EffectFinished, EffectRejected, Event, RunResumed, RunStarted
+from eventflow.event import Event, RunResumed, RunStarted
 from eventflow.log import Append, Appended, Entry, First, Head, Log, Post, Posted, Query, Writer, open_log
 from eventflow.plain import FrozenList, freeze
 from eventflow.proof import digest, genesis
 from eventflow.recovery import Recovered, recover
-from eventflow.run import CANCEL, PAUSE, SIGNAL, Journal, Listener, Shop, begin, message
-from eventflow.state import State, Status, status_after
-from eventflow.workflow import Workflow, difference
+from eventflow.run import CANCEL, PAUSE, SIGNAL, Journal, Listener, Shop, Threads, begin, message
+from eventflow.state import FINAL, State, Status, status_after
+from eventflow.workflow import Workflow
 
 MAIL_POLL = 0.05  # seconds between looks at the store's last transaction for other processes' messages
 THREADS = 64  # plain functions at a time: they wait for the outside more than they compute
@@ -77,7 +76,8 @@ class Engine:
         self._listeners = list(listeners)
         self._pick_up, self._grace, self._threads = pick_up, grace, threads
         self._drivers: dict[bytes, Driver] = {}
-        self._starting: dict[str, asyncio.Future[Run]] = {}
+        self._left: list[Driver] = []  # ended, with bodies that still run in threads
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._shop: Shop | None = None
         self._post: asyncio.Task[None] | None = None
         self._stopping = False
@@ -89,9 +89,14 @@ class Engine:
         owner = self._clock.uuid7()
         self._end_owner = log.new_owner(owner)
         self._shop = Shop(log, Writer(log), self._clock, self._policy, owner, self._listeners)
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="eventflow-node")
+        self._hands = Hands(Threads(self._threads, "eventflow-node"), Threads(self._threads, "eventflow-call"))
+        self._stopping = False
         if self._pick_up:
-            await self.pick_up()
+            try:
+                await self.pick_up()
+            except BaseException:  # nobody else will: the context is not entered
+                await self.close()
+                raise
         return self
 
     async def __aexit__(
@@ -113,7 +118,8 @@ class Engine:
                 await made.close()
         shop.writer.close()
         self._end_owner()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._hands.bodies.close()
+        self._hands.calls.close()
         if shop.log is not self._where:
             shop.log.close()
 
@@ -133,7 +139,7 @@ class Engine:
                 if driver.task is not None and not driver.task.done():
                     driver.abandon()
             await asyncio.wait(tasks)
-        return sorted({f"{d.journal.state.run.run_id}: {name}" for d in drivers for name in d.threads})
+        return sorted({f"{d.journal.state.run.run_id}: {name}" for d in (*drivers, *self._left) for name in d.threads})
 
     @property
     def log(self) -> Log:
@@ -161,22 +167,27 @@ class Engine:
         self._flows[flow.name] = flow
         name = check_run_id(run_id) if run_id is not None else fresh_run_id(self._clock)
         first = flow.schema.initial({} if data is None else data)
-        asked = digest(encode(freeze({} if data is None else first)))
-        head = shop.log.head(name)
-        if head is not None:
-            return await self._follow(flow, head, asked)
         event = RunStarted(
-            name, shop.log.store_id, flow.name, flow.digest, flow.shape, flow.start, first, asked,
+            name, shop.log.store_id, flow.name, flow.digest, flow.shape, flow.start, first, digest(encode(first)),
             FrozenList([_text(tag) for tag in tags]), subject, actor, why,
         )  # fmt: skip
-        try:
-            answer = await self._begin(event)
-        except VersionConflict:
-            won = shop.log.head(name)
-            if won is None:
-                raise
-            return await self._follow(flow, won, asked)
-        return self._drive(flow, recover(shop.log, answer.head), answer.head.epoch)
+        async with self._turn(name):
+            if (head := shop.log.head(name)) is not None:
+                return await self._follow(flow, head, event.input_digest)
+            try:
+                answer = await self._begin(event)
+            except VersionConflict:
+                if (won := shop.log.head(name)) is None:
+                    raise
+                return await self._follow(flow, won, event.input_digest)
+            return self._drive(flow, recover(shop.log, answer.head), answer.head.epoch)
+
+    def _turn(self, run_id: str) -> asyncio.Lock:
+        """One at a time may take a run up: between the lease and its driver another would see a run that is free."""
+        turn = self._turns.get(run_id)
+        if turn is None:
+            turn = self._turns[run_id] = asyncio.Lock()
+        return turn
 
     async def _begin(self, event: RunStarted) -> Appended:
         shop = self._open
@@ -203,10 +214,10 @@ class Engine:
             raise RunExists(head.run_id, f"workflow {entry.workflow if entry else '?'!r}")
         if recover(log, head, 1 if entry.parent_id is None else None).state.run.input_digest != asked:
             raise RunExists(head.run_id, "another input")
-        if head.run_key in self._drivers or head.status not in OPEN_STATUSES or not log.owner_gone(head.owner):
+        if head.run_key in self._drivers or head.status not in OPEN_STATUSES or not self._free(head):
             return Run(log, head, flow, self._drivers.get(head.run_key))
         with suppress(Conflict):  # somebody else may take it over first; then follow that one
-            return await self._resume(head, _Terms(why="started again"))
+            return await self._resume(head, Terms(why="started again"))
         return Run(log, log.head(head.run_id) or head, flow, None)
 
     def _drive(
@@ -214,8 +225,9 @@ class Engine:
     ) -> Run:
         shop = self._open
         key = recovered.state.run.run_key
-        journal = Journal(shop, recovered.state, epoch, recovered.progress, shop.log.checkpoints(key))
-        driver = Driver(flow, journal, self._pool, stop_before=stop_before)
+        marks = shop.log.checkpoints(key)
+        journal = Journal(shop, recovered.state, epoch, recovered.progress, marks, needed=recovered.snapshot)
+        driver = Driver(flow, journal, self._hands, stop_before=stop_before)
         self._drivers[key] = driver
         shop.active += 1
         if shop.listeners:
@@ -233,6 +245,8 @@ class Engine:
     def _ended(self, key: bytes, driver: Driver) -> None:
         if self._drivers.get(key) is driver:
             del self._drivers[key]
+        if driver.threads:
+            self._left = [*(one for one in self._left if one.threads), driver]
         if self._shop is not None:
             self._shop.active -= 1
         if driver.task is not None and not driver.task.cancelled():
@@ -251,34 +265,45 @@ class Engine:
         Raises RunNotFound, CheckpointNotFound, VersionNotFound, WorkflowUnknown, NodeNotFound, DefinitionChanged,
         NotResumable, NeedsConfirmation, RunOwned.
         """
-        log = self._open.log
-        head = find_run(log, run, whole=True)
-        terms = _Terms(strict, yes, frozenset(stop_before), actor, why)
-        if at is not None:
-            return await self._rewind(head, version_at(log, head, str(at)), terms)
-        if head.run_key in self._drivers:
-            return Run(log, head, self._drivers[head.run_key].flow, self._drivers[head.run_key])
+        terms = Terms(strict, yes, frozenset(stop_before), actor, why)
+        async with self._turn(run):
+            head = find_run(self._open.log, run, whole=True)
+            if at is not None:
+                return await self._rewind(head, version_at(self._open.log, head, str(at)), terms)
+            return await self._go_on(head, terms)
+
+    async def _go_on(self, head: Head, terms: Terms) -> Run:
+        log, run = self._open.log, head.run_id
+        driver = self._drivers.get(head.run_key)
+        if driver is not None and driver.ending and driver.task is not None:
+            await asyncio.wait({driver.task})  # it is about to stand still: what comes after that is asked for
+            head, driver = find_run(log, run, whole=True), self._drivers.get(head.run_key)
+        if driver is not None:
+            return Run(log, head, driver.flow, driver)
         if head.status == "completed":
             return self.get(run)
         if head.status in ("cancelled", "timed_out"):
             raise NotResumable(run, f"it was {head.status.replace('_', ' ')}; rewind it with at=, or fork it")
         return await self._resume(head, terms)
 
-    async def _resume(self, head: Head, terms: _Terms) -> Run:
-        shop = self._open
-        if head.owner != shop.owner and not shop.log.owner_gone(head.owner):
+    async def _resume(self, head: Head, terms: Terms) -> Run:
+        log = self._open.log
+        if not self._free(head):
             raise RunOwned(head.run_id, head.owner.hex())
-        state = recover(shop.log, head).state
-        flow = self._flow_for(state, strict=terms.strict)
+        state = recover(log, head).state
+        flow = flow_for(self._flows, state, strict=terms.strict)
         node = flow.nodes[state.node]
-        if node.after_crash == "ask" and head.status == "running" and not terms.yes:
+        if node.after_crash == "ask" and not terms.yes and was_cut_off(log, head, state, self._clock.now()):
             raise NeedsConfirmation(
                 f"node {node.name!r} of run {head.run_id} was cut off in the middle and says to ask first"
             )
-        changed = flow.digest != state.run.definition_digest
-        shape = flow.shape if changed else None
-        await self._take(head, RunResumed(state.node, flow.digest, shape, terms.actor or who(), terms.why))
-        return self._drive_again(flow, head.run_id, terms.stop_before)
+        await self._take(head, _resumed(flow, state, terms))
+        return await self._drive_again(flow, head.run_id, terms)
+
+    def _free(self, head: Head) -> bool:
+        """Whether a run's lease can be taken: nobody living holds it, or this engine does, whose driver has ended."""
+        shop = self._open
+        return head.owner == shop.owner or shop.log.owner_gone(head.owner)
 
     async def _take(self, head: Head, event: Event) -> None:
         """Append an event and take the run's lease with it."""
@@ -289,33 +314,27 @@ class Engine:
         )  # fmt: skip
         await shop.writer.write(append, alone=shop.active == 0)
 
-    def _drive_again(self, flow: Workflow, run_id: str, stop_before: frozenset[str] = frozenset()) -> Run:
+    async def _drive_again(self, flow: Workflow, run_id: str, terms: Terms) -> Run:
+        """Drive a run whose lease was taken just now; what changed in its definition is recorded first."""
         log = self._open.log
         head = find_run(log, run_id, whole=True)
-        return self._drive(flow, recover(log, head), head.epoch, stop_before)
+        recovered = recover(log, head)
+        if recovered.state.run.definition_digest != flow.digest:
+            await self._take(head, _resumed(flow, recovered.state, terms))
+            head = find_run(log, run_id, whole=True)
+            recovered = recover(log, head)
+        return self._drive(flow, recovered, head.epoch, terms.stop_before)
 
-    def _flow_for(self, state: State, *, strict: bool = False) -> Workflow:
-        """The workflow that may drive this state. Raises WorkflowUnknown, NodeNotFound, DefinitionChanged."""
-        run = state.run
-        flow = self._flows.get(run.workflow)
-        if flow is None:
-            raise WorkflowUnknown(run.run_id, run.workflow, sorted(self._flows))
-        node = flow.nodes.get(state.node)
-        if node is None or node.kind != run.definition.get("nodes", {}).get(state.node, node.kind):
-            raise NodeNotFound(run.run_id, state.node, difference(run.definition, flow.shape))
-        if strict and flow.digest != run.definition_digest:
-            raise DefinitionChanged(run.run_id, difference(run.definition, flow.shape))
-        return flow
-
-    async def _rewind(self, head: Head, to: int, terms: _Terms) -> Run:
+    async def _rewind(self, head: Head, to: int, terms: Terms) -> Run:
         shop = self._open
+        state = check_rewind(shop.log, head, to, confirmed=terms.yes)  # before anything is stopped for it
+        flow = flow_for(self._flows, state, strict=terms.strict)
         await self._let_go(head)
         head = find_run(shop.log, head.run_id, whole=True)
-        flow = self._flow_for(recover(shop.log, head, to).state, strict=terms.strict)
         rewind_run(
             shop.log, self._clock, head, to, claim=shop.owner, confirmed=terms.yes, actor=terms.actor, why=terms.why
         )  # fmt: skip
-        return self._drive_again(flow, head.run_id, terms.stop_before)
+        return await self._drive_again(flow, head.run_id, terms)
 
     async def _let_go(self, head: Head) -> None:
         """Stop driving a run here, now."""
@@ -336,17 +355,19 @@ class Engine:
         shop = self._open
         parent: Address = resolve(shop.log, address)
         state = recover(shop.log, parent.head, parent.version).state
-        drive = drive and state.run.workflow in self._flows
-        if drive:
-            self._flow_for(state)
+        flow = self._flows.get(state.run.workflow)
+        if flow is not None and drive:
+            flow_for(self._flows, state)
+        edit = change if flow is None or change is None else flow.schema.edit(change, state.data)
         name = run_id if run_id is not None else fresh_run_id(self._clock)
-        answer = fork_run(
-            shop.log, self._clock, parent.head, parent.version, run_id=name, change=change,
-            claim=shop.owner if drive else b"", actor=actor, why=why,
-        )  # fmt: skip
-        if drive:
-            return self._drive_again(self._flows[state.run.workflow], name)
-        return Run(shop.log, answer.head, self._flows.get(state.run.workflow), None)
+        async with self._turn(name):
+            answer = fork_run(
+                shop.log, self._clock, parent.head, parent.version, run_id=name, change=edit,
+                claim=shop.owner if flow is not None and drive else b"", actor=actor, why=why,
+            )  # fmt: skip
+            if flow is not None and drive:
+                return await self._drive_again(flow, name, Terms(actor=actor, why=why))
+            return Run(shop.log, answer.head, flow, None)
 
     async def pick_up(self) -> tuple[list[Run], list[str]]:
         """Resume every unfinished run whose owner is gone; returns them, and the ids of runs of unknown workflows."""
@@ -362,7 +383,8 @@ class Engine:
                     unknown.append(head.run_id)
                     continue
                 with suppress(Conflict, NeedsConfirmation, NodeNotFound):
-                    taken.append(await self._resume(head, _Terms(why="picked up")))
+                    async with self._turn(head.run_id):
+                        taken.append(await self._resume(head, Terms(why="picked up")))
         return taken, unknown
 
     # --- reading
@@ -392,13 +414,18 @@ class Engine:
     async def _send(self, run: str, data: bytes) -> int:
         shop = self._open
         head = find_run(shop.log, run, whole=True)
+        if head.status in FINAL:
+            raise Conflict(f"run {head.run_id} has ended ({head.status}); nobody reads its messages any more")
         answer = await shop.writer.write(Post(head.run_key, data), alone=shop.active == 0)
         assert isinstance(answer, Posted)  # noqa: S101 - a Post is answered by Posted
-        driver = self._drivers.get(head.run_key)
-        if driver is not None:
-            await driver.take_mail()
-        elif shop.log.owner_gone(head.owner):
-            await deliver(shop, head.run_id)
+        with suppress(EventflowError):  # it is durable: if it can't be taken now, whoever drives the run next does
+            driver = self._drivers.get(head.run_key)
+            if driver is not None:
+                await driver.take_mail()
+                await driver.gone()
+            async with self._turn(run):
+                if head.run_key not in self._drivers and self._free(find_run(shop.log, run, whole=True)):
+                    await deliver(shop, head.run_id)
         return answer.message
 
     async def _read_mail(self) -> None:
@@ -406,12 +433,12 @@ class Engine:
         log = self._open.log
         seen = -1
         while self._shop is not None:
-            if self._drivers and (mark := log.change_mark()) != seen:
-                seen = mark
-                for key in log.mail():
-                    if (driver := self._drivers.get(key)) is not None:
-                        with suppress(EventflowError):
+            with suppress(EventflowError):  # a look that fails is made again
+                if self._drivers and (mark := log.change_mark()) != seen:
+                    for key in log.mail():
+                        if (driver := self._drivers.get(key)) is not None:
                             await driver.take_mail()
+                    seen = mark
             await asyncio.sleep(MAIL_POLL)
 
     # --- by hand
@@ -446,29 +473,21 @@ class Engine:
     async def settle(
         self, run: str, effect: str, key: str = "1", *, output: Any = None, happened: bool, why: str = ""
     ) -> None:
-        """Record what became of a call whose outcome is unknown: its result, or that it never happened; then resume."""
+        """Record what became of a call whose outcome is unknown: its result, or that it never happened; then resume.
+
+        Raises RunNotFound, RunOwned while the run is driven, EffectMisused if the outcome is not unknown, NotPlainData.
+        """
         shop = self._open
-        head = find_run(shop.log, run, whole=True)
-        event: Event = (
-            EffectFinished(effect, key, freeze(output)) if happened else EffectRejected(effect, key, who(), why)
-        )
-        state = recover(shop.log, head).state
-        append = Append(
-            head.run_id, head.run_key, head.incarnation, head.version, head.epoch, (pack(event),), self._clock.now(),
-            *status_after(state, event), claim=shop.owner, release=True,
-        )  # fmt: skip
-        await shop.writer.write(append)
+        async with self._turn(run):
+            head = find_run(shop.log, run, whole=True)
+            if head.run_key in self._drivers or not self._free(head):
+                raise RunOwned(head.run_id, head.owner.hex())
+            await settle(shop, head, effect, key, output=output, happened=happened, why=why)
 
 
-@dataclass(frozen=True, slots=True)
-class _Terms:
-    """On what terms a run is taken up again."""
-
-    strict: bool = False
-    yes: bool = False
-    stop_before: frozenset[str] = frozenset()
-    actor: str = ""
-    why: str = ""
+def _resumed(flow: Workflow, state: State, terms: Terms) -> RunResumed:
+    shape = None if flow.digest == state.run.definition_digest else flow.shape
+    return RunResumed(state.node, flow.digest, shape, terms.actor or who(), terms.why)
 
 
 def _text(tag: str) -> str:

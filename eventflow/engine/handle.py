@@ -8,7 +8,7 @@ from typing import Any
 
 from eventflow.codec import read_events
 from eventflow.engine.drive import Driver
-from eventflow.errors import RunCancelledError, RunFailed, RunNotFound, Stopped
+from eventflow.errors import EventflowError, RunCancelledError, RunFailed, RunNotFound, Stopped
 from eventflow.event import Recorded
 from eventflow.log import Head, Log
 from eventflow.plain import thaw
@@ -27,7 +27,10 @@ class Run:
         self._log, self._head, self._flow, self._driver = log, head, flow, driver
 
     def __repr__(self) -> str:
-        return f"Run({self.id!r}, {self.status}, version {self.version})"
+        try:
+            return f"Run({self.id!r}, {self.status}, version {self.version})"
+        except EventflowError:  # its store is closed, or the run deleted: a repr must not raise
+            return f"Run({self.id!r})"
 
     def _repr_html_(self) -> str:
         from html import escape  # noqa: PLC0415 - only a notebook asks
@@ -106,6 +109,8 @@ class Run:
 
     async def follow(self, after: int = 0) -> AsyncIterator[Recorded]:
         """The run's events after a version, and then the new ones as they come, until it ends."""
+        entry = self._log.entry(self._head.run_key)
+        after = max(after, entry.parent_at if entry else 0)  # what a fork continues is its parent's
         while True:
             head = self._now()
             while stored := self._log.read(head.run_key, after + 1, after + _PAGE):

@@ -27,7 +27,8 @@ from eventflow.errors import (
 from eventflow.event import (
     CheckpointCreated,
     CheckpointsDeleted,
-    EffectFinished,
+    EffectFailed,
+    EffectRejected,
     EffectStarted,
     Event,
     Forked,
@@ -35,15 +36,15 @@ from eventflow.event import (
     RunDeleted,
 )
 from eventflow.log import Act, Answer, Append, Appended, Entry, First, Head, Log, Upkeep, Write
-from eventflow.plain import FrozenList
+from eventflow.plain import FrozenList, clean_text
 from eventflow.recovery import history, recover
-from eventflow.state import status_after
+from eventflow.state import FINAL, State, effect_id, status_after
 
 
 def who() -> str:
     """The operating system's user, for the record of who did something."""
     try:
-        return getpass.getuser()
+        return clean_text(getpass.getuser())
     except (OSError, KeyError):
         return "unknown"
 
@@ -65,7 +66,7 @@ def create_checkpoint(
 ) -> Checkpoint:  # fmt: skip
     """Make a checkpoint of a run at a version (its newest if None); `snapshot=True` forces its bytes.
 
-    Raises NoCheckpointer for a store in memory of another process's making, RunNotFound, VersionNotFound.
+    Raises NoCheckpointer where the log was opened to be read, RunNotFound, VersionNotFound.
     """
     if log.readonly:
         raise NoCheckpointer("a checkpoint by hand")
@@ -74,11 +75,14 @@ def create_checkpoint(
     state, now = recovered.state, clock.now()
     mark = Checkpoint(state.version, ("manual",), now, label)
     packed = None
-    if snapshot or recovered.folded:
+    own = (
+        state.run.run_key == head.run_key
+    )  # a version before a fork is the parent's: of that the fork has a mark alone
+    if own and (snapshot or recovered.folded):
         packed = pack_state(state, anew=True)
         mark = Checkpoint(state.version, ("manual",), now, label, len(packed.root), packed.digest)
     event = CheckpointCreated(head.run_id, head.run_key, state.version, label, actor or who(), why)
-    write_one(log, Act(pack(event), now, Upkeep(state.run.run_key, packed, (mark,))))
+    write_one(log, Act(pack(event), now, Upkeep(head.run_key, packed, (mark,))))
     return mark
 
 
@@ -95,7 +99,7 @@ def delete_checkpoints(
         gone = marks
     else:
         by_id = {mark.id: mark for mark in marks}
-        wanted = list(ids)
+        wanted = list(dict.fromkeys(ids))
         missing = next((name for name in wanted if name not in by_id), None)
         if missing is not None:
             raise CheckpointNotFound(head.run_id, missing)
@@ -140,7 +144,7 @@ def fork_run(
     if log.head(run_id) is not None:
         raise RunExists(run_id, "a history of its own")
     state = recover(log, parent, at).state
-    if state.status in ("completed", "cancelled", "timed_out"):
+    if state.status in FINAL:
         raise NotResumable(parent.run_id, f"version {at} is the run's end; fork at an earlier version")
     resolved = change if isinstance(change, tuple) else resolve(state.data, change, {}) if change else NO_CHANGE
     event = Forked(
@@ -174,15 +178,21 @@ def rewind_run(
     Raises NeedsConfirmation if finished calls that changed something outside would leave the line, NotResumable if the
     run was over at that version, RunOwned while a living process drives it.
     """
+    state = check_rewind(log, head, to, confirmed=confirmed)
+    return _take(log, clock, head, Rewound(to, state.node, actor or who(), why), claim)
+
+
+def check_rewind(log: Log, head: Head, to: int, *, confirmed: bool) -> State:
+    """The state that a rewind would go back to. Raises as `rewind_run` does, but RunOwned."""
     state = recover(log, head, to).state
-    if state.status in ("completed", "cancelled", "timed_out"):
+    if state.status in FINAL:
         raise NotResumable(head.run_id, f"version {to} is the run's end; go back to an earlier version")
-    if not confirmed and (names := _finished_after(log, head, to)):
+    if not confirmed and (names := _made_after(log, head, state)):
         raise NeedsConfirmation(
             f"run {head.run_id} made calls after version {to} that can't be taken back ({', '.join(names)}) "
             f"and would make them again"
         )
-    return _take(log, clock, head, Rewound(to, state.node, actor or who(), why), claim)
+    return state
 
 
 def _take(log: Log, clock: Clock, head: Head, event: Event, claim: bytes) -> Appended:
@@ -195,19 +205,18 @@ def _take(log: Log, clock: Clock, head: Head, event: Event, claim: bytes) -> App
     return answer
 
 
-def _finished_after(log: Log, head: Head, to: int) -> list[str]:
-    """Names of mutating effects that finished after a version."""
+def _made_after(log: Log, head: Head, to: State) -> list[str]:
+    """Names of mutating effects that finished after a state, or may have happened: those would be made again."""
     entry = log.entry(head.run_key)
-    first = max(to, entry.parent_at if entry else 0) + 1
-    mutating: set[tuple[str, str]] = set()
-    names: list[str] = []
+    first = max(to.version, entry.parent_at if entry else 0) + 1
+    made = {name: "" for name, one in to.effects.items() if one["status"] == "started" and one["mutating"]}
     for recorded in history(log, head.run_key, first, head.version):
         event = recorded.event
         if isinstance(event, EffectStarted) and event.mutating:
-            mutating.add((event.name, event.key))
-        elif isinstance(event, EffectFinished) and (event.name, event.key) in mutating and event.name not in names:
-            names.append(event.name)
-    return names
+            made[effect_id(event.name, event.key)] = event.name
+        elif isinstance(event, EffectFailed | EffectRejected):
+            made.pop(effect_id(event.name, event.key), None)
+    return sorted({name or key.partition("#")[0] for key, name in made.items()})
 
 
 def fresh_run_id(clock: Clock) -> str:

@@ -300,14 +300,14 @@ class MemoryLog:
             found[name] = unpack_blob(stored, name)
         return found
 
-    def snapshots(self, run_key: bytes, upto: int) -> list[tuple[int, int]]:
+    def snapshots(self, run_key: bytes, upto: int, *, limit: int | None = None) -> list[tuple[int, int]]:
         """A run's snapshots up to a version, newest first, each with the version that vouches for it."""
         with self._reading() as runs:
             if run_key not in runs:
                 return []
             run = runs[run_key]
             versions = sorted((version for version in run.snapshots if version <= upto), reverse=True)
-            return [(version, run.vouched.get(version, 0)) for version in versions]
+            return [(version, run.vouched.get(version, 0)) for version in versions[:limit]]
 
     def snapshot(self, run_key: bytes, version: int) -> bytes | None:
         """A snapshot's stored root."""

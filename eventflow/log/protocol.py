@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from eventflow.checkpoint import Checkpoint
 from eventflow.codec import FORKED, REWOUND, Packed, PackedState, Place, Stored, seal
@@ -304,8 +304,7 @@ class Log(Protocol):
 # --- the rules, shared by all backends ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
+class Sealed(NamedTuple):
     """Events as they will be stored, and the head they lead to. `bends` and `vouched` index the run."""
 
     data: tuple[bytes, ...]

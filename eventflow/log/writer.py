@@ -11,7 +11,6 @@ import contextlib
 import os
 import queue
 import threading
-from typing import NamedTuple
 
 from eventflow.errors import EventflowError, StoreClosed
 from eventflow.log.protocol import Answer, Log, Write
@@ -19,12 +18,23 @@ from eventflow.log.protocol import Answer, Log, Write
 MAX_BATCH = 4_096  # writes in one transaction: beyond, an fsync is already shared by so many that more gains nothing
 
 
-class _Asked(NamedTuple):
-    """A write and who waits for it."""
+class Pending:
+    """A write that was asked for, and who waits for it. Who is cancelled while waiting does not undo it."""
 
-    write: Write
-    loop: asyncio.AbstractEventLoop
-    answer: asyncio.Future[Answer]
+    __slots__ = ("future", "loop", "outcome", "write")
+
+    def __init__(self, write: Write, loop: asyncio.AbstractEventLoop) -> None:
+        self.write, self.loop = write, loop
+        self.future: asyncio.Future[Answer] = loop.create_future()
+        self.outcome: Answer | BaseException | None = None
+
+    async def answer(self) -> Answer:
+        """The answer, or its error; after being cancelled it can be asked for again."""
+        if self.future.cancelled():
+            if self.outcome is not None:
+                return _answered(self.outcome)
+            self.future = self.loop.create_future()
+        return await self.future
 
 
 class Writer:
@@ -33,7 +43,7 @@ class Writer:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._pid = os.getpid()  # the thread does not live on in a forked child
-        self._queue: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._turn = threading.Lock()
         self._door = threading.Lock()  # guards what follows, so that nothing is asked for after the end
@@ -60,20 +70,23 @@ class Writer:
 
     def submit(self, one: Write) -> asyncio.Future[Answer]:
         """Ask for a write; the future of the running loop is done when it is durable, or has the error."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Answer] = loop.create_future()
+        return self.ask(one).future
+
+    def ask(self, one: Write) -> Pending:
+        """The same for who must have the answer even if it is cancelled while waiting."""
+        pending = Pending(one, asyncio.get_running_loop())
         try:
             self._check()  # before the lock, which a thread of the parent may hold for ever in a forked child
             with self._door:
-                self._check()
+                self._check_open()
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._work, name="eventflow-writer", daemon=True)
                     self._thread.start()
                 self._pending += 1
-                self._queue.put(_Asked(one, loop, answer))
+                self._queue.put(pending)
         except StoreClosed as error:
-            answer.set_exception(error)
-        return answer
+            pending.future.set_exception(error)
+        return pending
 
     def write_now(self, one: Write) -> Answer:
         """The same for callers without an event loop: write on this thread."""
@@ -94,6 +107,9 @@ class Writer:
     def _check(self) -> None:
         if os.getpid() != self._pid:
             raise StoreClosed("this store was opened before a fork; a child process must open its own, after the fork")
+        self._check_open()
+
+    def _check_open(self) -> None:
         if self._closed:
             raise StoreClosed("this store was closed; open it again")
 
@@ -114,7 +130,7 @@ class Writer:
             if ends:
                 return
 
-    def _commit(self, batch: list[_Asked]) -> None:
+    def _commit(self, batch: list[Pending]) -> None:
         answers: list[Answer | EventflowError | BaseException]
         try:
             with self._turn:
@@ -123,25 +139,28 @@ class Writer:
             answers = [error] * len(batch)
         with self._door:
             self._pending -= len(batch)
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Answer], object]]] = {}
-        for asked, answer in zip(batch, answers, strict=True):
-            by_loop.setdefault(asked.loop, []).append((asked.answer, answer))
-        for loop, pairs in by_loop.items():
+        answered = list(zip(batch, answers, strict=True))
+        for loop in {one.loop for one in batch}:
             with contextlib.suppress(RuntimeError):  # a loop that was closed meanwhile has nobody waiting
-                loop.call_soon_threadsafe(_deliver, pairs)
+                loop.call_soon_threadsafe(_deliver, loop, answered)
 
 
-def _deliver(pairs: list[tuple[asyncio.Future[Answer], object]]) -> None:
-    for future, answer in pairs:
-        if future.done():  # its waiter was cancelled
+def _deliver(
+    loop: asyncio.AbstractEventLoop, answered: list[tuple[Pending, Answer | EventflowError | BaseException]]
+) -> None:
+    for pending, answer in answered:
+        if pending.loop is not loop:
+            continue
+        pending.outcome = answer
+        if pending.future.done():  # its waiter was cancelled
             continue
         if isinstance(answer, BaseException):
-            future.set_exception(answer)
+            pending.future.set_exception(answer)
         else:
-            future.set_result(answer)  # type: ignore[arg-type]
+            pending.future.set_result(answer)
 
 
-def _answered(answer: Answer | EventflowError) -> Answer:
-    if isinstance(answer, EventflowError):
+def _answered(answer: Answer | BaseException) -> Answer:
+    if isinstance(answer, BaseException):
         raise answer
     return answer

@@ -3,6 +3,7 @@
 from eventflow.run.failure import failure_of, is_final
 from eventflow.run.journal import CheckpointTaken, Journal, Listener, Notice, Shop, begin
 from eventflow.run.mail import CANCEL, PAUSE, SIGNAL, fact, message
+from eventflow.run.threads import Threads
 from eventflow.run.visit import Visit
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Listener",
     "Notice",
     "Shop",
+    "Threads",
     "Visit",
     "begin",
     "fact",

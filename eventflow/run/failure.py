@@ -5,6 +5,7 @@ Only the type, the sentence and the place; no values of variables, which may be 
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import Path
 
@@ -40,10 +41,17 @@ def is_final(error: BaseException) -> bool:
 
 def failure_of(error: BaseException) -> Failure:
     """The error's type, sentence and place, as plain data."""
-    message = clean_text(str(error)) or type(error).__name__
+    message = _sentence(error) or type(error).__name__
     if len(message) > MAX_MESSAGE:
         message = f"{message[:MAX_MESSAGE]}…"
-    return Failure(type(error).__qualname__, message, _place(error), not is_final(error))
+    return Failure(type(error).__qualname__, message, clean_text(_place(error)), not is_final(error))
+
+
+def _sentence(error: BaseException) -> str:
+    try:
+        return clean_text(str(error))
+    except Exception:  # noqa: BLE001 - an error whose text fails is still an error
+        return ""
 
 
 def _place(error: BaseException) -> str:
@@ -51,7 +59,7 @@ def _place(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return ""
-    here = str(Path(__file__).parent.parent)
+    here = f"{Path(__file__).parent.parent}{os.sep}"
     own = [frame for frame in frames if not frame.filename.startswith(here)]
     frame = (own or frames)[-1]
     return f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"

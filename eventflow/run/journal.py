@@ -27,7 +27,17 @@ from eventflow.checkpoint import (
 from eventflow.clock import Clock
 from eventflow.codec import Packed, PackedState, pack, pack_state
 from eventflow.errors import Conflict, EventflowError, RunLost
-from eventflow.event import AttemptFailed, Event, Recorded, RunCancelled, RunCompleted, RunFailed, Transitioned, Vouch
+from eventflow.event import (
+    AttemptFailed,
+    Event,
+    Recorded,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunStarted,
+    Transitioned,
+    Vouch,
+)
 from eventflow.log import Answer, Append, Appended, First, Head, Kept, Log, Upkeep, Writer
 from eventflow.plain import FrozenDict
 from eventflow.state import State, evolve, status_after
@@ -83,7 +93,9 @@ _TURNS = (Transitioned, RunCompleted, RunFailed, RunCancelled)
 class Journal:
     """The facts of one driven run, its state, and its checkpoints."""
 
-    def __init__(self, shop: Shop, state: State, epoch: int, progress: Progress, marks: list[Checkpoint]) -> None:
+    def __init__(
+        self, shop: Shop, state: State, epoch: int, progress: Progress, marks: list[Checkpoint], *, needed: int = 0
+    ) -> None:
         self.shop = shop
         self.state = state
         self.epoch = epoch
@@ -91,7 +103,7 @@ class Journal:
         self.cut_off: EventflowError | None = None
         self._progress = progress
         self._marks = marks
-        self._vouched = max((mark.version for mark in marks if mark.size), default=0)
+        self._vouched = needed  # the snapshot that recovery would start from
         self._vouch: Vouch | None = None
         self._stale: set[int] = set()
         self._busy = False
@@ -99,6 +111,7 @@ class Journal:
         self._waiting: list[_Asked] = []
         self._rest: asyncio.Task[None] | None = None
         self._packing: asyncio.Task[None] | None = None
+        self._dropping: asyncio.Future[Answer] | None = None
         # One snapshot is in flight at a time: until it is written, nothing that only asks for another is due.
         self._meanwhile = replace(shop.policy, auto=False, every=None, interval=None)
         self.checkpoint_seconds = 0.0
@@ -192,9 +205,8 @@ class Journal:
         now = shop.clock.now()
         vouch = self._vouch
         packed = _vouching(one.packed, vouch)
-        ahead = replace(self._progress)
-        for each in packed:
-            ahead.add(each.size + ENVELOPE)
+        sizes = [each.size + ENVELOPE for each in packed]
+        ahead = self._progress.ahead(len(sizes), sum(sizes))
         policy = shop.policy if self._packing is None else self._meanwhile
         wanted = due(policy, ahead, _passage(one.events), now)
         mark = Checkpoint(self.state.version + len(packed), wanted.kinds, now) if wanted.kinds else None
@@ -202,9 +214,9 @@ class Journal:
         if vouch is not None and packed:
             self._vouch_used(vouch)
         self.released = self.released or one.release
-        for each in packed:  # not `ahead`: a snapshot may have been taken meanwhile
-            self._progress.add(each.size + ENVELOPE)
-        self._advance(one, answer, now)
+        for size in sizes:  # not `ahead`: a snapshot may have been taken meanwhile
+            self._progress.add(size)
+        self._advance(one, answer, now, sizes)
         if mark is not None:
             self._marked(mark, wanted)
         return cancelled
@@ -216,11 +228,10 @@ class Journal:
         if answer is not None:
             cancelled = await self._breathe()
         else:
-            waiting = self.shop.writer.submit(append)
-            while True:
+            pending = self.shop.writer.ask(append)
+            while answer is None:
                 try:
-                    answer = await asyncio.shield(waiting)
-                    break
+                    answer = await pending.answer()
                 except asyncio.CancelledError:
                     cancelled = True
         assert isinstance(answer, Appended)  # noqa: S101 - an Append is answered by Appended
@@ -255,16 +266,16 @@ class Journal:
         if self._stale:
             self._drop_stale()
 
-    def _advance(self, one: _Asked, answer: Appended, now: int) -> None:
+    def _advance(self, one: _Asked, answer: Appended, now: int, sizes: list[int]) -> None:
         """Fold what is durable now into the state, and tell the listeners."""
         run = self.state.run
         before = self.state.digest
         position = answer.position - len(one.events)
-        for event, packed, digest in zip(one.events, one.packed, answer.digests, strict=True):
+        for event, size, digest in zip(one.events, sizes, answer.digests, strict=True):
             position += 1
             recorded = Recorded(
                 event, run.run_key, run.incarnation, self.state.version + 1, position, self.epoch, now, digest, before, None,
-                packed.size + ENVELOPE,
+                size,
             )  # fmt: skip
             before = digest
             self.state = evolve(self.state, recorded, after=one.after)
@@ -352,14 +363,14 @@ class Journal:
         gone = tuple(sorted(self._stale - needed))
         if gone:
             self._stale &= needed
-            answer = self.shop.writer.submit(Upkeep(self.state.run.run_key, drop=gone))
-            answer.add_done_callback(_look_at)
+            self._dropping = self.shop.writer.submit(Upkeep(self.state.run.run_key, drop=gone))
+            self._dropping.add_done_callback(_look_at)
 
     async def settle(self) -> None:
         """Return when nothing is in flight any more."""
-        while self._busy or self._packing is not None:
-            if self._packing is not None:
-                await asyncio.wait([self._packing])
+        while self._busy or self._packing is not None or (self._dropping is not None and not self._dropping.done()):
+            if flying := [one for one in (self._packing, self._dropping) if one is not None]:
+                await asyncio.wait(flying)
             else:
                 await asyncio.sleep(0)
 
@@ -411,9 +422,13 @@ async def begin(
 ) -> Appended:
     """Append a run's first event and take its lease. Raises VersionConflict if the run is there already."""
     status, waiting = status_after(None, event)
+    now = shop.clock.now()
+    entered = event.node if isinstance(event, RunStarted) else None
+    kinds = due(shop.policy, Progress(last=now), Passage(entered=entered), now).kinds
+    marks = (Checkpoint(first.at + 1, kinds, now),) if kinds else ()
     append = Append(
-        run_id, run_key, incarnation, head.version if head else first.at, 0, (pack(event),), shop.clock.now(), status,
-        waiting, claim=shop.owner, first=first,
+        run_id, run_key, incarnation, head.version if head else first.at, 0, (pack(event),), now, status, waiting,
+        claim=shop.owner, marks=marks, first=first,
     )  # fmt: skip
     answer = await shop.writer.write(append, alone=shop.active == 0)
     assert isinstance(answer, Appended)  # noqa: S101 - an Append is answered by Appended

@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import inspect
 import threading
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +42,7 @@ class Visit:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._lost: str | None = None
-        self._counts: Counter[str] = Counter()
+        self._counts: dict[str, int] = {}
         self._outstanding: set[str] = set()
         self._unnamed: set[str] = set()
         self.id = state.run.run_id
@@ -106,7 +105,7 @@ class Visit:
         """
         self._check()
         self._check_thread(of_loop=True)
-        self._counts[name] += 1
+        self._counts[name] = self._counts.get(name, 0) + 1
         number = str(self._counts[name]) if key is None else key
         identity = effect_id(name, number)
         if identity in self._outstanding or (key is None and name in self._unnamed):
@@ -241,7 +240,8 @@ class Visit:
         try:
             output = freeze(value, f"the result of effect {call.name!r}")
         except NotPlainData as error:
-            await self._failed(call, error)
+            if not call.mutating:  # one that changes something has happened: its outcome can't be called a failure
+                await self._failed(call, error)
             raise
         used: FrozenDict = EMPTY if call.usage is None else freeze(call.usage(value))
         await self._record(EffectFinished(call.name, call.key, output, used))

@@ -95,7 +95,7 @@ class Workflow:
         kind = getattr(body, "kind", "function")
         default_retry = getattr(body, "default_retry", NO_RETRY)
         special = isinstance(body, Body)
-        is_async = special or inspect.iscoroutinefunction(body)
+        is_async = special or any(map(inspect.iscoroutinefunction, (body, type(body).__call__)))
         takes_run = special or parameters(body) == 2
         self.nodes[name] = Node(
             name, body, kind, takes_run, is_async, retry or default_retry, timeout, after_crash, tuple(targets)

@@ -11,14 +11,16 @@ import dataclasses
 import inspect
 import types
 import typing
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
-from eventflow.change import Reducer, extend
-from eventflow.errors import DefinitionError, InvalidState, NotPlainData
-from eventflow.plain import FrozenDict, freeze, raw_items, thaw
+from eventflow.change import Change, Reducer, extend, resolve
+from eventflow.errors import DefinitionError, InvalidState
+from eventflow.plain import FrozenDict, FrozenList, freeze, raw_items, thaw
 
 Shape = Literal["dict", "typed_dict", "dataclass", "model"]
+_SIMPLE = frozenset({str, int, float, bool, bytes})
 _PLAIN = frozenset({str, int, float, bool, bytes, type(None), Any, list, dict})
 
 
@@ -28,11 +30,12 @@ class Schema:
     def __init__(self, declared: Any) -> None:
         self.declared = declared
         self.shape: Shape = _shape(declared)
-        hints = {} if self.shape == "dict" else typing.get_type_hints(declared, include_extras=True)
+        hints = _hints(declared, self.shape)
         self.fields: tuple[str, ...] = tuple(hints)
         self.reducers: dict[str, Reducer] = {}
         self._adapters: dict[str, Any] = {}
         self._converted: set[str] = set()
+        self._exact: dict[str, type] = {}  # fields of a plain type: a value of just that type needs no looking at
         for name, hint in hints.items():
             self._field(name, hint)
         self._whole: Any = None
@@ -46,16 +49,29 @@ class Schema:
 
         if get_origin(hint) in (typing.Required, typing.NotRequired):
             hint = get_args(hint)[0]
-        for extra in getattr(hint, "__metadata__", ()):
-            if callable(extra) and not isinstance(extra, type):
-                self.reducers[name] = extra
-                break
         try:
             self._adapters[name] = TypeAdapter(hint)
         except Exception as error:
             raise DefinitionError(f"state field {name!r} has a type that can't be validated: {error}") from error
         if not _is_plain(hint):
             self._converted.add(name)
+        if hint in _SIMPLE:
+            self._exact[name] = hint
+        for extra in getattr(hint, "__metadata__", ()):
+            if callable(extra) and not isinstance(extra, type):
+                plain = _is_ours(extra) or name not in self._converted
+                self.reducers[name] = extra if plain else self._typed(name, extra)
+                break
+
+    def _typed(self, name: str, reducer: Reducer) -> Reducer:
+        """A reducer of the user's own, given the declared type and taken back as plain data."""
+        adapter = self._adapters[name]
+
+        def reduced(old: Any, new: Any) -> Any:
+            held = None if old is None else self._validated(adapter, thaw(old), name)
+            return self._dumped(name, self._validated(adapter, reducer(held, new), name))
+
+        return reduced
 
     # --- in
 
@@ -76,33 +92,48 @@ class Schema:
         frozen: FrozenDict = freeze(plain)
         return frozen
 
-    def update(self, returned: Any, held: FrozenDict) -> dict[str, Any]:
-        """What a node returned, as plain values by field. Raises InvalidState or NotPlainData."""
+    def change(self, returned: Any, held: FrozenDict) -> Change:
+        """What a node returned, as the smallest change. Raises InvalidState or NotPlainData.
+
+        A whole state of the declared type replaces the one that is held; only a dict of changes goes through reducers.
+        """
+        if self._whole is not None and isinstance(returned, self.declared):
+            return resolve(held, self.update(self._fields_of(returned), held, whole=True), {})
+        return resolve(held, self.update(returned, held), self.reducers)
+
+    def edit(self, changes: Mapping[str, Any], held: FrozenDict) -> Change:
+        """A change by hand, which sets fields and passes no reducer. Raises InvalidState or NotPlainData."""
+        return resolve(held, self.update(dict(changes), held, whole=True), {})
+
+    def update(self, returned: Any, held: FrozenDict, *, whole: bool = False) -> dict[str, Any]:
+        """What a node returned, as plain values by field; `whole` values are not for reducers.
+
+        Raises InvalidState or NotPlainData.
+        """
         if returned is None:
             return {}
-        if self._whole is not None and isinstance(returned, self.declared):
-            returned = self._fields_of(returned)
         if not isinstance(returned, dict):
             raise InvalidState("update", f"a node returns a dict of changes or None, got {type(returned).__name__}")
         if self.shape == "dict":
             return returned
-        return {
-            name: value if self._as_held(held, name, value) else self._dumped(name, self._checked(name, value))
-            for name, value in returned.items()
-        }
+        return {name: self._taken(held, name, value, whole=whole) for name, value in returned.items()}
 
-    @staticmethod
-    def _as_held(held: FrozenDict, name: str, value: Any) -> bool:
-        return name in held and held[name] is value
+    def _taken(self, held: FrozenDict, name: str, value: Any, *, whole: bool) -> Any:
+        if isinstance(value, FrozenList | FrozenDict):
+            if name in held and held[name] is value:
+                return value
+        elif type(value) is self._exact.get(name):
+            return value
+        reducer = self.reducers.get(name)
+        if reducer is not None and not whole and not _is_ours(reducer):
+            return value  # what an own reducer takes is its own business; what it gives is checked
+        return self._dumped(name, self._checked(name, value))
 
     def _checked(self, name: str, value: Any) -> Any:
         adapter = self._adapters.get(name)
         if adapter is None:
             known = ", ".join(self.fields)
             raise InvalidState(name, f"is not declared by the workflow's state (it has: {known}); declare it")
-        reducer = self.reducers.get(name)
-        if reducer is not None and not _is_ours(reducer):
-            return value  # what an own reducer takes is its own business; what it gives is checked as plain data
         return self._validated(adapter, thaw(value), name)
 
     def _validated(self, adapter: Any, value: Any, name: str) -> Any:
@@ -119,11 +150,7 @@ class Schema:
         adapter = self._adapters.get(name)
         if adapter is None or name not in self._converted:
             return value
-        plain = adapter.dump_python(value)
-        try:
-            return freeze(plain, name)
-        except NotPlainData:
-            return adapter.dump_python(value, mode="json")
+        return _plainly(adapter.dump_python(value, warnings=False))
 
     def _fields_of(self, value: Any) -> dict[str, Any]:
         return {name: getattr(value, name) for name in self.fields if hasattr(value, name)}
@@ -154,6 +181,57 @@ def _shape(declared: Any) -> Shape:
     raise DefinitionError(
         f"a workflow's state is a TypedDict, a dataclass, a pydantic model or a plain dict, not {declared!r}"
     )
+
+
+def _hints(declared: Any, shape: Shape) -> dict[str, Any]:
+    """The declared fields and their types, in order. Raises DefinitionError for a name that can't be found."""
+    if shape == "dict":
+        return {}
+    try:
+        hints = typing.get_type_hints(declared, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise DefinitionError(
+            f"the types of state {declared.__qualname__} can't be looked up ({error}); define them at a module's top level"
+        ) from None
+    if shape == "dataclass":
+        return {field.name: hints[field.name] for field in dataclasses.fields(declared) if field.init}
+    if shape == "model":
+        return {
+            name: _constrained(hints.get(name, field.annotation), field)
+            for name, field in declared.model_fields.items()
+        }
+    return hints
+
+
+def _constrained(hint: Any, field: Any) -> Any:
+    """A model field's type with what its `= Field(...)` demands, which the annotation does not show."""
+    return typing.Annotated[hint, *field.metadata] if field.metadata else hint
+
+
+def _plainly(value: Any) -> Any:
+    """What pydantic dumped with what is no plain data in it (dates, ids, sets, enums) as JSON has it.
+
+    Not its JSON mode for the whole: that would turn bytes into text and NaN into None.
+    """
+    if isinstance(value, dict):
+        return {_plain_key(key): _plainly(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | deque):
+        return [_plainly(item) for item in value]
+    if type(value) in _PLAIN:
+        return value
+    from pydantic_core import PydanticSerializationError, to_jsonable_python  # noqa: PLC0415 - imported already
+
+    try:
+        return to_jsonable_python(value)
+    except PydanticSerializationError:
+        return value  # freezing it says what it is, and where
+
+
+def _plain_key(key: Any) -> Any:
+    if type(key) is str:
+        return key
+    plain = _plainly(key)
+    return plain if isinstance(plain, str) else str(plain)
 
 
 def _is_ours(reducer: Reducer) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -64,7 +65,9 @@ def child() -> Iterator[Callable[[Callable[..., object]], Child]]:
 
     def start(work: Callable[..., object]) -> Child:
         reading, writing = os.pipe()
-        pid = os.fork()
+        with warnings.catch_warnings():  # Python 3.12 warns of forking while threads run; some tests are about that
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
         if not pid:
             os.close(reading)
             _run(work, writing)

@@ -113,8 +113,8 @@ def test_a_follower_sees_other_processes(tmp_path: Path, child: Callable[[Callab
             feed = follow(log, poll=0.001)
             assert await take(feed, 2) == [1, 2]
             writer = child(work)
-            assert writer.answer() == "Appended"
             assert await take(feed, 1) == [3]
+            assert writer.answer() == "Appended"
             await feed.aclose()
 
         asyncio.run(story())

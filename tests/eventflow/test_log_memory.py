@@ -11,7 +11,7 @@ from eventflow.testing.contract import LogContract
 class TestMemoryLog(LogContract):
     """The contract, for a log in memory."""
 
-    def make_log(self, tmp_path: Path) -> Log:  # noqa: ARG002
+    def make_log(self, tmp_path: Path) -> Log:
         return MemoryLog()
 
 

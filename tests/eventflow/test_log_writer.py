@@ -178,7 +178,7 @@ def test_closing_writes_what_was_asked_for(log: LmdbLog) -> None:
     assert len(log.ids("", 99)) == 50
 
 
-def test_nobody_waits_for_ever_when_the_writer_closes_meanwhile(log: LmdbLog) -> None:
+def test_nobody_waits_for_ever_when_the_writer_closes_meanwhile() -> None:
     """Each caller that races the end is either answered or refused."""
     for attempt in range(20):
         writer = Writer(MemoryLog())

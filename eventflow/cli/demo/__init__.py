@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from eventflow.cli.demo.flow import POLICY, initial, study
 from eventflow.cli.demo.model import answering
 from eventflow.cli.demo.telling import tell
-from eventflow.cli.shell import FAILED, OK, StoreArg, open_store, progress, sub_app, visible
+from eventflow.cli.shell import FAILED, OK, open_store, progress, sub_app, visible
 from eventflow.engine import Engine
 from eventflow.event import EffectFinished, Transitioned
 from eventflow.log import Log
@@ -26,6 +26,7 @@ from eventflow.verification import verify_store
 app = sub_app("demo", "See it work: no key and no server needed. Without a name: recovery.")
 DEMO_STORE = "demo.eventflow"
 KILLED_IN = "analyzer"
+StoreArg = Annotated[str | None, Parameter(name="--store", help=f"The store: a directory. [default: {DEMO_STORE}]")]
 
 SCRIPTED = (
     "No OPENAI_API_KEY and no OPENAI_BASE_URL is set: a scripted server on this machine answers the agents.\n"
@@ -63,7 +64,8 @@ def basic(*, store: StoreArg = None, quiet: Annotated[bool, Parameter(negative=(
         finally:
             done()
     if state.status != "completed":
-        print(f"eventflow: {state.error.message if state.error else state.status}", file=sys.stderr)
+        said = state.error.message if state.error else f"the run was left {state.status}"
+        print(visible(f"eventflow: run {run_id} did not complete: {said}"), file=sys.stderr)
         return FAILED
     print(f"\n{visible(state.data['report'], lines=True)}\n")
     _print_checkpoints(where, run_id)
@@ -78,7 +80,7 @@ async def _basic(store: str, run_id: str, *, quiet: bool, say: Any) -> State:
     def listener(state: State, notice: Notice) -> None:
         line = tell(state, notice)
         if line and not quiet:
-            print(line, flush=True)
+            print(visible(line), flush=True)
         say(f"{len(state.data['facts'])} of {sections} sections read, in {state.node}")
 
     async with Engine(store, workflows=[flow], checkpoints=POLICY, listeners=[listener]) as engine:
@@ -111,6 +113,7 @@ def recovery(*, store: StoreArg = None) -> int:
 
 def _child(arguments: list[str], environment: dict[str, str]) -> int:
     command = [sys.executable, "-m", "eventflow.cli.demo.child", *arguments]
+    sys.stdout.flush()  # what has been said so far comes before what the child says
     return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603 - our own module
 
 

@@ -7,6 +7,7 @@ the moment a model's answer is in the log and the transition is not.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -14,7 +15,9 @@ from collections.abc import Callable
 
 from eventflow.cli.demo.flow import POLICY, initial, study
 from eventflow.cli.demo.telling import tell
+from eventflow.cli.shell import FAILED, OK, STOPPED, into_nothing, visible
 from eventflow.engine import Engine
+from eventflow.errors import EventflowError
 from eventflow.event import EffectFinished
 from eventflow.run import CheckpointTaken, Notice
 from eventflow.state import State
@@ -25,7 +28,8 @@ def killer(node: str) -> Callable[[State, Notice], None]:
 
     def listener(state: State, notice: Notice) -> None:
         if not isinstance(notice, CheckpointTaken) and isinstance(notice.event, EffectFinished) and state.node == node:
-            print(f"     SIGKILL, now, in {node}: its answer is in the log, its transition is not", flush=True)
+            with contextlib.suppress(OSError):  # nobody may be reading
+                print(f"     SIGKILL, now, in {node}: its answer is in the log, its transition is not", flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
 
     return listener
@@ -34,7 +38,7 @@ def killer(node: str) -> Callable[[State, Notice], None]:
 def _printer(state: State, notice: Notice) -> None:
     line = tell(state, notice)
     if line:
-        print(line, flush=True)
+        print(visible(line), flush=True)
 
 
 async def _work(verb: str, store: str, run_id: str, kill_in: str) -> int:
@@ -51,13 +55,24 @@ async def _work(verb: str, store: str, run_id: str, kill_in: str) -> int:
             )
             run = await engine.resume(run_id)
         state = await run.wait()
-    return 0 if state.status == "completed" else 1
+    return OK if state.status == "completed" else FAILED
 
 
 def main() -> int:
     """The child's exit code: 0 if the run completed."""
     verb, store, run_id, *rest = sys.argv[1:]
-    return asyncio.run(_work(verb, store, run_id, rest[0] if rest else ""))
+    try:
+        return asyncio.run(_work(verb, store, run_id, rest[0] if rest else ""))
+    except EventflowError as error:
+        print(visible(f"eventflow: {error}"), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return STOPPED
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            into_nothing(1)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ LMDB takes its write lock, which can't be waited for with a timeout, to open its
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
 import time
@@ -17,7 +18,15 @@ from pathlib import Path
 
 from eventflow.clock import Clock
 from eventflow.codec import pack
-from eventflow.errors import Corrupt, EventflowError, SettingsError, StoreNotFound, StoreUnusable, WrittenByNewer
+from eventflow.errors import (
+    Corrupt,
+    EventflowError,
+    SettingsError,
+    StoreFull,
+    StoreNotFound,
+    StoreUnusable,
+    WrittenByNewer,
+)
 from eventflow.event import StoreCreated
 from eventflow.log.lmdb import files
 from eventflow.log.lmdb.checks import check_tail
@@ -85,9 +94,14 @@ def open_store(root: Path, wanted: Wanted) -> Opened:
             return _opened(root, directory, None, wanted)
         return _opened_for_writing(root, wanted)
     except OSError as error:
-        raise StoreUnusable(
-            f"{root} can't be used by this user ({error.strerror}: {error.filename}); check its owner, mode and file system"
-        ) from error
+        raise _unusable(root, error) from error
+
+
+def _unusable(root: Path, error: OSError) -> StoreUnusable:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreFull(f"{root}: the disk is full ({error.strerror}); make room, then open it again")
+    what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return StoreUnusable(f"{root} can't be used by this user ({what}); check its owner, mode and file system")
 
 
 def _opened_for_writing(root: Path, wanted: Wanted) -> Opened:

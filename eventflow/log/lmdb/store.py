@@ -241,22 +241,21 @@ class LmdbLog:
 
     # --- the cache
 
-    def snapshots(self, run_key: bytes, upto: int) -> list[tuple[int, int]]:
+    def snapshots(self, run_key: bytes, upto: int, *, limit: int | None = None) -> list[tuple[int, int]]:
         """A run's snapshots up to a version, newest first, each with the version that vouches for it or 0."""
-        vouched: dict[int, int] = {}
-        versions: list[int] = []
-        end = versioned(run_key, upto) + b"w"
-        with self._env.reading() as txn, txn.cursor(db=self._env.tables.snapshots) as cursor:
-            if cursor.set_range(run_key):
-                for key in cursor.iternext(keys=True, values=False):
-                    if key > end or key[:16] != run_key:
-                        break
-                    version = U64.unpack(key[16:24])[0]
-                    if len(key) == VERSIONED:
-                        versions.append(version)
-                    else:
-                        vouched[version] = U64.unpack(txn.get(key, db=self._env.tables.snapshots))[0]
-        return [(version, vouched.get(version, 0)) for version in reversed(versions)]
+        found: list[tuple[int, int]] = []
+        vouch = b""  # the row of who vouches stands after its snapshot's, so it is met first
+        table = self._env.tables.snapshots
+        with self._env.reading() as txn, txn.cursor(db=table) as cursor:
+            inside = cursor.prev() if cursor.set_range(versioned(run_key, upto) + b"w") else cursor.last()
+            while inside and (limit is None or len(found) < limit) and (key := cursor.key())[:16] == run_key:
+                if len(key) == VERSIONED:
+                    by = U64.unpack(txn.get(vouch, db=table))[0] if vouch[:VERSIONED] == key else 0
+                    found.append((U64.unpack(key[16:])[0], by))
+                else:
+                    vouch = key
+                inside = cursor.prev()
+        return found
 
     def snapshot(self, run_key: bytes, version: int) -> bytes | None:
         """A snapshot's stored root."""

@@ -103,7 +103,8 @@ class Batch:
             self._put(self._t.runs, versioned(key, version), place)
         size = sum(map(len, sealed.data))
         for packed in append.events:
-            size += self._keep(packed.blobs)
+            if packed.blobs:
+                size += self._keep(packed.blobs)
         self.events += len(sealed.data)
         self.digest = sealed.digests[-1] if sealed.digests else self.digest
         self._index(first, old, sealed.head)

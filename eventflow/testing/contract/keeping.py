@@ -43,6 +43,7 @@ class KeepContract(LogMaker):
             head = author.add(head, MOVE, vouch=later)
             assert log.snapshots(head.run_key, 4) == [(4, 5), (2, 3)]
             assert log.snapshots(head.run_key, 3) == [(2, 3)]
+            assert log.snapshots(head.run_key, 9, limit=1) == [(4, 5)]
             assert log.snapshots(head.run_key, 1) == log.snapshots(b"?" * 16, 9) == []
             assert log.snapshot(head.run_key, 2) != log.snapshot(head.run_key, 4)
             assert log.snapshot(head.run_key, 3) is None
@@ -91,6 +92,8 @@ class KeepContract(LogMaker):
             assert log.snapshot(head.run_key, 2) is None
             assert versions(log, head) == [1, 2, 3]
             assert recover(log, head).state == before
+            written(log, Upkeep(head.run_key, pack_state(author.state(head, 2), anew=True)))
+            assert log.snapshots(head.run_key, 9) == [(2, 0)]
 
     def test_a_message_waits_until_an_event_takes_it(self, tmp_path: Path) -> None:
         """Numbers rise over all runs; the event and the removal are one write, and a refused one removes nothing."""

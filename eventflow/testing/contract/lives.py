@@ -10,8 +10,9 @@ from eventflow.checkpoint import Checkpoint
 from eventflow.codec import TOMBSTONE, Stored, encode, pack, read_events
 from eventflow.errors import (
     HasForks,
-    NotFound,
+    RunNotFound,
     VersionConflict,
+    VersionNotFound,
 )
 from eventflow.event import CheckpointCreated, RunDeleted
 from eventflow.log import (
@@ -52,15 +53,17 @@ class LifeContract(LogMaker):
             assert log.bends(child.run_key) == [3, 5]
 
     def test_a_fork_needs_its_parent(self, tmp_path: Path) -> None:
-        """A fork of a run that was deleted meanwhile, or from a version it has not, is refused."""
+        """A fork from a version the parent has not, or of a run that was deleted meanwhile, is refused."""
         with self.author(tmp_path) as author:
             log, parent = author.log, author.add(author.start("r"), MOVE)
             fork = author.forking(parent, 2, "child")
             assert fork.first is not None
             far = replace(fork.first, at=9, entry=replace(fork.first.entry, parent_at=9))
-            written_first, *answers = log.write([deletion(parent, 1), replace(fork, expected=9, first=far), fork])
-            assert isinstance(written_first, Acted)
-            assert all(isinstance(answer, NotFound) for answer in answers)
+            other = replace(fork.first, entry=replace(fork.first.entry, parent_at=1))
+            answers = log.write(
+                [replace(fork, expected=9, first=far), replace(fork, first=other), deletion(parent, 1), fork]
+            )
+            assert [type(answer) for answer in answers] == [VersionNotFound, VersionNotFound, Acted, RunNotFound]
             assert log.head("child") is None
 
     def test_a_deleted_run_leaves_tombstones(self, tmp_path: Path) -> None:

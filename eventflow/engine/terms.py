@@ -1,0 +1,49 @@
+"""On what terms a run is taken up again: who may drive it, and when somebody must say yes first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from eventflow.engine.drive import CUT_OFF
+from eventflow.errors import DefinitionChanged, NodeNotFound, WorkflowUnknown
+from eventflow.event import RunSuspended
+from eventflow.log import NOBODY, Head, Log
+from eventflow.recovery import history
+from eventflow.state import State
+from eventflow.workflow import Workflow, difference
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the caller of `resume` said."""
+
+    strict: bool = False
+    yes: bool = False
+    stop_before: frozenset[str] = frozenset()
+    actor: str = ""
+    why: str = ""
+
+
+def flow_for(flows: Mapping[str, Workflow], state: State, *, strict: bool = False) -> Workflow:
+    """The workflow that may drive this state. Raises WorkflowUnknown, NodeNotFound, DefinitionChanged."""
+    run = state.run
+    flow = flows.get(run.workflow)
+    if flow is None:
+        raise WorkflowUnknown(run.run_id, run.workflow, sorted(flows))
+    node = flow.nodes.get(state.node)
+    if node is None or node.kind != run.definition.get("nodes", {}).get(state.node, node.kind):
+        raise NodeNotFound(run.run_id, state.node, difference(run.definition, flow.shape))
+    if strict and flow.digest != run.definition_digest:
+        raise DefinitionChanged(run.run_id, difference(run.definition, flow.shape))
+    return flow
+
+
+def was_cut_off(log: Log, head: Head, state: State, now: int) -> bool:
+    """Whether the body of the node that a run stands on may have begun without having ended."""
+    if head.status == "waiting":  # once the rest is over the next attempt begins, which leaves no event of its own
+        return state.retry_at <= now
+    if head.status == "pending":
+        event = next(history(log, head.run_key, head.version, head.version)).event
+        return isinstance(event, RunSuspended) and event.why == CUT_OFF
+    return head.status == "running" and head.owner != NOBODY

@@ -1,0 +1,160 @@
+"""One run verified: chain, density, decoding, legality, snapshots and checkpoints against folds, head, entry of the list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from eventflow.checkpoint import Checkpoint
+from eventflow.codec import read_events, root_digest, state_digest, unpack_state
+from eventflow.errors import Corrupt, EventflowError
+from eventflow.event import Forked, Recorded, Rewound, RunStarted
+from eventflow.log import Entry, Head, Log
+from eventflow.proof import genesis
+from eventflow.recovery import history, recover
+from eventflow.state import State, evolve
+from eventflow.verification.legality import Legality
+from eventflow.verification.report import STUMBLES, Report, said
+
+LAST_VERSION = 2**63 - 1  # the highest version there can be
+
+
+def verify_run(log: Log, head: Head, report: Report | None = None) -> Report:
+    """Verify one run; what it finds is added to the report. A run that is deleted meanwhile is left out."""
+    report = Report() if report is None else report
+    report.runs += 1
+    work = _Run(log, head, report)
+    try:
+        work.verify()
+    except (EventflowError, *STUMBLES) as error:
+        if log.head_of(head.run_key) is not None:
+            report.add(head.run_id, work.version + 1, said(error))
+    return report
+
+
+class _Run:
+    """One run being verified; `version` is the last that holds."""
+
+    def __init__(self, log: Log, head: Head, report: Report) -> None:
+        self._log, self._head, self._report = log, head, report
+        self._entry: Entry | None = None
+        self._snapshots: Mapping[int, int] = {}
+        self._marks: Mapping[int, Checkpoint] = {}
+        self.version = 0
+
+    def _found(self, version: int, problem: str) -> None:
+        self._report.add(self._head.run_id, version, problem)
+
+    def verify(self) -> None:
+        log, head = self._log, self._head
+        self._entry = log.entry(head.run_key)
+        first = self._entry.parent_at + 1 if self._entry and self._entry.parent_id is not None else 1
+        self.version = first - 1
+        self._snapshots = dict(log.snapshots(head.run_key, head.version))
+        self._marks = {mark.version: mark for mark in log.checkpoints(head.run_key)}
+        state = None
+        for recorded, after in self._folded(first):
+            self.version, state = recorded.version, after
+            self._report.events += 1
+            self._compare_snapshot(after)
+            self._compare_mark(after)
+        self._compare_head(state)
+        self._compare_entry(state)
+        self._look_past_the_end(first)
+
+    def _folded(self, first: int) -> Iterator[tuple[Recorded, State]]:
+        """Each event of the run's own history with the state after it, checked to follow the one before."""
+        log, head = self._log, self._head
+        state: State | None = None
+        before: bytes | None = None
+        legal = Legality()
+        for expected, recorded in enumerate(history(log, head.run_key, first, head.version, strict=True), first):
+            event = recorded.event
+            if (recorded.version, recorded.run_key, recorded.incarnation) != (expected, head.run_key, head.incarnation):
+                raise Corrupt(f"version {expected}", "is missing, or another event stands at its place")
+            if isinstance(event, Forked):
+                state = _parent_state(log, event)
+                before = state.digest
+            elif isinstance(event, Rewound):
+                state = recover(log, head, event.to, snapshots=False).state
+            elif isinstance(event, RunStarted):
+                before = genesis(event.store_id, event.run_id, recorded.incarnation, event.definition_digest)
+            if recorded.before != before:
+                raise Corrupt(f"version {expected}", "does not follow the event before it: the chain is broken")
+            for problem in legal.problems(state, recorded):
+                self._found(expected, problem)
+            state = evolve(state, recorded)
+            if state.run.run_id != head.run_id:
+                raise Corrupt(f"version {expected}", f"belongs to run {state.run.run_id}")
+            before = recorded.digest
+            yield recorded, state
+
+    def _compare_snapshot(self, state: State) -> None:
+        vouched = self._snapshots.get(state.version)
+        root = None if vouched is None else self._log.snapshot(self._head.run_key, state.version)
+        if root is None:
+            return
+        self._report.snapshots += 1
+        where = f"the snapshot at version {state.version}"
+        try:
+            if root_digest(root, where) != state_digest(state):
+                raise Corrupt(where, "is not what the events before it fold to")
+            unpack_state(root, self._log.blobs, where)
+            if vouched and not self._is_vouched(state, vouched):
+                raise Corrupt(where, "is not the one that the chain speaks of")
+        except (EventflowError, *STUMBLES) as error:
+            self._found(state.version, said(error))
+
+    def _is_vouched(self, state: State, by: int) -> bool:
+        stored = self._log.read(self._head.run_key, by, by)
+        vouch = read_events(stored, self._log.blobs)[0].vouch if stored else None
+        return vouch is not None and (vouch.version, vouch.digest) == (state.version, state_digest(state))
+
+    def _compare_mark(self, state: State) -> None:
+        mark = self._marks.get(state.version)
+        if mark is not None and mark.digest and mark.digest != state_digest(state):
+            self._found(state.version, f"checkpoint {mark.id} is not of the state that the events before it fold to")
+
+    def _compare_head(self, state: State | None) -> None:
+        head = self._head
+        if state is None or state.version != head.version:
+            raise Corrupt("the head", f"speaks of version {head.version}, the history ends at {self.version}")
+        recovered = recover(self._log, head).state
+        if state_digest(recovered) != state_digest(state):
+            raise Corrupt("recovery", "does not give the state that all events fold to")
+        if (state.status, state.waiting_for) != (head.status, head.waiting_for):
+            raise Corrupt("the head", f"says {head.status}, the history folds to {state.status}")
+        if state.epoch > head.epoch:
+            raise Corrupt("the head", f"is at epoch {head.epoch}, the history at {state.epoch}")
+
+    def _compare_entry(self, state: State | None) -> None:
+        """What `list` shows of the run is what its first event says."""
+        entry = self._entry
+        if entry is None or state is None:
+            raise Corrupt("the run list", "does not have this run")
+        run = state.run
+        parent = None if run.parent is None else (run.parent.run_id, run.parent.run_key, run.parent.at)
+        listed = None if entry.parent_id is None else (entry.parent_id, entry.parent_key, entry.parent_at)
+        said = (entry.workflow, tuple(entry.tags), entry.subject, listed)
+        if said != (run.workflow, tuple(run.tags), run.subject, parent):
+            raise Corrupt("the run list", "says another workflow, tag, subject or parent than the run's first event")
+
+    def _look_past_the_end(self, first: int) -> None:
+        """Nothing stands beyond the head, where no reader would look for it, nor among the parent's versions."""
+        log, key = self._log, self._head.run_key
+        head = log.head_of(key) or self._head  # it may have moved on
+        beyond = log.read(key, head.version + 1, LAST_VERSION)
+        if beyond and (log.head_of(key) or head).version == head.version:
+            raise Corrupt(f"version {head.version + 1}", "stands after the head, which does not know it")
+        for version, _ in log.snapshots(key, LAST_VERSION):
+            if not first <= version <= (log.head_of(key) or head).version:
+                raise Corrupt(f"the snapshot at version {version}", "is of a version that the run does not have")
+        for mark in self._marks.values():
+            if not 1 <= mark.version <= head.version:
+                raise Corrupt(f"checkpoint {mark.id}", "is of a version that the run does not have")
+
+
+def _parent_state(log: Log, event: Forked) -> State:
+    parent = log.head_of(event.parent_key)
+    if parent is None:
+        raise Corrupt("the fork", f"continues run {event.parent_id}, which is not in this store")
+    return recover(log, parent, event.at, snapshots=False).state

@@ -1,0 +1,174 @@
+"""A whole store verified: its own stream, every run, the lists runs are found by, inboxes, positions, deletions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from eventflow.codec import TOMBSTONE, Stored, decode, read_events
+from eventflow.errors import Corrupt, EventflowError
+from eventflow.event import CheckpointCreated, Recorded, RunDeleted, StoreCreated
+from eventflow.log import STORE_RUN, Head, Listed, Log, Query, store_genesis
+from eventflow.verification.one_run import verify_run
+from eventflow.verification.report import STUMBLES, Report, said
+
+_PAGE = 1_000  # events a look at the whole log takes at a time
+_STREAM = "the store's own stream"
+
+
+def verify_store(log: Log) -> Iterator[Report]:
+    """Verify the whole store; yields the growing report after each run, so that progress can be shown."""
+    report = Report()
+    acts = _Acts(log)
+    try:
+        report.events += acts.read()
+    except (EventflowError, *STUMBLES) as error:
+        report.add(_STREAM, acts.version + 1, said(error))
+    yield report
+    listed: list[Listed] = []
+    try:
+        listed = log.runs(Query())
+    except (EventflowError, *STUMBLES) as error:
+        report.add("the run list", 0, said(error))
+    for one in listed:
+        verify_run(log, one.head, report)
+        _compare_acts(log, one.head, acts, report)
+        yield report
+    _compare_lists(log, listed, report)
+    _compare_inboxes(log, report)
+    _compare_positions(log, acts, report)
+    yield report
+
+
+class _Acts:
+    """The store's own stream, operations by hand: what it says was made and deleted; `version` is the last that holds."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._before = store_genesis(log.store_id)
+        self.version = 0
+        self.labels: dict[tuple[bytes, int], set[str]] = {}  # of checkpoints, by run key and version
+        self.deleted = 0  # events of deleted runs, at most
+        self.ends: set[bytes] = set()  # digests of the last events of deleted runs
+
+    def read(self) -> int:
+        """Read on from where the last look ended; returns how many events there were. Raises Corrupt."""
+        began = self.version
+        while stored := self._log.read(STORE_RUN, self.version + 1, self.version + _PAGE):
+            for recorded in read_events(stored, self._log.blobs, strict=True):
+                self._take(recorded)
+        head = self._log.head_of(STORE_RUN)
+        if not self.version:
+            raise Corrupt("version 1", "is missing")
+        if head is None or head.version < self.version:
+            raise Corrupt("its head", f"does not know version {self.version}")
+        return self.version - began
+
+    def _take(self, recorded: Recorded) -> None:
+        event, version = recorded.event, self.version + 1
+        if recorded.version != version or recorded.run_key != STORE_RUN or recorded.before != self._before:
+            raise Corrupt(f"version {version}", "does not follow the event before it: the chain is broken")
+        if isinstance(event, StoreCreated) != (version == 1):
+            raise Corrupt(f"version {version}", "is not what a store's own stream has there")
+        if isinstance(event, StoreCreated) and event.store_id != self._log.store_id:
+            raise Corrupt("version 1", "creates another store than this one")
+        if isinstance(event, CheckpointCreated):
+            self.labels.setdefault((event.run_key, event.at), {""}).add(event.label)
+        if isinstance(event, RunDeleted):
+            self.deleted += event.head
+            self.ends.add(event.head_digest)
+        self._before, self.version = recorded.digest, version
+
+
+def _compare_acts(log: Log, head: Head, acts: _Acts, report: Report) -> None:
+    """A checkpoint made by hand, and its label, are in the store's own stream."""
+    try:
+        marks = [mark for mark in log.checkpoints(head.run_key) if mark.label or "manual" in mark.kinds]
+        if any(mark.label not in acts.labels.get((head.run_key, mark.version), ()) for mark in marks):
+            report.events += acts.read()  # it may have been made meanwhile
+    except (EventflowError, *STUMBLES):
+        return  # told already
+    for mark in marks:
+        if mark.label not in acts.labels.get((head.run_key, mark.version), ()):
+            report.add(head.run_id, mark.version, f"checkpoint {mark.id} says it was made by hand; nobody made it so")
+
+
+def _compare_lists(log: Log, listed: Iterable[Listed], report: Report) -> None:
+    """Each run is found by its status, workflow, tags, parent and id."""
+    found: dict[Query, set[bytes]] = {}
+
+    def lacks(query: Query, key: bytes) -> bool:
+        if query not in found:
+            found[query] = {one.head.run_key for one in log.runs(query)}
+        return key not in found[query]
+
+    for one in listed:
+        head, entry = log.head_of(one.head.run_key), one.entry
+        if head is None:
+            continue
+        key = head.run_key
+        queries = [Query(status=head.status), Query(workflow=entry.workflow), *(Query(tag=tag) for tag in entry.tags)]
+        try:
+            missing = [query for query in queries if lacks(query, key)]
+            orphan = entry.parent_id is not None and key not in log.children(entry.parent_key)
+        except (EventflowError, *STUMBLES) as error:
+            report.add(head.run_id, head.version, said(error))
+            continue
+        if orphan or (missing and log.head_of(key) == head):  # a run that moves is between two lists
+            report.add(head.run_id, head.version, "is not found by its status, workflow, tags or parent")
+
+
+def _compare_inboxes(log: Log, report: Report) -> None:
+    """Each message can be read and is for a run that is there."""
+    for key in log.mail():
+        for message, data in log.inbox(key):
+            head = log.head_of(key)
+            try:
+                if head is None or not isinstance(decode(data, f"message {message}", strict=True), dict):
+                    raise Corrupt(f"message {message}", "is for no run of this store, or can't be read")
+            except EventflowError as error:
+                report.add(head.run_id if head else key.hex(), head.version if head else 0, said(error))
+
+
+def _compare_positions(log: Log, acts: _Acts, report: Report) -> None:
+    """Positions are dense, every event is the one its run has at that version, every deletion is accounted for."""
+    position = 0
+    heads: dict[bytes, int] = {}
+    gone: set[bytes] = set()
+    while page := log.feed(position, _PAGE):
+        for stored in page:
+            position += 1
+            if stored.position != position:
+                report.add("position", position, "is missing")
+                return
+            if stored.data[:1] == TOMBSTONE:
+                gone.add(stored.data[1:])
+            elif (problem := _misplaced(log, stored, heads)) and not _is_deleted(log, position):
+                report.add("position", position, problem)
+    report.deleted = len(gone)
+    try:
+        report.events += acts.read()  # a run may have been deleted meanwhile
+    except (EventflowError, *STUMBLES):
+        return  # told already
+    if len(gone) > acts.deleted or not acts.ends <= gone:
+        report.add("position", position, "the events of deleted runs are not those that were deleted by hand")
+
+
+def _misplaced(log: Log, stored: Stored, heads: dict[bytes, int]) -> str:
+    """What is wrong with where an event stands, empty if nothing is."""
+    try:
+        event = decode(stored.data, f"the event at position {stored.position}")
+        key, version = event[2], event[4]
+        if version > heads.get(key, 0):
+            head = log.head_of(key)
+            heads[key] = head.version if head else 0
+        found = log.read(key, version, version)
+    except (EventflowError, *STUMBLES) as error:
+        return said(error)
+    if not found or found[0].position != stored.position:
+        return "holds an event that its run does not know"
+    return "holds an event of a run that is in no list" if version > heads[key] else ""
+
+
+def _is_deleted(log: Log, position: int) -> bool:
+    now = log.feed(position - 1, 1)
+    return bool(now) and now[0].data[:1] == TOMBSTONE

@@ -1,0 +1,268 @@
+"""Snapshots that are newer, damaged or hostile: an error of ours, whatever they are."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from eventflow.codec import (
+    PackedState,
+    decode,
+    encode,
+    pack_blob,
+    pack_state,
+    piece_names,
+    root_digest,
+    unpack_blob,
+    unpack_state,
+)
+from eventflow.errors import Corrupt, EventflowError, WrittenByNewer
+from eventflow.event import Failure
+from eventflow.plain import MAX_DEPTH, FrozenDict, FrozenList, freeze, same
+from eventflow.proof import digest
+from eventflow.state import STATUSES, WAITS, Identity, Parent, State
+
+LONG = "a long text, mostly repeated; " * 100
+DEFINITION = freeze({"nodes": ["a", "b"], "edges": [["a", "b", "done"]]})
+EFFECT = freeze({"status": "finished", "output": [LONG, None], "kind": "call", "mutating": False})
+
+
+class Shelf:
+    """Blobs as a store keeps them; a snapshot whose known pieces are not there is refused."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes] = {}
+
+    def write(self, packed: PackedState) -> bytes:
+        """The stored root, its blobs on the shelf."""
+        assert {*packed.known} <= self.rows.keys(), "pieces are taken for written that are not there"
+        self.rows |= {blob.digest: blob.stored for blob in packed.blobs}
+        return packed.root
+
+    def fetch(self, names: Any) -> dict[bytes, bytes]:
+        """The blobs of these names."""
+        if not {*names} <= self.rows.keys():
+            raise Corrupt("a blob", "is missing")
+        return {name: unpack_blob(self.rows[name], name) for name in names}
+
+    def back(self, packed: PackedState) -> State:
+        """The state that was packed, after the checks a reader makes."""
+        root = self.write(packed)
+        assert root_digest(root, "here") == packed.digest
+        state, size = unpack_state(root, self.fetch, "here")
+        assert size == packed.size
+        assert state.version == packed.version
+        assert {blob.digest for blob in packed.blobs} | {*packed.known} == piece_names(root, self.fetch)
+        return state
+
+
+def state_of(data: Any, **more: Any) -> State:
+    """A state that holds data, and a bit of everything else."""
+    identity = Identity(
+        "run-1", b"k" * 16, 1, b"s" * 16, "flow", b"d" * 32, DEFINITION, b"i" * 32, FrozenList(["tag"]), "person", 5,
+        Parent("run-0", b"p" * 16, 2, 9),
+    )  # fmt: skip
+    standing: dict[str, Any] = {
+        "waiting_for": "retry", "line": 10, "attempt": 2, "retry_at": 99, "error": Failure("E", LONG, "x.py:1", retryable=False),
+        "effects": freeze({"pay#1": EFFECT}), "signals": freeze([{"name": "s", "payload": LONG, "message": 0}]),
+        "usage": freeze({"tokens": 5, "cost": 0.5}),
+    }  # fmt: skip
+    frozen = data if isinstance(data, FrozenDict) else freeze(data)
+    return State(identity, 12, b"x" * 32, 1_000, 3, "waiting", "a", 11, frozen, **{**standing, **more})
+
+
+def long_list(count: int, width: int = 100) -> list[Any]:
+    """Items of about that many bytes, each with something inside."""
+    return [{"n": number, "text": f"{number} ".ljust(width, "x"), "tags": [number % 7]} for number in range(count)]
+
+
+def equal(one: State, other: State) -> bool:
+    """Whether two states are the same in all, type for type and key for key in order."""
+    return all(_alike(getattr(one, field.name), getattr(other, field.name)) for field in fields(State))
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(_alike(one[key], other[key]) for key in one)
+    return same(one, other)
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------
+
+
+def spoiled(root: Any) -> bytes:
+    """A stored root of any value, uncompressed."""
+    return b"\x00" + encode(root)
+
+
+def parts(state: State) -> tuple[list[Any], Shelf]:
+    """A state's root as the value it encodes, and its blobs."""
+    shelf = Shelf()
+    return decode(shelf.write(pack_state(state, compress=False))[1:], "here"), shelf
+
+
+def refused(root: bytes, shelf: Shelf | None = None) -> EventflowError:
+    """The error that a stored root is refused with."""
+    with pytest.raises((Corrupt, WrittenByNewer)) as caught:
+        unpack_state(root, (shelf or Shelf()).fetch, "here")
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"",
+        b"\x02",
+        b"\xff",
+        b"\x00",
+        b"\x01",
+        b"\x01junk",
+        b"\x00\xff",
+        b"\x00\x80",
+        b"\x00\xa0",
+        b"\x00\xf6",
+        b"\x00\x81\x01",
+    ],
+)
+def test_what_is_no_root_is_refused(stored: bytes) -> None:
+    """Empty, damaged or of another form."""
+    assert isinstance(refused(stored), Corrupt)
+    with pytest.raises(Corrupt):
+        piece_names(stored, Shelf().fetch)
+
+
+@pytest.mark.parametrize("number", range(1, 28))
+@pytest.mark.parametrize(
+    "odd",
+    [None, True, -1, 0.5, "text", b"bytes", [], {}, [1, 2, 3, 4], {"a": 1}, 2**64 - 1, ["a", b"k", 1, "x"]],
+    ids=str,
+)
+def test_a_field_of_another_type_is_refused(number: int, odd: Any) -> None:
+    """Each field is what it is, or optional, or the snapshot is not read."""
+    (form, values, refs, cuts), shelf = parts(state_of({}))
+    refs = [ref for ref in refs if ref[0][0] != number]
+    values[number] = odd
+    root = spoiled([form, values, refs, cuts])
+    try:
+        state, _ = unpack_state(root, shelf.fetch, "here")
+    except (Corrupt, WrittenByNewer):
+        return
+    assert equal(shelf.back(pack_state(state)), state)
+
+
+def test_what_is_newer_is_not_guessed() -> None:
+    """A format, a field, a status or a wait that this version does not know stops the reader."""
+    (_, values, refs, cuts), shelf = parts(state_of({}))
+    assert isinstance(refused(spoiled([2, values, refs, cuts]), shelf), WrittenByNewer)
+    assert isinstance(refused(spoiled([1, [*values, 5], refs, cuts]), shelf), WrittenByNewer)
+    for place, number in ((17, len(STATUSES)), (20, len(WAITS))):
+        newer = [*values[:place], number, *values[place + 1 :]]
+        assert isinstance(refused(spoiled([1, newer, refs, cuts]), shelf), WrittenByNewer)
+    for form in (0, -1, True, "1", None):
+        assert isinstance(refused(spoiled([form, values, refs, cuts]), shelf), Corrupt)
+    for other in (
+        [1, values[:-1], refs, cuts],
+        [1, values, refs],
+        [1, values, refs, cuts, []],
+        [1, values, {}, cuts],
+        [1, values, refs, None],
+    ):
+        assert isinstance(refused(spoiled(other), shelf), Corrupt)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        None, 5, [], [["l"]], [["l"], []], [[], [b"d" * 32]], [["l"], ["d" * 32]], [["l"], [b"short"]], [[0], [b"d" * 32]], ["l", [b"d" * 32]],
+        [["l"], b"d" * 32], [["l"], [b"d" * 32], 1], {"l": []},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_pieces_named_in_another_form_are_refused(cut: Any) -> None:
+    """Paths are of keys, names are digests."""
+    (form, values, refs, _), shelf = parts(state_of({"l": [1]}))
+    assert isinstance(refused(spoiled([form, values, refs, [cut]]), shelf), Corrupt)
+
+
+@pytest.mark.parametrize(
+    "path", [["x"], ["n"], ["t"], ["d"], ["none"], ["d", "x"], ["l", "0"], ["n", "x"], ["l", "l"], ["blob"]]
+)
+def test_pieces_of_a_list_that_is_not_there_are_refused(path: list[str]) -> None:
+    """Text is not continued, dicts are not made."""
+    state = state_of({"l": [1], "n": 1, "t": "text", "d": {}, "none": None, "blob": LONG})
+    (form, values, refs, _), shelf = parts(state)
+    name = digest(encode([[1], []]))
+    shelf.rows[name] = pack_blob(encode([[1], []]))
+    assert isinstance(refused(spoiled([form, values, refs, [[path, [name]]]]), shelf), Corrupt)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        5,
+        [],
+        [[1]],
+        [[1], 5],
+        [[1], [5]],
+        [{}, []],
+        [[1], [], []],
+        [[1], [[[0], b"d" * 32, 0]]],
+        [[None], [[[1], b"d" * 32, 0]]],
+    ],
+    ids=str,
+)
+def test_a_piece_of_another_form_is_refused(piece: Any) -> None:
+    """What is in a piece is checked like the root."""
+    (form, values, refs, _), shelf = parts(state_of({"l": [1]}))
+    data = encode(piece)
+    shelf.rows[digest(data)] = pack_blob(data)
+    shelf.rows[b"d" * 32] = pack_blob(LONG.encode())
+    root = spoiled([form, values, refs, [[["l"], [digest(data)]]]])
+    assert isinstance(refused(root, shelf), Corrupt)
+
+
+def test_a_snapshot_that_lacks_a_piece_or_a_value_is_refused() -> None:
+    """Every blob counts."""
+    packed = pack_state(
+        state_of({"l": [f"{number}{LONG}" for number in range(300)], "n": long_list(700), "t": LONG + "!"})
+    )
+    for blob in packed.blobs:
+        shelf = Shelf()
+        root = shelf.write(packed)
+        del shelf.rows[blob.digest]
+        assert isinstance(refused(root, shelf), Corrupt)
+
+
+def test_data_deeper_than_a_writer_makes_are_refused() -> None:
+    """In the root, and in pieces that stand deep."""
+    deep: Any = []
+    for _ in range(MAX_DEPTH - 2):
+        deep = [deep]
+    (form, values, refs, _), shelf = parts(state_of({"l": []}))
+    values[0] = {"l": [deep]}
+    assert isinstance(refused(spoiled([form, values, refs, []]), shelf), Corrupt)
+    data = encode([[deep], []])
+    shelf.rows[digest(data)] = pack_blob(data)
+    values[0] = {"l": []}
+    assert isinstance(refused(spoiled([form, values, refs, [[["l"], [digest(data)]]]]), shelf), Corrupt)
+
+
+def test_spoiled_roots_give_states_or_errors_of_ours() -> None:
+    """Bytes changed at random, in the root and in what it decodes to."""
+    dice = random.Random(5)  # noqa: S311
+    shelf = Shelf()
+    packed = pack_state(state_of({"l": long_list(900), "t": LONG, "d": {"x": [LONG]}}), compress=False)
+    root = shelf.write(packed)
+    for _ in range(1_500):
+        array = bytearray(root)
+        for _ in range(dice.randint(1, 3)):
+            place = dice.randrange(min(len(array), 1_200))
+            array[place : place + dice.randint(0, 2)] = dice.randbytes(dice.randint(0, 2))
+        for read in (unpack_state, lambda data, fetch, _: piece_names(data, fetch)):
+            try:
+                read(bytes(array), shelf.fetch, "here")
+            except EventflowError:
+                continue
