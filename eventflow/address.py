@@ -25,7 +25,7 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
 _SHOWN = 20  # ids looked at for a prefix that fits several: enough to name a few
 _PAGE = 500  # events read at a time when a moment is looked for
 _VERSION = re.compile(r"[0-9]{1,19}")  # no more digits than a version of 64 bits has
-_SPAN = re.compile(r"(\d+)\s*(s|m|h|d|w)")
+_SPAN = re.compile(r"([0-9]{1,9})\s*(s|m|h|d|w)")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 

@@ -33,6 +33,8 @@ COMPARED_BY_VALUE = 1_000  # items of a returned list that are compared one by o
 MERGE_FROM = 2  # keys set in one dict from which one merge is shorter than as many sets
 _TEXT_UNIT = 16  # characters of text that weigh as much as naming one more key
 
+_SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
+
 Reducer = Callable[[Any, Any], Any]
 
 
@@ -128,10 +130,11 @@ def _difference(path: tuple[str, ...], held: Any, value: Any) -> list[Op]:
     """Operations that turn what is held into the value; none when they are the same."""
     if held is value:
         return []
-    if isinstance(value, dict) and isinstance(held, dict):
-        return _dict_difference(path, held, value)
-    if isinstance(value, list | tuple) and isinstance(held, list | Rope):
-        return _list_difference(path, held, value)
+    if type(value) not in _SCALARS:
+        if isinstance(value, dict) and isinstance(held, dict):
+            return _dict_difference(path, held, value)
+        if isinstance(value, list | tuple) and isinstance(held, list | Rope):
+            return _list_difference(path, held, value)
     new = _frozen(path, value)
     return [] if same(held, new) else [Op("set", path, new)]
 

@@ -136,14 +136,14 @@ class Due:
 NOTHING_DUE = Due()
 
 
+def worth_bytes(progress: Progress) -> bool:
+    """Whether what came since the last snapshot weighs as much as the state, and enough to notice."""
+    return progress.events >= MIN_EVENTS and progress.weight >= max(MIN_BYTES, progress.state_size)
+
+
 def due(policy: CheckpointPolicy, progress: Progress, passage: Passage, now: int) -> Due:
     """What the policy wants after an event, `now` in ns."""
-    worth = (
-        policy.auto
-        and progress.events >= MIN_EVENTS
-        and progress.weight >= MIN_BYTES
-        and progress.weight >= progress.state_size
-    )
+    worth = policy.auto and worth_bytes(progress)
     by_count = policy.every is not None and progress.since_every >= policy.every
     by_time = policy.interval is not None and now - progress.last >= policy.interval * NS
     before = passage.entered is not None and _names(policy.before_node, passage.entered)

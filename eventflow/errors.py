@@ -304,7 +304,7 @@ class DefinitionChanged(Conflict):
         self.run_id, self.difference = run_id, difference
         super().__init__(
             f"run {run_id} was started with another definition ({difference}) and resume is strict; "
-            f"use the old definition, or resume with compatible=True"
+            f"use the old definition, or resume without strict"
         )
 
 
@@ -383,9 +383,8 @@ class RunFailed(EventflowError):
 
     def __init__(self, run_id: str, node: str, error: Any) -> None:
         self.run_id, self.node, self.error = run_id, node, error
-        super().__init__(
-            f"run {run_id} failed in node {node!r}: {error.type}: {error.message}; mend the cause, then resume the run"
-        )
+        advice = "" if "resume" in error.message else "; mend the cause, then resume the run"
+        super().__init__(f"run {run_id} failed in node {node!r}: {error.type}: {error.message}{advice}")
 
 
 class RunCancelledError(EventflowError):

@@ -144,12 +144,17 @@ class EffectStarted:
 
 @dataclass(frozen=True, slots=True)
 class EffectFinished:
-    """A call to the outside gave a result; it is never made again on this line."""
+    """A call to the outside gave a result; it is never made again on this line.
+
+    `actor` is set where somebody said so who looked (see `Engine.settle`).
+    """
 
     name: str
     key: str
     output: Any
     usage: FrozenDict = EMPTY
+    actor: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

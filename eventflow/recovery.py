@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from eventflow.checkpoint import Progress
 from eventflow.codec import Stored, decode, read_events, root_digest, unpack_state
 from eventflow.errors import Corrupt, VersionNotFound
-from eventflow.event import Forked, Recorded, Rewound, RunStarted
-from eventflow.log import Head, Log
+from eventflow.event import CheckpointCreated, Forked, Recorded, Rewound, RunStarted, Vouch
+from eventflow.log import STORE_RUN, STORE_VOUCH, Head, Log
 from eventflow.proof import digest, genesis
 from eventflow.state import Parent, State, evolve
 
@@ -174,7 +174,7 @@ def _load(log: Log, run_key: bytes, version: int, vouched_by: int) -> tuple[Stat
     """A state and its size from a snapshot; None if it was dropped since it was listed."""
     where = f"the snapshot at version {version}"
     root = log.snapshot(run_key, version)
-    vouch = _one(log, run_key, vouched_by).vouch
+    vouch = vouch_by(log, run_key, vouched_by)
     if root is None:
         return None
     if vouch is None or vouch.version != version:
@@ -185,6 +185,15 @@ def _load(log: Log, run_key: bytes, version: int, vouched_by: int) -> tuple[Stat
     if state.version != version or state.run.run_key != run_key:
         raise Corrupt(where, "is of another version or run")
     return state, size
+
+
+def vouch_by(log: Log, run_key: bytes, by: int) -> Vouch | None:
+    """What the event at a version says of a snapshot of a run: one of the run's own, or of the store's by hand."""
+    if not by & STORE_VOUCH:
+        return _one(log, run_key, by).vouch
+    recorded = _one(log, STORE_RUN, by ^ STORE_VOUCH)
+    event = recorded.event
+    return recorded.vouch if isinstance(event, CheckpointCreated) and event.run_key == run_key else None
 
 
 # --- the events ----------------------------------------------------------------------------------------------------

@@ -116,6 +116,8 @@ class State:
 def status_after(state: State | None, event: Event) -> tuple[Status, WaitingFor]:  # noqa: PLR0911 - a table
     """Where a run stands once an event has happened: what a log is told with an append."""
     match event:
+        case Transitioned():  # the most frequent first; it leaves a paused run paused
+            return "paused" if state is not None and state.status == "paused" else "running", ""
         case RunCompleted():
             return "completed", ""
         case RunFailed():
@@ -129,8 +131,6 @@ def status_after(state: State | None, event: Event) -> tuple[Status, WaitingFor]
     if state is None or state.status == "paused":
         return "paused" if state else "running", ""
     match event:
-        case Transitioned():
-            return "running", ""
         case AttemptFailed():
             return "waiting", "retry"
         case RunSuspended():

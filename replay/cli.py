@@ -67,6 +67,9 @@ def log(
         _print_lines(chosen, "jsonl" if follow and output == "json" else output, head.run_id)
         if follow:
             _follow(opened, head, history, type, output)
+    except KeyboardInterrupt:
+        if not follow:  # which is how following ends
+            raise
     finally:
         opened.close()
     return OK
@@ -100,18 +103,15 @@ def _took(ms: float | None) -> str:
 
 
 def _follow(opened: Log, head: Head, history: History, kinds: tuple[str, ...], output: Format) -> None:
-    """Print new events as they come, until the run has ended or is gone, or somebody has seen enough."""
+    """Print new events as they come, until the run has ended or is gone."""
     now: Head | None = head
-    try:
-        while now is not None and now.run_key == head.run_key and now.status not in ENDED:
-            sys.stdout.flush()
-            time.sleep(FOLLOW_POLL)
-            now = opened.head(head.run_id)
-            for line in history.upto(now) if now is not None and now.run_key == head.run_key else ():
-                if _is_asked(line, kinds, None):
-                    _print_line(line, output)
-    except KeyboardInterrupt:
-        return
+    while now is not None and now.run_key == head.run_key and now.status not in ENDED:
+        sys.stdout.flush()
+        time.sleep(FOLLOW_POLL)
+        now = opened.head(head.run_id)
+        for line in history.upto(now) if now is not None and now.run_key == head.run_key else ():
+            if _is_asked(line, kinds, None):
+                _print_line(line, output)
 
 
 def _print_line(line: Line, output: Format) -> None:

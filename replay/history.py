@@ -98,8 +98,8 @@ def detail(recorded: Recorded) -> str:
     """What an event says, in a few words."""
     said = _said(recorded.event)
     if recorded.vouch is not None:
-        said = f"{said} [vouches for the snapshot at {recorded.vouch.version}]".strip()
-    return said
+        said = f"{said} [vouches for the snapshot at version {recorded.vouch.version}]"
+    return said.strip()
 
 
 def _said(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line an event, seen whole
@@ -119,9 +119,9 @@ def _said(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line an ev
             return f"{name}{event.error.type}: {event.error.message}"
         case RunResumed():
             changed = ", with another definition" if event.definition is not None else ""
-            return f"{_by(event.actor, event.why)}{changed}".strip()
+            return f"{_by(event.actor, event.why).removeprefix(': ')}{changed}".removeprefix(", ")
         case RunSuspended() | RunPaused() | RunCancelled():
-            return _by(event.actor, event.why)
+            return _by(event.actor, event.why).removeprefix(": ")
         case SignalReceived():
             return f"{event.name} (message {event.message}){_by(event.actor, '')}"
         case EffectStarted():

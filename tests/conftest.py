@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+pytest.register_assert_rewrite("eventflow.testing.contract")  # so that a failed contract says what it saw
+
 from eventflow.cli import build as build_eventflow
 from eventflow.cli.shell import run_app
 from eventflow.clock import ManualClock
@@ -195,6 +197,7 @@ async def waits(state):
     Path("began").touch()
     while not Path("go").exists():
         await asyncio.sleep(0.005)
+    await asyncio.sleep(float(Path("go").read_text() or 0))
     return {"gone": True}
 
 
@@ -202,6 +205,7 @@ def blocks(state):
     Path("began").touch()
     while not Path("go").exists():
         time.sleep(0.005)
+    time.sleep(float(Path("go").read_text() or 0))
     return {"gone": True}
 
 

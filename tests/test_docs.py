@@ -1,9 +1,9 @@
 """The pages as a test: what they show is run, what they name exists, what exists is named.
 
-`python tests/test_docs.py PAGE FOLDER` runs one page's blocks in a folder: a python block in a namespace that the page's
-blocks share (top-level await allowed, as in a notebook), an output block compared with what the python block before it
-printed, a console block's commands in bash with what they print compared, a block with a title written as a file of that
-name. A line of `...` stands for any number of lines, `...` within a line for any text.
+`python tests/test_docs.py PAGE` runs one page's blocks in the working directory, in order: a python block in a namespace
+that the page's blocks share (top-level await allowed, as in a notebook), a console block's commands in bash. What they
+print must be what is shown; for a python block that is the output block after it. A block with a title is written to a
+file of that name. A shown line of `...` stands for any number of lines, `...` within a line for any text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
-import dataclasses
 import inspect
 import io
 import os
@@ -34,7 +33,7 @@ from eventflow import CheckpointPolicy, Engine, RetryPolicy, Workflow
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUN, KEPT = {"python", "console", "bash", "output"}, {"toml", "json", "text", "mermaid"}
+RUN, KEPT = {"python", "console", "bash", "output"}, {"toml", "json", "text", "mermaid", ""}
 TWO_COMMANDS = (
     "python3 -m venv .venv && .venv/bin/pip install -q -e . && .venv/bin/eventflow demo",
     "python3 -m venv .venv && .venv/bin/pip install -q -e '.[test]' && .venv/bin/pytest",
@@ -77,7 +76,7 @@ def blocks(page: Path) -> list[Block]:
 
 def prose(page: Path) -> str:
     """A page without its blocks."""
-    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
 def shown_matches(shown: str, printed: str) -> bool:
@@ -131,9 +130,9 @@ def run_python(block: Block, namespace: dict[str, object], page: Path) -> str:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         if code.co_flags & inspect.CO_COROUTINE:
-            asyncio.run(eval(code, namespace))
+            asyncio.run(eval(code, namespace))  # noqa: S307 - our own pages
         else:
-            exec(code, namespace)
+            exec(code, namespace)  # noqa: S102 - our own pages
     return printed.getvalue()
 
 
@@ -182,13 +181,32 @@ def test_what_a_page_shows_is_what_happens(page, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("a\nb\n", "a\nb\n", True),
+        ("a\n", "a\nb\n", False),
+        ("", "a\n", False),
+        ("a\n...\nd\n", "a\nb\nc\nd\n", True),
+        ("a\n...\nd\n", "a\nb\nc\n", False),
+        ("a ... d\n", "a b c d\n", True),
+        ("a ... d\n", "a b\nc d\n", False),
+        ("1.5\n", "125\n", False),
+    ],
+)
+def test_three_dots_stand_for_what_varies_and_nothing_else_does(shown, printed, same):
+    """A shown text matches exactly what it says, and anything where it has three dots."""
+    assert shown_matches(shown, printed) is same
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_no_block_escapes(page):
     """Each block is of a language that is run, or of one that is only shown and holds no command."""
     for block in blocks(page):
         where = f"{page.name}:{block.line}"
         assert block.language in RUN | KEPT, f"{where}: {block.language!r}"
-        assert block.language in RUN or not re.search(r"^\$ ", block.text, re.M), f"{where} shows a command"
+        escaped = re.search(r"^(\$|>>>|from|import|async) ", block.text, re.MULTILINE)
+        assert block.language in RUN or not escaped, f"{where} shows a command or code that nobody runs"
         assert block.language != "console" or block.text.startswith("$ "), f"{where} begins without a command"
 
 
@@ -209,7 +227,7 @@ def test_the_two_commands_do_it_from_a_fresh_clone(command, tmp_path):
     """In a fresh clone, with nothing but Python and git, each of the two commands works."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a clone")
-    subprocess.run(["git", "clone", "-q", str(ROOT), str(tmp_path / "clone")], check=True)
+    subprocess.run(["/usr/bin/env", "git", "clone", "-q", str(ROOT), str(tmp_path / "clone")], check=True)
     kept = {key: value for key, value in environment().items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(
         ["/bin/bash", "-c", command], cwd=tmp_path / "clone", env=kept, capture_output=True, text=True, check=False
@@ -254,14 +272,15 @@ def test_every_public_name_is_in_the_docs():
     ids=lambda one: getattr(one, "__qualname__", one),
 )
 def test_every_argument_is_in_the_docs(thing, where):
-    """Each argument of the calls that users write is named on the page about them."""
+    """Each argument of the calls that users write has its row in a table of the page about them."""
     names = [name for name in inspect.signature(thing).parameters if name not in ("self", "args", "kwargs")]
-    assert unnamed(names, page(where)) == []
+    rows = "\n".join(re.findall(r"^\| ([^|]+) \|", page(where), re.MULTILINE))
+    assert unnamed(names, rows) == []
 
 
 def public_methods(kind: type) -> list[str]:
     """Names of a class's own public methods and properties."""
-    return [name for name in vars(kind) if not name.startswith("_") and name not in ("take_away",)]
+    return [name for name in vars(kind) if not name.startswith("_") and name != "take_away"]
 
 
 @pytest.mark.parametrize(
@@ -276,7 +295,7 @@ def test_every_method_is_in_the_docs(kind, where):
 
 def test_every_error_is_in_the_docs():
     """Each error stands in the table of docs/errors.md with its own exit code."""
-    rows = dict(re.findall(r"^\| `(\w+)` \| (\d) \|", page("errors"), re.M))
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\d) \|", page("errors"), re.MULTILINE))
     kinds = {
         name: kind
         for name, kind in vars(eventflow.errors).items()
@@ -295,11 +314,11 @@ def test_the_floors_are_those_of_the_architecture_test():
     }
     shown: dict[str, dict[str, int]] = {"eventflow": {}, "replay": {}}
     for package, floor, names in re.findall(
-        r"^\| (eventflow|replay) \| (\d) \| ([^|]*) \|", page("architecture"), re.M
+        r"^\| (eventflow|replay) \| (\d) \| ([^|]*) \|", page("architecture"), re.MULTILINE
     ):
         shown[package].update(dict.fromkeys(re.findall(r"`(\w+)`", names), int(floor)))
     assert shown == {"eventflow": floors["FLOORS"], "replay": floors["REPLAY_FLOORS"]}
-    doors = dict(re.findall(r"^\| `(\w+)` \| `([\w/]+)` \|", page("architecture"), re.M))
+    doors = dict(re.findall(r"^\| `(\w+)` \| `([\w/]+)` \|", page("architecture"), re.MULTILINE))
     assert doors == floors["DOORS"]
 
 
@@ -317,21 +336,21 @@ def help_of(main: Callable[[list[str]], None], path: list[str]) -> str:
 def described(main: Callable[[list[str]], None], path: list[str]) -> Iterator[tuple[str, set[str]]]:
     """Every command below a path with its arguments and options, as the help tells."""
     text = help_of(main, path)
-    named = set(re.findall(r"^│ [* ]? *(?:[A-Z]+ )?(--[a-z][a-z-]*)", text, re.M)) - {"--help", "--version"}
-    placed = set(re.findall(r"^│ [* ]? *([A-Z]+) --", text, re.M))
+    named = set(re.findall(r"^│ [* ]? *(?:[A-Z]+ )?(--[a-z][a-z-]*)", text, re.MULTILINE)) - {"--help", "--version"}
+    placed = set(re.findall(r"^│ [* ]? *([A-Z]+) --", text, re.MULTILINE))
     yield " ".join(path), (named - {f"--{name.lower()}" for name in placed}) | placed
-    inner = re.search(r"─ Commands ─.*?\n(.*?)╰", text, re.S)
-    for name in re.findall(r"^│ ([a-z]+) ", inner[1] if inner else "", re.M):
+    inner = re.search(r"─ Commands ─.*?\n(.*?)╰", text, re.DOTALL)
+    for name in re.findall(r"^│ ([a-z]+) ", inner[1] if inner else "", re.MULTILINE):
         yield from described(main, [*path, name])
 
 
 def told(program: str) -> dict[str, set[str]]:
     """Every command of a program with its arguments and options, as docs/cli.md tells."""
     found: dict[str, set[str]] = {}
-    for part in re.split(r"^#+ ", page("cli"), flags=re.M)[1:]:
+    for part in re.split(r"^#+ ", page("cli"), flags=re.MULTILINE)[1:]:
         heading = re.match(rf"`{program} ([a-z ]+)`", part)
         if heading:
-            found[heading[1]] = set(re.findall(r"^\| `(--[a-z-]+|[A-Z]+)", part, re.M))
+            found[heading[1]] = set(re.findall(r"^\| `(--[a-z-]+|[A-Z]+)", part, re.MULTILINE))
     return found
 
 
@@ -359,7 +378,7 @@ def test_the_page_tells_every_command_and_option(program, main, monkeypatch):
 def anchors(path: Path) -> set[str]:
     """The anchors of a page's headings."""
     found = set()
-    for heading in re.findall(r"^#+ (.*)$", prose(path), re.M):
+    for heading in re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE):
         kept = re.sub(r"[^\w\- ]", "", heading.lower())
         found.add(kept.replace(" ", "-"))
     return found
@@ -389,10 +408,9 @@ GUIDE = (
 
 def test_every_call_of_the_guide_has_its_counterpart():
     """docs/from-the-guide.md has a row for each call and option of the guide."""
-    rows = set(re.findall(r"^\| `(\w+)", page("from-the-guide"), re.M))
+    rows = set(re.findall(r"^\| `(\w+)", page("from-the-guide"), re.MULTILINE))
     assert set(GUIDE) <= rows
 
 
 if __name__ == "__main__":
-    assert dataclasses.is_dataclass(Block)
     run_page(Path(sys.argv[1]))

@@ -37,12 +37,21 @@ class Reached:
                 "the model server's answer is not a chat completion; look whether OPENAI_BASE_URL (or base_url=) is the "
                 "address of an OpenAI-compatible API, which often ends in /v1"
             )
-        plain: dict[str, Any] = without_surrogates(answer.model_dump(mode="json", exclude_none=True, warnings=False))
-        return plain
+        return _plain(answer)
 
     async def close(self) -> None:
         """Close the client's connections."""
         await self._close()
+
+
+def _plain(answer: Any) -> dict[str, Any]:
+    """A completion as plain data. Raises ModelRefused for what no text can hold."""
+    try:
+        dumped = answer.model_dump(exclude_none=True, warnings=False)
+    except ValueError as error:  # a lone surrogate in a field's name
+        raise ModelRefused(f"the model server's answer can't be read ({error})") from error
+    plain: dict[str, Any] = without_surrogates(dumped)
+    return plain
 
 
 def check_client(client: Any) -> None:

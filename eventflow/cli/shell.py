@@ -48,8 +48,11 @@ argument = Parameter  # so that replay's commands need not import the library
 
 
 def new_app(name: str, text: str, version: str) -> App:
-    """An app with our habits: sorted help, no result printed, errors left to `run_app`."""
-    return App(name=name, help=text, version=version, result_action="return_value", group_commands=Group("Commands"))
+    """An app with our habits: sorted help, no result printed, errors and Ctrl-C left to `run_app`."""
+    return App(
+        name=name, help=text, version=version, result_action="return_value", group_commands=Group("Commands"),
+        suppress_keyboard_interrupt=False,
+    )  # fmt: skip
 
 
 def sub_app(name: str, text: str) -> App:

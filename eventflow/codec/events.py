@@ -7,7 +7,7 @@ gives recorded events back. Everything the user wrote is in the body; the header
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from eventflow import event as facts
@@ -62,7 +62,7 @@ SHAPES: dict[type, Shape] = {
     facts.EffectStarted: Shape(
         10, ("name", "key", "kind", "mutating", "attempt"), ("input", "input_digest", "idempotency_key")
     ),
-    facts.EffectFinished: Shape(11, ("name", "key", "usage"), ("output",)),
+    facts.EffectFinished: Shape(11, ("name", "key", "usage", "actor", "why"), ("output",)),
     facts.EffectFailed: Shape(12, ("name", "key"), ("error",)),
     facts.EffectRejected: Shape(13, ("name", "key", "actor", "why"), ()),
     facts.Rewound: Shape(14, ("to", "node", "actor", "why"), ()),

@@ -49,9 +49,9 @@ async def settle(
         raise EffectMisused(
             f"run {head.run_id}: the outcome of effect {effect!r} (key {key}) is not unknown (unknown are: {unknown})"
         )
-    event: Event = (
-        EffectFinished(effect, key, freeze(output, "output")) if happened else EffectRejected(effect, key, who(), why)
-    )
+    event: Event = EffectRejected(effect, key, who(), why)
+    if happened:
+        event = EffectFinished(effect, key, freeze(output, "output"), actor=who(), why=why)
     status, waiting = status_after(state, event)
     await _append(shop, head, replace(state, status=status, waiting_for=waiting), (event,), ())
 

@@ -31,7 +31,7 @@ from eventflow.engine.operations import (
     rewind_run,
     who,
 )
-from eventflow.engine.terms import Terms, flow_for, was_cut_off
+from eventflow.engine.terms import Terms, flow_for, vouch_for, was_cut_off
 from eventflow.errors import (
     Conflict,
     EventflowError,
@@ -40,12 +40,13 @@ from eventflow.errors import (
     NotResumable,
     RunExists,
     RunOwned,
+    SettingsError,
     StoreClosed,
     VersionConflict,
 )
-from eventflow.event import Event, RunResumed, RunStarted
+from eventflow.event import Event, RunResumed, RunStarted, Vouch
 from eventflow.log import Append, Appended, Entry, First, Head, Log, Post, Posted, Query, Writer, open_log
-from eventflow.plain import FrozenList, freeze
+from eventflow.plain import freeze
 from eventflow.proof import digest, genesis
 from eventflow.recovery import Recovered, recover
 from eventflow.run import CANCEL, PAUSE, SIGNAL, Journal, Listener, Shop, Threads, begin, message
@@ -169,7 +170,7 @@ class Engine:
         first = flow.schema.initial({} if data is None else data)
         event = RunStarted(
             name, shop.log.store_id, flow.name, flow.digest, flow.shape, flow.start, first, digest(encode(first)),
-            FrozenList([_text(tag) for tag in tags]), subject, actor, why,
+            freeze(list(tags), "tags"), subject, actor, why,
         )  # fmt: skip
         async with self._turn(name):
             if (head := shop.log.head(name)) is not None:
@@ -297,7 +298,7 @@ class Engine:
             raise NeedsConfirmation(
                 f"node {node.name!r} of run {head.run_id} was cut off in the middle and says to ask first"
             )
-        await self._take(head, _resumed(flow, state, terms))
+        await self._take(head, _resumed(flow, state, terms), vouch_for(log, head, state))
         return await self._drive_again(flow, head.run_id, terms)
 
     def _free(self, head: Head) -> bool:
@@ -305,12 +306,12 @@ class Engine:
         shop = self._open
         return head.owner == shop.owner or shop.log.owner_gone(head.owner)
 
-    async def _take(self, head: Head, event: Event) -> None:
+    async def _take(self, head: Head, event: Event, vouch: Vouch | None = None) -> None:
         """Append an event and take the run's lease with it."""
         shop = self._open
         append = Append(
-            head.run_id, head.run_key, head.incarnation, head.version, head.epoch, (pack(event),), self._clock.now(),
-            *status_after(None, event), claim=shop.owner,
+            head.run_id, head.run_key, head.incarnation, head.version, head.epoch, (pack(event, vouch=vouch),),
+            self._clock.now(), *status_after(None, event), claim=shop.owner,
         )  # fmt: skip
         await shop.writer.write(append, alone=shop.active == 0)
 
@@ -461,7 +462,12 @@ class Engine:
     async def prune_checkpoints(
         self, run: str, *, keep: int | None = None, max_age: float | None = None, why: str = ""
     ) -> list[Checkpoint]:
-        """Delete all but the newest `keep` checkpoints of a run, or those older than `max_age` seconds."""
+        """Delete all but the newest `keep` checkpoints of a run, or those older than `max_age` seconds.
+
+        Where both are given, both must hold. Raises SettingsError where neither is, RunNotFound.
+        """
+        if keep is None and max_age is None:
+            raise SettingsError("say what to keep: keep=..., max_age=..., or both")
         older = None if max_age is None else self._clock.now() - round(max_age * NS)
         gone = select(self.checkpoints(run), older_than=older, keep=keep)
         return delete_checkpoints(self._open.log, self._clock, run, [f"c-{version}" for version in gone], why=why)
@@ -488,8 +494,3 @@ class Engine:
 def _resumed(flow: Workflow, state: State, terms: Terms) -> RunResumed:
     shape = None if flow.digest == state.run.definition_digest else flow.shape
     return RunResumed(state.node, flow.digest, shape, terms.actor or who(), terms.why)
-
-
-def _text(tag: str) -> str:
-    frozen: str = freeze(tag, "tag")
-    return frozen

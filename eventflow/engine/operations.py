@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from eventflow.address import check_run_id, find_run
 from eventflow.change import NO_CHANGE, Change, resolve
-from eventflow.checkpoint import Checkpoint
+from eventflow.checkpoint import Checkpoint, worth_bytes
 from eventflow.clock import Clock, id_text
 from eventflow.codec import pack, pack_state
 from eventflow.errors import (
@@ -34,6 +35,7 @@ from eventflow.event import (
     Forked,
     Rewound,
     RunDeleted,
+    Vouch,
 )
 from eventflow.log import Act, Answer, Append, Appended, Entry, First, Head, Log, Upkeep, Write
 from eventflow.plain import FrozenList, clean_text
@@ -64,7 +66,9 @@ def create_checkpoint(
     log: Log, clock: Clock, run: str, *, version: int | None = None, label: str = "", snapshot: bool = False,
     actor: str = "", why: str = "",
 ) -> Checkpoint:  # fmt: skip
-    """Make a checkpoint of a run at a version (its newest if None); `snapshot=True` forces its bytes.
+    """Make a checkpoint of a run at a version (its newest if None); `snapshot=True` writes its bytes in any case.
+
+    Its event vouches for the bytes, so that recovery may start from them.
 
     Raises NoCheckpointer where the log was opened to be read, RunNotFound, VersionNotFound.
     """
@@ -74,15 +78,15 @@ def create_checkpoint(
     recovered = recover(log, head, version)
     state, now = recovered.state, clock.now()
     mark = Checkpoint(state.version, ("manual",), now, label)
-    packed = None
-    own = (
-        state.run.run_key == head.run_key
-    )  # a version before a fork is the parent's: of that the fork has a mark alone
-    if own and (snapshot or recovered.folded):
-        packed = pack_state(state, anew=True)
-        mark = Checkpoint(state.version, ("manual",), now, label, len(packed.root), packed.digest)
+    # A version before a fork is the parent's: of that the fork has a mark alone.
+    own = state.run.run_key == head.run_key
+    packed = pack_state(state, anew=True) if own and (snapshot or worth_bytes(recovered.progress)) else None
+    vouch = None
+    if packed is not None:
+        mark = replace(mark, size=len(packed.root), digest=packed.digest)
+        vouch = Vouch(packed.version, packed.digest)
     event = CheckpointCreated(head.run_id, head.run_key, state.version, label, actor or who(), why)
-    write_one(log, Act(pack(event), now, Upkeep(head.run_key, packed, (mark,))))
+    write_one(log, Act(pack(event, vouch=vouch), now, Upkeep(head.run_key, packed, (mark,))))
     return mark
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from eventflow.codec import root_digest, state_digest
 from eventflow.engine.drive import CUT_OFF
 from eventflow.errors import DefinitionChanged, NodeNotFound, WorkflowUnknown
-from eventflow.event import RunSuspended
+from eventflow.event import RunSuspended, Vouch
 from eventflow.log import NOBODY, Head, Log
 from eventflow.recovery import history
 from eventflow.state import State
@@ -47,3 +48,17 @@ def was_cut_off(log: Log, head: Head, state: State, now: int) -> bool:
         event = next(history(log, head.run_key, head.version, head.version)).event
         return isinstance(event, RunSuspended) and event.why == CUT_OFF
     return head.status == "running" and head.owner != NOBODY
+
+
+def vouch_for(log: Log, head: Head, state: State) -> Vouch | None:
+    """A word for the snapshot at a run's head that nothing vouches for yet, if it is what the history folds to.
+
+    The last snapshot before a stop or a failure has no event after it; the one that takes the run up again is the first.
+    """
+    for version, vouched_by in log.snapshots(head.run_key, head.version, limit=1):
+        root = log.snapshot(head.run_key, version)
+        if version == state.version and not vouched_by and root is not None:
+            digest = state_digest(state)
+            if root_digest(root, f"the snapshot at version {version}") == digest:
+                return Vouch(version, digest)
+    return None

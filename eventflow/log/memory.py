@@ -27,6 +27,7 @@ from eventflow.event import StoreCreated
 from eventflow.log.protocol import (
     NOBODY,
     STORE_RUN,
+    STORE_VOUCH,
     Act,
     Acted,
     Answer,
@@ -127,7 +128,8 @@ class MemoryLog:
             self._keep(packed.blobs)
         run.head = sealed.head
         run.bends.extend(sealed.bends)
-        run.vouched.update(sealed.vouched)
+        if append.run_key != STORE_RUN:
+            run.vouched.update(sealed.vouched)
         for message in append.taken:
             del run.inbox[message]
         self._mark(run, append.marks)
@@ -188,8 +190,11 @@ class MemoryLog:
             self._upkeep(act.upkeep)
         if act.delete_run is not None:
             self._delete(act.delete_run)
-        appended = self._append(store_append(act, store.head if store else None, self.store_id))
-        return Acted(appended.head.version)
+        version = self._append(store_append(act, store.head if store else None, self.store_id)).head.version
+        if act.upkeep is not None and act.upkeep.snapshot is not None and "snapshot" in act.event.header:
+            run = self._run(act.upkeep.run_key)
+            run.vouched.setdefault(act.upkeep.snapshot.version, STORE_VOUCH | version)
+        return Acted(version)
 
     def _check_delete(self, head: Head) -> None:
         run = self._runs.get(head.run_key)

@@ -20,6 +20,7 @@ from eventflow.state import Status, WaitingFor
 NOBODY = bytes(16)  # the owner of a run that nobody drives
 STORE_RUN = bytes(16)  # the run key of the store's own stream
 STORE_NAME = "~store"  # its name, which no run id can be
+STORE_VOUCH = 1 << 63  # set in "the version that vouches": it is a version of the store's own stream, not of the run
 NO_DEFINITION = bytes(32)  # the definition digest that the store's own stream chains to
 
 
@@ -109,8 +110,7 @@ class Append:
     first: First | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """An append is durable: the run's new head, the position of its last event, the bytes its events take."""
 
     head: Head

@@ -28,13 +28,23 @@ class Pending:
         self.future: asyncio.Future[Answer] = loop.create_future()
         self.outcome: Answer | BaseException | None = None
 
-    async def answer(self) -> Answer:
-        """The answer, or its error; after being cancelled it can be asked for again."""
+    def answer(self) -> asyncio.Future[Answer]:
+        """A future of the answer or its error; a new one if who waited for the last was cancelled."""
         if self.future.cancelled():
-            if self.outcome is not None:
-                return _answered(self.outcome)
             self.future = self.loop.create_future()
-        return await self.future
+            if self.outcome is not None:
+                self.settle(self.outcome)
+        return self.future
+
+    def settle(self, outcome: Answer | BaseException) -> None:
+        """Give the answer to who waits for it, if anybody does still."""
+        self.outcome = outcome
+        if self.future.done():
+            return
+        if isinstance(outcome, BaseException):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
 
 
 class Writer:
@@ -149,18 +159,11 @@ def _deliver(
     loop: asyncio.AbstractEventLoop, answered: list[tuple[Pending, Answer | EventflowError | BaseException]]
 ) -> None:
     for pending, answer in answered:
-        if pending.loop is not loop:
-            continue
-        pending.outcome = answer
-        if pending.future.done():  # its waiter was cancelled
-            continue
-        if isinstance(answer, BaseException):
-            pending.future.set_exception(answer)
-        else:
-            pending.future.set_result(answer)
+        if pending.loop is loop:
+            pending.settle(answer)
 
 
-def _answered(answer: Answer | BaseException) -> Answer:
-    if isinstance(answer, BaseException):
+def _answered(answer: Answer | EventflowError) -> Answer:
+    if isinstance(answer, EventflowError):
         raise answer
     return answer

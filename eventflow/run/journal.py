@@ -112,8 +112,6 @@ class Journal:
         self._rest: asyncio.Task[None] | None = None
         self._packing: asyncio.Task[None] | None = None
         self._dropping: asyncio.Future[Answer] | None = None
-        # One snapshot is in flight at a time: until it is written, nothing that only asks for another is due.
-        self._meanwhile = replace(shop.policy, auto=False, every=None, interval=None)
         self.checkpoint_seconds = 0.0
 
     # --- facts
@@ -207,8 +205,7 @@ class Journal:
         packed = _vouching(one.packed, vouch)
         sizes = [each.size + ENVELOPE for each in packed]
         ahead = self._progress.ahead(len(sizes), sum(sizes))
-        policy = shop.policy if self._packing is None else self._meanwhile
-        wanted = due(policy, ahead, _passage(one.events), now)
+        wanted = due(self._policy(), ahead, _passage(one.events), now)
         mark = Checkpoint(self.state.version + len(packed), wanted.kinds, now) if wanted.kinds else None
         answer, cancelled = await self._durable(self._append_of(one, packed, now, mark))
         if vouch is not None and packed:
@@ -221,12 +218,19 @@ class Journal:
             self._marked(mark, wanted)
         return cancelled
 
+    def _policy(self) -> CheckpointPolicy:
+        """The policy; while a snapshot is in flight, nothing that only asks for another is due."""
+        policy = self.shop.policy
+        return policy if self._packing is None else replace(policy, auto=False, every=None, interval=None)
+
     async def _durable(self, append: Append) -> tuple[Appended, bool]:
         """The answer to an append; being cancelled is remembered, not obeyed, until the answer is there."""
         cancelled = False
         answer = self.shop.writer.at_once(append) if self.shop.active == 1 else None
         if answer is not None:
-            cancelled = await self._breathe()
+            self._at_once += 1
+            if self._at_once % BREATH == 0:
+                cancelled = await self._breathe()
         else:
             pending = self.shop.writer.ask(append)
             while answer is None:
@@ -239,12 +243,10 @@ class Journal:
 
     async def _breathe(self) -> bool:
         """Let the loop's other tasks run between commits on this thread; returns whether the caller was cancelled."""
-        self._at_once += 1
-        if self._at_once % BREATH == 0:
-            try:
-                await asyncio.sleep(0)
-            except asyncio.CancelledError:
-                return True
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            return True
         return False
 
     def _append_of(self, one: _Asked, packed: list[Packed], now: int, mark: Checkpoint | None) -> Append:

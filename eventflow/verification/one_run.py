@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from eventflow.checkpoint import Checkpoint
-from eventflow.codec import read_events, root_digest, state_digest, unpack_state
+from eventflow.codec import root_digest, state_digest, unpack_state
 from eventflow.errors import Corrupt, EventflowError
 from eventflow.event import Forked, Recorded, Rewound, RunStarted
 from eventflow.log import Entry, Head, Log
 from eventflow.proof import genesis
-from eventflow.recovery import history, recover
+from eventflow.recovery import history, recover, vouch_by
 from eventflow.state import State, evolve
 from eventflow.verification.legality import Legality
 from eventflow.verification.report import STUMBLES, Report, said
@@ -105,8 +105,7 @@ class _Run:
             self._found(state.version, said(error))
 
     def _is_vouched(self, state: State, by: int) -> bool:
-        stored = self._log.read(self._head.run_key, by, by)
-        vouch = read_events(stored, self._log.blobs)[0].vouch if stored else None
+        vouch = vouch_by(self._log, self._head.run_key, by)
         return vouch is not None and (vouch.version, vouch.digest) == (state.version, state_digest(state))
 
     def _compare_mark(self, state: State) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from eventflow.codec import TOMBSTONE, Stored, decode, read_events
 from eventflow.errors import Corrupt, EventflowError
-from eventflow.event import CheckpointCreated, Recorded, RunDeleted, StoreCreated
+from eventflow.event import CheckpointCreated, Recorded, RunDeleted, StoreCreated, StoreEvent
 from eventflow.log import STORE_RUN, Head, Listed, Log, Query, store_genesis
 from eventflow.verification.one_run import verify_run
 from eventflow.verification.report import STUMBLES, Report, said
@@ -67,7 +67,7 @@ class _Acts:
         event, version = recorded.event, self.version + 1
         if recorded.version != version or recorded.run_key != STORE_RUN or recorded.before != self._before:
             raise Corrupt(f"version {version}", "does not follow the event before it: the chain is broken")
-        if isinstance(event, StoreCreated) != (version == 1):
+        if isinstance(event, StoreCreated) != (version == 1) or not isinstance(event, StoreEvent):
             raise Corrupt(f"version {version}", "is not what a store's own stream has there")
         if isinstance(event, StoreCreated) and event.store_id != self._log.store_id:
             raise Corrupt("version 1", "creates another store than this one")

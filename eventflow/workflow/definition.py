@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from eventflow.change import NO_CHANGE, Change, apply
 from eventflow.codec import encode
@@ -25,8 +25,7 @@ from eventflow.workflow.parts import TRIGGERS, AfterCrash, Body, Edge, Guard, No
 from eventflow.workflow.schema import Schema, parameters
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What follows from a node's end: the event to append, and the data after its change where it was worked out."""
 
     event: Transitioned | RunCompleted

@@ -69,7 +69,8 @@ def test_two_workflows_of_one_file_share_it(desk):
     """The file is loaded once."""
     (desk / "f.py").write_text(
         "from pathlib import Path\nfrom eventflow import Workflow\n"
-        "Path('loads').open('a').write('x')\na, b = Workflow('a'), Workflow('b')\n"
+        "with Path('loads').open('a') as file:\n    file.write('x')\n"
+        "a, b = Workflow('a'), Workflow('b')\n"
     )
     assert [flow.name for flow in load_flows(["f.py:a", "f.py:b"])] == ["a", "b"]
     assert (desk / "loads").read_text() == "x"
@@ -121,8 +122,6 @@ def test_code_that_can_t_be_loaded_is_told_with_its_place(desk, content, said, w
     sentence = refused(where)
     assert said in sentence
     assert "can't be loaded" in sentence
-    (desk / "f.py").write_text("from eventflow import Workflow\nflow = Workflow('mended', version='1')\n")
-    sys.modules.pop("f", None)
 
 
 def test_a_package_that_can_t_be_loaded_is_not_taken_for_a_missing_one(desk):

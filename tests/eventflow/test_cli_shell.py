@@ -23,7 +23,6 @@ from eventflow.cli.shell import (
     print_json,
     print_table,
     progress,
-    run_app,
     settings,
     store_path,
     time_text,
@@ -327,14 +326,14 @@ def test_an_error_from_a_log_is_shown_and_not_obeyed(run_eventflow, tmp_path):
     assert "\\x1b[31m" in ended.sentence
 
 
-def test_ctrl_c_before_anything_runs_ends_quietly(monkeypatch, capsys):
+def test_ctrl_c_before_anything_runs_ends_quietly(process, desk, until):
     """It is no traceback, and the exit code says that nothing was lost."""
-
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    assert run_app(interrupted, []) == 7  # type: ignore[arg-type]
-    assert capsys.readouterr() == ("", "")
+    (desk / "slow.py").write_text("import time, pathlib\npathlib.Path('began').touch()\ntime.sleep(60)\n")
+    loading = process("eventflow", "run", "slow:flow")
+    until((desk / "began").exists)
+    loading.signal(signal.SIGINT)
+    ended = loading.ended()
+    assert (ended.code, ended.out, ended.err) == (7, "", "")
 
 
 def test_a_reader_that_goes_away_is_no_error(process, run_eventflow, flows):

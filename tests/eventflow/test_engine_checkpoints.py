@@ -9,10 +9,10 @@ import pytest
 
 from eventflow import NO_CHECKPOINTS, CheckpointPolicy, CheckpointTaken, Engine, ManualClock, RetryPolicy, Workflow
 from eventflow.codec import read_events
-from eventflow.errors import CheckpointNotFound, Corrupt, NoCheckpointer, RunNotFound, VersionNotFound
-from eventflow.event import CheckpointCreated, CheckpointsDeleted
 from eventflow.engine import create_checkpoint
-from eventflow.log import STORE_RUN, LmdbLog
+from eventflow.errors import CheckpointNotFound, Corrupt, NoCheckpointer, RunNotFound, SettingsError, VersionNotFound
+from eventflow.event import CheckpointCreated, CheckpointsDeleted
+from eventflow.log import STORE_RUN, STORE_VOUCH, LmdbLog
 from eventflow.recovery import recover
 
 
@@ -206,15 +206,15 @@ def test_a_stop_makes_a_checkpoint_that_the_chain_vouches_for(at_shutdown, tmp_p
 
 
 def test_the_default_keeps_recovery_short_and_snapshots_few():
-    """A thousand steps of a small state are recovered from some hundred events."""
+    """A thousand steps of a small state are not recovered from their start, nor is each of them kept."""
 
     async def tell():
         async with Engine() as engine:
             await (await engine.start(flow_of(last=1_000, rest=0), {"n": 0, "pad": "x" * 5_000}, run_id="r")).result()
             head = engine.log.head("r")
             found = recover(engine.log, head)
-            assert found.folded < 200
-            assert 3 <= len(engine.log.snapshots(head.run_key, 9_999)) <= 40
+            assert found.snapshot > 0
+            assert 1 <= len(engine.log.snapshots(head.run_key, 9_999)) <= 40
 
     story(tell())
 
@@ -275,7 +275,7 @@ def test_a_checkpoint_by_hand_is_an_event_of_the_store():
     async def tell():
         async with Engine(checkpoints=OFF) as engine:
             run = await finished(engine)
-            mark = await engine.checkpoint("r", label="good", why="before the meeting")
+            mark = await engine.checkpoint("r", label="good", snapshot=True, why="before the meeting")
             assert (mark.id, mark.kinds, mark.label, mark.size > 0) == ("c-8", ("manual",), "good", True)
             assert engine.checkpoints("r") == [mark]
             (event,) = store_events(engine.log)
@@ -381,3 +381,67 @@ def test_a_rewind_to_a_checkpoint_that_was_deleted_is_not_found():
             assert (await (await engine.resume("r", at=3)).wait()).status == "completed"
 
     story(tell())
+
+
+def test_a_checkpoint_by_hand_is_vouched_for_by_the_store_s_own_stream():
+    """Recovery starts from its bytes, since the event that made it names their digest."""
+
+    async def tell():
+        async with Engine(checkpoints=OFF) as engine:
+            await finished(engine)
+            mark = await engine.checkpoint("r", snapshot=True)
+            head = engine.log.head("r")
+            ((version, by),) = engine.log.snapshots(head.run_key, head.version)
+            assert (version, by) == (mark.version, STORE_VOUCH | 2)
+            recovered = recover(engine.log, head)
+            assert (recovered.snapshot, recovered.folded) == (mark.version, 0)
+
+    asyncio.run(tell())
+
+
+def test_a_mark_by_hand_has_bytes_only_when_they_are_worth_it_or_asked_for():
+    """A short history is folded faster than a snapshot is read."""
+
+    async def tell():
+        async with Engine(checkpoints=OFF) as engine:
+            await finished(engine)
+            assert (await engine.checkpoint("r")).size == 0
+            assert (await engine.checkpoint("r", snapshot=True)).size > 0
+
+    asyncio.run(tell())
+
+
+def test_the_event_that_resumes_a_failed_run_vouches_for_its_error_checkpoint():
+    """The last snapshot before a failure has no event after it until the run is taken up again."""
+
+    def fails(state):
+        raise ValueError("no")
+
+    async def tell():
+        flow = (
+            Workflow("w").add_node("a", lambda state: {"n": 1}).add_node("b", fails).add_edge("a", "b").set_start("a")
+        )
+        async with Engine(workflows=[flow]) as engine:
+            run = await engine.start(flow, {}, run_id="r")
+            await run.wait()
+            head = engine.log.head("r")
+            ((version, by),) = engine.log.snapshots(head.run_key, head.version)
+            assert (version, by) == (head.version, 0)
+            await (await engine.resume("r")).wait()
+            assert dict(engine.log.snapshots(head.run_key, 99))[version] == version + 1
+
+    asyncio.run(tell())
+
+
+def test_pruning_says_what_it_needs():
+    """A prune that names neither a number nor an age deletes nothing."""
+
+    async def tell():
+        async with Engine(checkpoints=OFF) as engine:
+            await finished(engine)
+            await engine.checkpoint("r")
+            with pytest.raises(SettingsError, match="keep"):
+                await engine.prune_checkpoints("r")
+            assert len(engine.checkpoints("r")) == 1
+
+    asyncio.run(tell())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TypedDict
 
 import pytest
@@ -134,10 +135,8 @@ def paying(*, mutating=True, fail=False) -> Workflow:
             if fail:
                 raise OSError
 
-        try:
+        with contextlib.suppress(OSError):
             await run.effect("pay", call, mutating=mutating)
-        except OSError:
-            pass
 
     return Workflow("w").add_node("a", pay).add_node("b", lambda s: None).add_edge("a", "b").set_start("a")
 

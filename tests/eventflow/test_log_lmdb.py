@@ -88,6 +88,13 @@ def test_a_store_is_its_owners_alone(path: Path, child: Start) -> None:
     assert child(work).answer() == "10 []"
 
 
+def test_a_directory_that_was_there_becomes_private(path: Path) -> None:
+    """An empty directory made by hand is taken for the store's, and closed to others."""
+    path.mkdir(mode=0o755)
+    LmdbLog(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
 def test_no_descriptor_of_a_store_is_inherited_by_a_program(path: Path) -> None:
     """Each descriptor that points into the store closes on exec."""
     log = LmdbLog(path)

@@ -258,6 +258,12 @@ def test_opening_clears_killed_readers(filled: Path, child: Start) -> None:
             say("reading")
             time.sleep(30)
 
+    def keep(say: Callable[[str], None]) -> None:
+        log = LmdbLog(filled, readonly=True)  # while a store is open somewhere, LMDB itself clears nothing
+        say(str(log.position()))
+        time.sleep(30)
+
+    assert child(keep).line() == "101"
     reader = child(work)
     assert reader.line() == "reading"
     reader.kill()

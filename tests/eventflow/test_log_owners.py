@@ -145,6 +145,17 @@ def test_a_sweep_removes_the_gone_and_spares_the_living(tmp_path: Path) -> None:
     assert sorted(one.name for one in tmp_path.iterdir()) == sorted([OWNER.hex(), "notes.txt", "z" * 32])
 
 
+def test_opening_a_store_sweeps_its_owners(tmp_path: Path) -> None:
+    """Whoever opens it to write removes the files of owners that are gone; who opens it to read does not."""
+    LmdbLog(tmp_path / "store").close()
+    left = tmp_path / "store" / "owners" / OTHER.hex()
+    left.touch()
+    LmdbLog(tmp_path / "store", readonly=True).close()
+    assert left.exists()
+    LmdbLog(tmp_path / "store").close()
+    assert not left.exists()
+
+
 def test_looking_at_an_owner_does_not_make_it_look_alive(tmp_path: Path) -> None:
     """Two who ask at the same time about one that is gone both hear so."""
     (tmp_path / OWNER.hex()).touch()

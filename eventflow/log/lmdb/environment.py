@@ -39,8 +39,9 @@ class Environment:
         self._file = directory / "data.mdb"
         self._closed = False
         self._commits = 0
+        self._filled = 0  # bytes that the file is known to be long
         size = self._file.stat().st_size if self._file.exists() else 0
-        with translated(directory):
+        with Translated(directory):
             self._env: Any = lmdb.open(
                 str(directory), map_size=max(map_size, size), max_dbs=len(TABLES) + _SPARE_TABLES,
                 max_readers=MAX_READERS, readonly=readonly, create=create, mode=FILE_MODE, readahead=False, meminit=True,
@@ -71,7 +72,7 @@ class Environment:
     def reading(self) -> Iterator[Any]:
         """A short read transaction."""
         self.check()
-        with translated(self.path), self._begin(write=False) as txn:
+        with Translated(self.path), self._begin(write=False) as txn:
             yield txn
 
     @contextlib.contextmanager
@@ -80,7 +81,7 @@ class Environment:
         self.check()
         if self.readonly:
             raise StoreUnusable(f"{self.path.parent} was opened read-only; open it for writing")
-        with translated(self.path):
+        with Translated(self.path):
             with self._begin(write=True) as txn:
                 yield txn
             self._commits += 1
@@ -102,9 +103,11 @@ class Environment:
         short file is one that was cut.
         """
         whole = (self._env.info()["last_pgno"] + 1) * self._page
-        with contextlib.suppress(OSError):  # the commit is durable; a short file is looked at more closely, no more
-            if self._file.stat().st_size < whole:
-                os.truncate(self._file, whole)
+        if whole > self._filled:
+            with contextlib.suppress(OSError):  # the commit is durable; a short file is looked at more closely, no more
+                if _length(self._file) < whole:
+                    os.truncate(self._file, whole)
+                self._filled = whole
 
     def last_transaction(self) -> int:
         """The number of the last transaction that a reader sees, by any process.
@@ -150,6 +153,15 @@ class Environment:
             raise StoreClosed("this store was closed; open it again")
 
 
+def _length(file: Path) -> int:
+    """A file's size in bytes, not by stat: who asks for its times makes Linux journal the next write to it (40 us)."""
+    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.lseek(fd, 0, os.SEEK_END)
+    finally:
+        os.close(fd)
+
+
 def damage(file: Path) -> str:
     """What is wrong with the structure of an LMDB file at rest, empty if nothing is; reads the whole file."""
     try:
@@ -175,13 +187,20 @@ def _keep_private(path: Path, *, readonly: bool) -> None:
 # --- LMDB's errors as ours -----------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """LMDB's errors as ours: full, unusable or corrupt."""
-    try:
-        yield
-    except lmdb.Error as error:
-        raise _translation(path, error) from error
+class Translated:
+    """A block in which LMDB's errors become ours: full, unusable or corrupt; each commit passes through it."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, lmdb.Error):
+            raise _translation(self._path, error) from error
 
 
 # What LMDB says -> what we say: {path} is the LMDB file's directory, {store} the store's, {error} LMDB's own sentence.

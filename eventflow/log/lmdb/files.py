@@ -16,8 +16,8 @@ import stat
 import struct
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from eventflow.errors import Corrupt, StoreBusy, StoreNotFound, StoreUnusable
 
@@ -143,14 +143,15 @@ class Gate:
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
         self._pid = str(os.getpid()).encode().ljust(12)
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the gate. Raises StoreBusy, naming the holder's process, after the timeout."""
+    def held(self) -> Self:
+        """A block in which the gate is held. Raises StoreBusy, naming the holder's process, after the timeout."""
+        return self
+
+    def __enter__(self) -> None:
         self._acquire()
-        try:
-            yield
-        finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def _acquire(self) -> None:
         waited = 0.0

@@ -34,7 +34,7 @@ from eventflow.log.lmdb.tables import (
     number,
     versioned,
 )
-from eventflow.log.lmdb.writing import Batch, Txn, keys_under, last_number
+from eventflow.log.lmdb.writing import Batch, Known, Txn, keys_under, last_number
 from eventflow.log.owners import new_owner, owner_gone
 from eventflow.log.protocol import (
     NOBODY,
@@ -79,6 +79,7 @@ class LmdbLog:
         self.path = Path(path).absolute()
         self.readonly = readonly
         self._lock = threading.Lock()
+        self._known = Known()  # for the writing thread, under the lock
         self._owners = self.path / "owners"
         size = opening.map_size(map_size)
         wanted = opening.Wanted(readonly, create, clock or SystemClock(), size, gate_timeout)
@@ -106,9 +107,10 @@ class LmdbLog:
                 raise StoreUnusable(f"{self.path} was opened read-only; open it for writing")
             with opened.gate.held():
                 with opened.env.writing() as txn:
-                    work = Batch(txn, opened.env.tables, self.store_id, self.owner_gone)
+                    work = Batch(txn, opened.env.tables, self.store_id, self.owner_gone, self._known)
                     answers = work.apply(batch)
                 if work.events:
+                    work.durable()
                     opened.mark.write(work.position, work.digest, events=work.events)
         return answers
 

@@ -7,6 +7,7 @@ others would raise; every answer is looked at.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from eventflow.checkpoint import Checkpoint, merged
@@ -32,6 +33,8 @@ from eventflow.log.lmdb.tables import (
 from eventflow.log.protocol import (
     NOBODY,
     STORE_NAME,
+    STORE_RUN,
+    STORE_VOUCH,
     Act,
     Acted,
     Answer,
@@ -51,15 +54,45 @@ from eventflow.log.protocol import (
 )
 from eventflow.proof import digest
 
+KNOWN_HEADS = 10_000  # runs whose heads are remembered between batches: a few MB, and most that are driven at once
 Txn = Any  # an LMDB transaction: the library ships no usable type for it
+
+
+@dataclass(slots=True)
+class Known:
+    """What the last batch left behind: true for as long as no other transaction has come after its own."""
+
+    transaction: int = -1
+    position: int = 0
+    heads: dict[str, Head] = field(default_factory=dict)
+
+    def learn(self, transaction: int, position: int, heads: dict[str, Head]) -> None:
+        """Take over what a batch knows, once it is durable."""
+        self.transaction, self.position = transaction, position
+        if len(self.heads) > KNOWN_HEADS:
+            self.heads.clear()
+        self.heads.update(heads)
+
+    def forget(self) -> None:
+        """Start anew: somebody else has written."""
+        self.transaction = -1
+        self.heads.clear()
 
 
 class Batch:
     """One write transaction: what it has learned of the store's ends, and what it has added."""
 
-    def __init__(self, txn: Txn, tables: Tables, store_id: bytes, owner_gone: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self, txn: Txn, tables: Tables, store_id: bytes, owner_gone: Callable[[bytes], bool], known: Known | None = None
+    ) -> None:
         self._txn, self._t, self._store_id, self._owner_gone = txn, tables, store_id, owner_gone
-        self.position = last_number(txn, tables.log)
+        self._known = Known() if known is None else known
+        self._transaction = txn.id()
+        if self._known.transaction + 1 == self._transaction:
+            self.position = self._known.position
+        else:
+            self._known.forget()
+            self.position = last_number(txn, tables.log)
         self.digest = b""
         self.events = 0
         self._place = -1  # not looked up yet: most batches hold no blob
@@ -71,6 +104,13 @@ class Batch:
         for name, head in self._heads.items():
             self._put(self._t.names, name.encode(), head_row(head))
         return answers
+
+    def durable(self) -> None:
+        """Remember, once the transaction is committed, where it left the store; for a batch that has added events.
+
+        A transaction that changes nothing is never committed, and its number goes to the next, by whatever process.
+        """
+        self._known.learn(self._transaction, self.position, self._heads)
 
     def _write(self, one: Write) -> Answer | EventflowError:
         try:
@@ -92,7 +132,8 @@ class Batch:
         old = self._head(append.run_id)
         sealed = admit(append, old, self._owner_gone)
         first = append.first if fresh(append, old) else None
-        self._check(append, first)
+        if first is not None or append.taken:
+            self._check(append, first)
         key = append.run_key
         version = sealed.head.version - len(sealed.data)
         for data in sealed.data:
@@ -110,16 +151,18 @@ class Batch:
         self._index(first, old, sealed.head)
         for bend in sealed.bends:
             self._put(self._t.bends, versioned(key, bend), b"")
-        for snapshot, by in sealed.vouched:
+        for snapshot, by in sealed.vouched if key != STORE_RUN else ():
             self._put(self._t.snapshots, versioned(key, snapshot) + b"v", number(by))
         for message in append.taken:
             self._txn.delete(versioned(key, message), db=self._t.inbox)
-        self._set_marks(key, append.marks)
+        if append.marks:
+            self._set_marks(key, append.marks)
         self._heads[append.run_id] = sealed.head
         return Appended(sealed.head, self.position, sealed.digests, size)
 
     def _head(self, run_id: str) -> Head | None:
-        if (held := self._heads.get(run_id)) is not None:
+        held = self._heads.get(run_id) or self._known.heads.get(run_id)
+        if held is not None:
             return held
         name = run_id.encode()
         row = self._txn.get(name, db=self._t.names)
@@ -203,8 +246,12 @@ class Batch:
             self._upkeep(act.upkeep)
         if act.delete_run is not None:
             self._delete(act.delete_run)
-        appended = self._append(store_append(act, self._head(STORE_NAME), self._store_id))
-        return Acted(appended.head.version)
+        version = self._append(store_append(act, self._head(STORE_NAME), self._store_id)).head.version
+        if act.upkeep is not None and act.upkeep.snapshot is not None and "snapshot" in act.event.header:
+            key = versioned(act.upkeep.run_key, act.upkeep.snapshot.version) + b"v"
+            if self._txn.get(key, db=self._t.snapshots) is None:
+                self._put(self._t.snapshots, key, number(STORE_VOUCH | version))
+        return Acted(version)
 
     def _check_delete(self, head: Head) -> None:
         held = self._head(head.run_id)

@@ -6,15 +6,17 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+from eventflow.change import Op
 from eventflow.checkpoint import Checkpoint
-from eventflow.codec import TOMBSTONE, Stored, encode, pack, read_events
+from eventflow.codec import TOMBSTONE, Stored, encode, pack, pack_state, read_events
 from eventflow.errors import (
+    Conflict,
     HasForks,
     RunNotFound,
     VersionConflict,
     VersionNotFound,
 )
-from eventflow.event import CheckpointCreated, RunDeleted
+from eventflow.event import CheckpointCreated, RunDeleted, Transitioned
 from eventflow.log import (
     NOBODY,
     STORE_RUN,
@@ -26,6 +28,7 @@ from eventflow.log import (
     Query,
     Upkeep,
 )
+from eventflow.plain import freeze
 from eventflow.proof import digest
 from eventflow.recovery import recover
 from eventflow.testing.author import Author, written
@@ -141,6 +144,26 @@ class LifeContract(LogMaker):
             own = log.head_of(STORE_RUN)
             assert own is not None
             assert own.digest == events[-1].digest
+
+    def test_an_operation_that_cant_be_done_leaves_nothing(self, tmp_path: Path) -> None:
+        """If one half of it is refused, the other is not done and no event tells of it."""
+        with self.author(tmp_path) as author:
+            log = author.log
+            more = Transitioned("a", "a", change=(Op("extend", ("list",), freeze(["y" * 900] * 300)),))
+            head = author.add(author.start("r"), moved("list", ["x" * 900] * 400), more)
+            state = author.state(head)
+            pack_state(state)
+            unwritten = Upkeep(head.run_key, pack_state(state), (Checkpoint(3, ("manual",), 5),))
+            other, changed = author.start("s"), author.start("t")
+            newer = author.add(changed, MOVE)
+            position = log.position()
+            marks = Upkeep(head.run_key, marks=(Checkpoint(3, ("manual",), 5),))
+            answers = log.write([
+                replace(deletion(other, 1), upkeep=unwritten), replace(deletion(changed, 1), upkeep=marks),
+            ])  # fmt: skip
+            assert all(isinstance(answer, Conflict) for answer in answers)
+            assert (log.head("s"), log.head("t"), log.position()) == (other, newer, position)
+            assert not log.checkpoints(head.run_key)
 
     def test_many_threads_read_while_one_writes(self, tmp_path: Path) -> None:
         """Whatever a reader meets is a whole prefix of what was written."""
