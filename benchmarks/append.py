@@ -23,7 +23,7 @@ a checkpoint in full.
 
 *concurrent*: many runs in one engine take ten async steps each, from the moment all have started. Beside it, a bare
 group-commit writer of 60 lines (`benchmarks/bare_writer.py`) that encodes, chains and commits the same events and
-does nothing else.
+does nothing else: no machine, no guards, no validation, no state, no leases, no recovery.
 
 *memory*: one run on the log in memory: what eventflow costs without a disk.
 """
@@ -70,6 +70,8 @@ def alone(plan: Plan, place: Path, progress: Progress) -> list[Figure]:
 
     laps = Laps(rest)
     asyncio.run(_one_run(place / "alone", plan.alone, laps))
+    for _ in bar:  # what is left, so that the bar goes
+        pass
     bare.close()
     ours, theirs = ([second * 1e6 for second in one] for one in (laps.seconds[: len(bare.seconds)], bare.seconds))
     turns = [[spread(turn) for turn in blocks(one, _TURN)] for one in (ours, theirs)]

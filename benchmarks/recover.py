@@ -37,7 +37,21 @@ times the baseline.
 """
 UNIT = "ms"
 _ITEM, _TEXT = 100, 1_000  # characters of an item and of a text
-_WORDS = tuple("moon tide harbour salt ebb flood spring neap rope anchor keel drift chart sound bell lamp".split())
+_WORDS = (
+    "moon",
+    "tide",
+    "harbour",
+    "salt",
+    "ebb",
+    "flood",
+    "spring",
+    "neap",
+    "rope",
+    "anchor",
+    "keel",
+    "drift",
+    "chart",
+)
 
 
 @dataclass(frozen=True, slots=True)

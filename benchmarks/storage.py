@@ -39,7 +39,7 @@ class Plan:
 
 
 PLANS: dict[Size, Plan] = {
-    "smoke": Plan(200, 400, 5),
+    "smoke": Plan(1_000, 2_000, 5),
     "default": Plan(1_000, 10_000, 25),
     "full": Plan(1_000, 100_000, 100),
 }
@@ -50,15 +50,14 @@ def measure(size: Size, place: Path, progress: Progress) -> list[Figure]:
     plan = PLANS[size]
     found: list[Figure] = []
     for name, item, limit in (("base64 text", _text, 1.5), ("random bytes", _bytes, 2.0)):
-        ratios = [_ratio(place / f"{name}-{steps}", steps, item, plan.versions) for steps in (plan.short, plan.long)]
-        found += [
-            Figure(
-                "storage", f"{name}: {steps:,} steps", "x payload", once(one), target=Target(limit, "most"),
-                note=f"{plan.versions} versions compared",
-            )
-            for steps, one in progress.each(zip((plan.short, plan.long), ratios, strict=True), f"storage: {name}", 2)
-        ]  # fmt: skip
-        found.append(Figure("storage", f"{name}: growth", "x", once(ratios[1] / ratios[0]), target=Target(1.1, "most")))
+        ratios: list[float] = []
+        for steps in progress.each((plan.short, plan.long), f"storage: {name}", 2):
+            ratios.append(_ratio(place / f"{name}-{steps}", steps, item, plan.versions))
+            note, target = f"{plan.versions} versions compared", Target(limit, "most")
+            value = once(ratios[-1])
+            found.append(Figure("storage", f"{name}: {steps:,} steps", "x payload", value, target=target, note=note))
+        growth = once(ratios[1] / ratios[0])
+        found.append(Figure("storage", f"{name}: growth", "x", growth, target=Target(1.1, "most")))
     return found
 
 

@@ -169,7 +169,7 @@ class RunOwned(Conflict):
     def __init__(self, run_id: str, owner: str) -> None:
         self.run_id, self.owner = run_id, owner
         super().__init__(
-            f"run {run_id} is driven by another living process (owner {owner}); wait for it, stop it, or send it a signal"
+            f"run {run_id} is driven by {owner}, which is alive; wait for it, stop it, or send it a signal"
         )
 
 
@@ -339,7 +339,7 @@ class EffectUnknown(EventflowError):
         self.run_id, self.effect, self.key = run_id, effect, key
         super().__init__(
             f"run {run_id}: effect {effect!r} (key {key}) was started and its outcome is unknown; find out whether it "
-            f"happened, then record that with Engine.settle(run, effect, key, ...), and resume"
+            f"happened, record that with `eventflow settle {run_id} {effect} --key {key}`, or Engine.settle, and resume"
         )
 
 

@@ -39,7 +39,7 @@ COLUMNS = ("version", "time", "type", "node", "took", "tokens", "detail")
 
 
 def log(
-    run: str, *, type: Annotated[tuple[str, ...], argument(negative=())] = (), since: str | None = None,  # noqa: A002
+    run: str, /, *, type: Annotated[tuple[str, ...], argument(negative=())] = (), since: str | None = None,  # noqa: A002
     follow: Annotated[bool, argument(negative=())] = False, store: StoreArg = None, output: FormatArg = "table",
 ) -> int:  # fmt: skip
     """List a run's events: version, time, type, node, how long since the one before, tokens, what it says.
@@ -122,7 +122,7 @@ def _print_line(line: Line, output: Format) -> None:
     print(visible("  ".join(said)))
 
 
-def show_(address: str, *, store: StoreArg = None, output: FormatArg = "table") -> int:
+def show_(address: str, /, *, store: StoreArg = None, output: FormatArg = "table") -> int:
     """Show the state of a run at any point: what a crash there would have restored.
 
     Parameters

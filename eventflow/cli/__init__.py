@@ -22,6 +22,7 @@ def build() -> object:
     app.command(runs.signal)
     app.command(runs.pause)
     app.command(runs.cancel)
+    app.command(runs.settle)
     app.command(runs.delete)
     app.command(checkpoints.app)
     app.command(store.app)

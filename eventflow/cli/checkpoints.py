@@ -57,7 +57,7 @@ def _rows(log: Log, head: Head) -> list[dict[str, Any]]:
 
 
 @app.command(name="list")
-def list_(run: str, *, store: StoreArg = None, output: FormatArg = "table") -> int:
+def list_(run: str, /, *, store: StoreArg = None, output: FormatArg = "table") -> int:
     """List a run's checkpoints, oldest first; one without bytes is reached by folding.
 
     Parameters
@@ -76,7 +76,7 @@ def list_(run: str, *, store: StoreArg = None, output: FormatArg = "table") -> i
 
 @app.command
 def create(
-    run: str, *, at: str | None = None, label: str = "", snapshot: Annotated[bool, Parameter(negative=())] = False,
+    run: str, /, *, at: str | None = None, label: str = "", snapshot: Annotated[bool, Parameter(negative=())] = False,
     why: WhyArg = "", store: StoreArg = None, output: FormatArg = "table",
 ) -> int:  # fmt: skip
     """Make a checkpoint of a run.
@@ -102,13 +102,13 @@ def create(
     if output == "table":
         print(f"checkpoint {mark.id} of run {run} made ({bytes_text(mark.size) if mark.size else 'a mark alone'})")
     else:
-        row = _row(mark, vouched=False)
+        row = _row(mark, vouched=True)  # by the event that made it
         print_json({"schema": "eventflow.checkpoint/1", "run": run, **row}, lines=output == "jsonl")
     return OK
 
 
 @app.command(name="show")
-def show_(run: str, checkpoint: str, *, store: StoreArg = None, output: FormatArg = "table") -> int:
+def show_(run: str, checkpoint: str, /, *, store: StoreArg = None, output: FormatArg = "table") -> int:
     """Show a checkpoint and the state it stands for.
 
     Parameters
@@ -179,7 +179,7 @@ def delete(
 
 @app.command
 def prune(
-    run: str, *, keep: int | None = None, older_than: str | None = None, dry_run: DryRunArg = False, yes: YesArg = False,
+    run: str, /, *, keep: int | None = None, older_than: str | None = None, dry_run: DryRunArg = False, yes: YesArg = False,
     why: WhyArg = "", store: StoreArg = None, output: FormatArg = "table",
 ) -> int:  # fmt: skip
     """Delete all but the newest checkpoints of a run, or those older than a time.

@@ -1,4 +1,4 @@
-"""Commands about runs: run, list, show, resume, signal, pause, cancel, delete."""
+"""Commands about runs: run, list, show, resume, signal, pause, cancel, settle, delete."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from eventflow.address import find_run, moment, resolve
-from eventflow.checkpoint import CheckpointPolicy
 from eventflow.cli.driving import Asked, drive
 from eventflow.cli.flows import load_flow, load_flows
+from eventflow.cli.policy import NO_OPTIONS, PolicyArgs, policy_of
 from eventflow.cli.shell import (
     OK,
     FlowArg,
@@ -47,10 +47,9 @@ VerboseArg = Annotated[
 
 
 def run(
-    flow: str, *, input: Annotated[str, Parameter(name="--input")] = "{}", id: Annotated[str | None, Parameter(name="--id")] = None,  # noqa: A002
-    tag: Annotated[tuple[str, ...], Parameter(negative=())] = (), subject: str | None = None, every: int | None = None,
-    interval: float | None = None, after_node: Annotated[bool, Parameter(negative=())] = False, keep: int | None = None,
-    store: StoreArg = None, output: FormatArg = "table", verbose: VerboseArg = False,
+    flow: str, /, *, input: Annotated[str, Parameter(name="--input")] = "{}", id: Annotated[str | None, Parameter(name="--id")] = None,  # noqa: A002
+    tag: Annotated[tuple[str, ...], Parameter(negative=())] = (), subject: str | None = None,
+    checkpoints: PolicyArgs = NO_OPTIONS, store: StoreArg = None, output: FormatArg = "table", verbose: VerboseArg = False,
 ) -> int:  # fmt: skip
     """Start a run of a workflow and drive it to its end; the same id again goes on, or gives the result.
 
@@ -66,18 +65,10 @@ def run(
         A tag to find the run by.
     subject
         Whom the run is about.
-    every
-        A checkpoint each that many events.
-    interval
-        A checkpoint at the first event after that many seconds.
-    after_node
-        A checkpoint after each node.
-    keep
-        Keep only the newest that many checkpoints.
     """
     loaded = load_flow(flow)
     data = _fitting(loaded, json_argument(input))
-    policy = CheckpointPolicy(every=every, interval=interval, after_node=after_node, keep=keep)
+    policy = policy_of(checkpoints)
 
     async def begin(engine: Engine) -> Run:
         return await engine.start(loaded, data, run_id=id, tags=tag, subject=subject)
@@ -100,9 +91,9 @@ def _asked(output: Format, verbose: bool, flows: Iterable[str], store: str | Non
 
 
 def resume(
-    run: str, *, at: str | None = None, flow: FlowArg = None, strict: Annotated[bool, Parameter(negative=())] = False,
-    yes: YesArg = False, why: WhyArg = "", store: StoreArg = None, output: FormatArg = "table",
-    verbose: VerboseArg = False,
+    run: str, /, *, at: str | None = None, flow: FlowArg = None, strict: Annotated[bool, Parameter(negative=())] = False,
+    yes: YesArg = False, why: WhyArg = "", checkpoints: PolicyArgs = NO_OPTIONS, store: StoreArg = None,
+    output: FormatArg = "table", verbose: VerboseArg = False,
 ) -> int:  # fmt: skip
     """Take a run up again after a crash, a failure, a stop or a pause.
 
@@ -116,13 +107,14 @@ def resume(
         Refuse if the workflow's definition changed since the run was started.
     """
     flows = load_flows(flow)
+    policy = policy_of(checkpoints)
     with_store = store_path(store)
     open_store(store).close()  # a store that is not there must not be created by resuming
 
     async def begin(engine: Engine) -> Run:
         return await engine.resume(run, at=at, strict=strict, yes=yes, why=why)
 
-    return drive(with_store, flows, begin, _asked(output, verbose, flow or (), store))
+    return drive(with_store, flows, begin, _asked(output, verbose, flow or (), store), checkpoints=policy)
 
 
 def list_runs(
@@ -178,7 +170,7 @@ def _status(text: str | None) -> Status | None:
     raise SettingsError(f"{text!r} is not a status; a run is one of {', '.join(STATUSES)}")
 
 
-def show_run(address: str, *, store: StoreArg = None, output: FormatArg = "table") -> int:
+def show_run(address: str, /, *, store: StoreArg = None, output: FormatArg = "table") -> int:
     """Show where a run stands and its state.
 
     Parameters
@@ -225,7 +217,9 @@ def _told(run: str, what: str, number: int, output: Format) -> int:
     return OK
 
 
-def signal(run: str, name: str, payload: str = "null", *, store: StoreArg = None, output: FormatArg = "table") -> int:
+def signal(
+    run: str, name: str, payload: str = "null", /, *, store: StoreArg = None, output: FormatArg = "table"
+) -> int:
     """Send a run a message; whoever drives it takes it.
 
     Parameters
@@ -242,20 +236,53 @@ def signal(run: str, name: str, payload: str = "null", *, store: StoreArg = None
     return _told(run, f"signal {visible(name)} sent", number, output)
 
 
-def pause(run: str, *, why: WhyArg = "", store: StoreArg = None, output: FormatArg = "table") -> int:
+def pause(run: str, /, *, why: WhyArg = "", store: StoreArg = None, output: FormatArg = "table") -> int:
     """Ask that a run stand still after the node it is in; `resume` takes it up again."""
     number = _send(store, run, lambda engine: engine.pause(run, why=why), ended="stands still")
     return _told(run, "asked to pause", number, output)
 
 
-def cancel(run: str, *, why: WhyArg = "", store: StoreArg = None, output: FormatArg = "table") -> int:
+def cancel(run: str, /, *, why: WhyArg = "", store: StoreArg = None, output: FormatArg = "table") -> int:
     """End a run before its end."""
     number = _send(store, run, lambda engine: engine.cancel(run, why=why), ended="is over")
     return _told(run, "asked to end", number, output)
 
 
+def settle(
+    run: str, effect: str, /, *, key: str = "1", result: str | None = None,
+    never_happened: Annotated[bool, Parameter(negative=())] = False, why: WhyArg = "", store: StoreArg = None,
+) -> int:  # fmt: skip
+    """Record what became of a call whose outcome is unknown, so that the run can be resumed.
+
+    Parameters
+    ----------
+    run
+        The run's whole id.
+    effect
+        The effect's name.
+    key
+        The effect's key.
+    result
+        It happened, and this is its result: JSON, @FILE or @-.
+    never_happened
+        It did not happen, and may be made.
+    """
+    if (result is None) != never_happened:
+        raise SettingsError("say what became of it: --result JSON, or --never-happened")
+    output = None if result is None else json_argument(result)
+    open_store(store).close()  # a store that is not there must not be created by this
+
+    async def work() -> None:
+        async with Engine(store_path(store)) as engine:
+            await engine.settle(run, effect, key, output=output, happened=not never_happened, why=why)
+
+    asyncio.run(work())
+    print(f"run {run}: effect {effect} (key {key}) {'never happened' if never_happened else 'happened'}; now resume it")
+    return OK
+
+
 def delete(
-    run: str, *, dry_run: Annotated[bool, Parameter(negative=())] = False, yes: YesArg = False, why: WhyArg = "",
+    run: str, /, *, dry_run: Annotated[bool, Parameter(negative=())] = False, yes: YesArg = False, why: WhyArg = "",
     store: StoreArg = None, output: FormatArg = "table",
 ) -> int:  # fmt: skip
     """Delete a run for good; the digests of its events stay, and its id may be used anew.

@@ -33,7 +33,9 @@ from eventflow.log.lmdb.files import network_file_system
 PACKAGES = ("lmdb", "cbor2", "transitions", "openai", "structlog", "pydantic", "zstandard", "cyclopts", "rich")
 
 
-def check(flow: str, *, mermaid: Annotated[bool, Parameter(negative=())] = False, output: FormatArg = "table") -> int:
+def check(
+    flow: str, /, *, mermaid: Annotated[bool, Parameter(negative=())] = False, output: FormatArg = "table"
+) -> int:
     """Look at a workflow's definition before anything runs; exit code 4 if something is wrong.
 
     Parameters

@@ -290,7 +290,7 @@ class Engine:
     async def _resume(self, head: Head, terms: Terms) -> Run:
         log = self._open.log
         if not self._free(head):
-            raise RunOwned(head.run_id, head.owner.hex())
+            raise RunOwned(head.run_id, log.owner_text(head.owner))
         state = recover(log, head).state
         flow = flow_for(self._flows, state, strict=terms.strict)
         node = flow.nodes[state.node]
@@ -487,7 +487,7 @@ class Engine:
         async with self._turn(run):
             head = find_run(shop.log, run, whole=True)
             if head.run_key in self._drivers or not self._free(head):
-                raise RunOwned(head.run_id, head.owner.hex())
+                raise RunOwned(head.run_id, shop.log.owner_text(head.owner))
             await settle(shop, head, effect, key, output=output, happened=happened, why=why)
 
 

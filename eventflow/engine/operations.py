@@ -128,7 +128,7 @@ def delete_run(log: Log, clock: Clock, run: str, *, actor: str = "", why: str = 
     """
     head = find_run(log, run, whole=True)
     if not log.owner_gone(head.owner):
-        raise RunOwned(head.run_id, head.owner.hex())
+        raise RunOwned(head.run_id, log.owner_text(head.owner))
     event = RunDeleted(
         head.run_id, head.run_key, head.incarnation, head.version, head.digest, actor or who(), why
     )  # fmt: skip

@@ -340,6 +340,10 @@ class MemoryLog:
         """Whether an owner has ended."""
         return owner == NOBODY or owner not in self._owners
 
+    def owner_text(self, owner: bytes) -> str:
+        """An owner for people: all are of this process."""
+        return f"owner {owner.hex()} of this process"
+
     def new_owner(self, owner: bytes) -> Callable[[], None]:
         """Register a living owner; returns what ends it."""
         self._check_open()

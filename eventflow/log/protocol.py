@@ -284,6 +284,10 @@ class Log(Protocol):
         """Whether an owner's process is gone (or the owner is NOBODY)."""
         ...
 
+    def owner_text(self, owner: bytes) -> str:
+        """An owner for people: its process, where that is known."""
+        ...
+
     def new_owner(self, owner: bytes) -> Callable[[], None]:
         """Register a living owner; returns what ends it."""
         ...
@@ -328,7 +332,7 @@ def admit(append: Append, head: Head | None, owner_gone: Callable[[bytes], bool]
     epoch, owner = head.epoch, head.owner
     if append.claim and owner != append.claim:
         if not owner_gone(owner):
-            raise RunOwned(append.run_id, owner.hex())
+            raise RunOwned(append.run_id, f"owner {owner.hex()}")
         epoch, owner = epoch + 1, append.claim
     return _sealed(append, head, epoch, NOBODY if append.release else owner)
 

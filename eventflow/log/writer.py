@@ -149,16 +149,15 @@ class Writer:
             answers = [error] * len(batch)
         with self._door:
             self._pending -= len(batch)
-        answered = list(zip(batch, answers, strict=True))
         for loop in {one.loop for one in batch}:
             with contextlib.suppress(RuntimeError):  # a loop that was closed meanwhile has nobody waiting
-                loop.call_soon_threadsafe(_deliver, loop, answered)
+                loop.call_soon_threadsafe(_deliver, loop, batch, answers)
 
 
 def _deliver(
-    loop: asyncio.AbstractEventLoop, answered: list[tuple[Pending, Answer | EventflowError | BaseException]]
+    loop: asyncio.AbstractEventLoop, batch: list[Pending], answers: list[Answer | EventflowError | BaseException]
 ) -> None:
-    for pending, answer in answered:
+    for pending, answer in zip(batch, answers, strict=True):
         if pending.loop is loop:
             pending.settle(answer)
 

@@ -180,6 +180,12 @@ class Journal:
             problem = error
             if isinstance(error, Conflict):
                 self.cut_off = error
+        except BaseException:  # the process is ending: nobody shall wait for what will not come
+            self.cut_off = RunLost(f"run {self.state.run.run_id}: the process that drives it is ending")
+            waiting, self._waiting = self._waiting, []
+            for one in (*going, *waiting):
+                _tell(one, self.cut_off)
+            raise
         for one in going:
             _tell(one, problem or self.state)
         if cancelled:

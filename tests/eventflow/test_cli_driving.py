@@ -281,7 +281,7 @@ def test_a_driven_run_is_left_to_its_driver(driven, run_eventflow, desk):
     ):  # fmt: skip
         ended = run_eventflow(*argv)
         assert ended.code == 5
-        assert "run r is driven by another living process" in ended.sentence
+        assert "run r is driven by process " in ended.sentence
     assert run_eventflow("list", "-o", "json").json["rows"][0]["driven"] is True
     assert run_eventflow("list").out.splitlines()[1].split()[3] == "yes"
     assert run_eventflow("store", "info", "-o", "json").json["driven"] == 1

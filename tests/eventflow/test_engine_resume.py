@@ -209,7 +209,7 @@ def test_a_run_that_another_living_process_drives_is_not_taken(tmp_path, child):
 
     async def tell():
         async with Engine(path, workflows=[flow]) as engine:
-            with pytest.raises(RunOwned, match="another living process") as caught:
+            with pytest.raises(RunOwned, match="which is alive") as caught:
                 await engine.resume("r")
             assert caught.value.exit_code == 5
             with pytest.raises(RunOwned):

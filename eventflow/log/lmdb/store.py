@@ -35,7 +35,7 @@ from eventflow.log.lmdb.tables import (
     versioned,
 )
 from eventflow.log.lmdb.writing import Batch, Known, Txn, keys_under, last_number
-from eventflow.log.owners import new_owner, owner_gone
+from eventflow.log.owners import new_owner, owner_gone, owner_pid
 from eventflow.log.protocol import (
     NOBODY,
     STORE_NAME,
@@ -294,6 +294,11 @@ class LmdbLog:
     def owner_gone(self, owner: bytes) -> bool:
         """Whether an owner's process is gone."""
         return owner_gone(self._owners, owner)
+
+    def owner_text(self, owner: bytes) -> str:
+        """An owner for people: the process that wrote its file."""
+        pid = owner_pid(self._owners, owner)
+        return f"process {pid}" if pid else f"owner {owner.hex()}"
 
     def new_owner(self, owner: bytes) -> Callable[[], None]:
         """Register a living owner; returns what ends it."""
