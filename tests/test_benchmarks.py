@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import sys
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from eventflow import Engine
 from eventflow.change import Op
 from eventflow.codec import Stored, read_events
 from eventflow.log import LmdbLog
+from eventflow.plain import FrozenList
 from eventflow.recovery import recover
 
 
@@ -31,10 +34,19 @@ from eventflow.recovery import recover
 def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict, str]:
     """What one run of everything at smoke size prints and writes."""
     place = tmp_path_factory.mktemp("benchmarks")
+    memory = Path("/dev/shm")  # where there is one, the disk need not be waited for: nothing here is timed
     table, page, out = place / "table", place / "page.md", place / "out.json"
     with table.open("w") as text, pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdout", text)
-        asked = ["--smoke", "--json", str(out), "--markdown", str(page), "--dir", str(place)]
+        asked = [
+            "--smoke",
+            "--json",
+            str(out),
+            "--markdown",
+            str(page),
+            "--dir",
+            str(memory if os.access(memory, os.W_OK) else place),
+        ]
         assert main(asked) == 0
     return table.read_text(), json.loads(out.read_text()), page.read_text()
 
@@ -46,7 +58,7 @@ def test_every_question_is_answered_in_the_table(report) -> None:
         lines = [line for line in table.splitlines() if line.startswith(f"{name} ")]
         assert len(lines) == sum(one["question"] == name for one in written["figures"]) > 0
     judged = [one for one in written["figures"] if one["target"]]
-    assert table.count(" met") + table.count(" missed") == len(judged) == 16
+    assert len(re.findall(r" (?:met|missed)\b", table)) == len(judged) > 0
 
 
 def test_a_store_is_little_larger_than_what_was_put_in(report) -> None:
@@ -119,7 +131,7 @@ def test_the_bare_commit_puts_the_rows_that_eventflow_put(tmp_path) -> None:
 def test_the_bare_reading_of_a_snapshot_gives_the_same_data(tmp_path) -> None:
     """Pieces, long texts and the tail of a list are all where recovery finds them."""
     texts = (f"{number:04d} " * 300 for number in range(300))
-    build(tmp_path / "s", {"texts": []}, (Op("extend", ("texts",), (text, "short")) for text in texts))
+    build(tmp_path / "s", {"texts": []}, (Op("extend", ("texts",), FrozenList([text, "short"])) for text in texts))
     _, best = stands(tmp_path / "s")
     bare = BareStore(tmp_path / "s")
     try:

@@ -65,7 +65,7 @@ def _info(log: Log, path: str) -> dict[str, Any]:
 
 
 @app.command
-def verify(run: str | None = None, *, store: StoreArg = None, output: FormatArg = "table") -> int:
+def verify(run: str | None = None, /, *, store: StoreArg = None, output: FormatArg = "table") -> int:
     """Read every byte again and compare it with everything that speaks of it; exit code 4 if something does not hold.
 
     Parameters

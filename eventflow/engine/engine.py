@@ -332,6 +332,8 @@ class Engine:
         flow = flow_for(self._flows, state, strict=terms.strict)
         await self._let_go(head)
         head = find_run(shop.log, head.run_id, whole=True)
+        if not self._free(head):
+            raise RunOwned(head.run_id, shop.log.owner_text(head.owner))
         rewind_run(
             shop.log, self._clock, head, to, claim=shop.owner, confirmed=terms.yes, actor=terms.actor, why=terms.why
         )  # fmt: skip
