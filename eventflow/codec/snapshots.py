@@ -1,8 +1,9 @@
 """States as bytes: a root, long lists cut into pieces, and long values as blobs.
 
 The bytes are a function of the state alone, however it came about, so that a fold and a snapshot can be compared by
-digest. A list that is reached through dicts only is cut into closed pieces of about 32 KB, each written once under its
-digest; what is left at its end stays in the root. The root is written last.
+digest. A list that is reached through dicts only is cut into closed pieces of 4 KB
+and later of up to 64 KB, each written once under its digest; what is left at its end stays in the root. The root is
+written last.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from eventflow.proof import DIGEST_SIZE, digest
 from eventflow.state import STATUSES, WAITS, Identity, Parent, State
 
 SNAPSHOT_FORMAT = 1
-PIECE = 32 << 10  # bytes; larger pieces leave longer tails in each root, smaller ones waste half a page each
+SMALLEST_PIECE = 4_000  # bytes; with its row's head this fills one page of the store
+LARGEST_PIECE = 64_000  # bytes; a root of a few KB then names the pieces of tens of MB
+EVEN_PIECES = 8  # pieces of one size before the size doubles: a list's open tail stays about a tenth of the list
 _REF_SIZE = 40  # bytes a reference adds to a piece, about; part of the format, since it decides where pieces end
 _RAW, _ZSTD = b"\x00", b"\x01"  # first byte of a stored root
 _AROUND = 2  # levels that stand around an effect's output or a signal's payload, which may be as deep as a state
@@ -81,6 +84,11 @@ def _sorted(entries: list[Any]) -> list[Any]:
     return sorted(entries, key=lambda entry: encode(entry[0])) if len(entries) > 1 else entries
 
 
+def piece_size(number: int) -> int:
+    """Bytes from which piece `number` of a list (from 0) is closed: small ones first, then twice as large, and so on."""
+    return min(SMALLEST_PIECE << min(number // EVEN_PIECES, 16), LARGEST_PIECE)
+
+
 class _Cut:
     """The walk over a state's dicts that cuts long lists into pieces."""
 
@@ -108,7 +116,7 @@ class _Cut:
         self.known.extend(piece[1] for piece in closed)
         self.size += sum(piece[2] for piece in closed)
         start = closed[-1][0] if closed else 0
-        tail, tail_refs, tail_blobs, new = self._close_pieces(value, start)
+        tail, tail_refs, tail_blobs, new = self._close_pieces(value, start, len(closed))
         if isinstance(value, Rope) and new and self.remember:
             value.pieces[len(closed) :] = new
         names = [piece[1] for piece in closed] + [piece[1] for piece in new]
@@ -119,23 +127,27 @@ class _Cut:
         return tail
 
     def _close_pieces(
-        self, value: Rope | FrozenList, start: int
+        self, value: Rope | FrozenList, start: int, number: int
     ) -> tuple[list[Any], list[Ref], list[Blob], list[tuple[int, bytes, int]]]:
-        """The open tail with its references and blobs, and the pieces closed on the way as (end, digest, size)."""
+        """The open tail with its references and blobs, and the pieces closed on the way as (end, digest, size).
+
+        `number` pieces are closed already and end at item `start`.
+        """
         new: list[tuple[int, bytes, int]] = []
         items: list[Any] = []
         refs: list[Ref] = []
         blobs: list[Blob] = []
-        filled = 0
+        filled, limit = 0, piece_size(number)
         rest = value.slice(start, len(value)) if isinstance(value, Rope) else value
         for index, item in enumerate(rest, start + 1):
             before = len(refs)
             plain = lift(item, refs, blobs, (len(items),))
             items.append(plain)
             filled += len(encode(plain)) + _REF_SIZE * (len(refs) - before)
-            if filled >= PIECE:
+            if filled >= limit:
                 new.append(self._closed(index, items, refs, blobs))
                 items, refs, blobs, filled = [], [], [], 0
+                limit = piece_size(number + len(new))
         return items, refs, blobs, new
 
     def _closed(self, end: int, items: list[Any], refs: list[Ref], blobs: list[Blob]) -> tuple[int, bytes, int]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from eventflow.checkpoint import Checkpoint
+from eventflow.clock import NS
 from eventflow.codec import root_digest, state_digest, unpack_state
 from eventflow.errors import Corrupt, EventflowError
 from eventflow.event import Forked, Recorded, Rewound, RunStarted
-from eventflow.log import Entry, Head, Log
+from eventflow.log import NOBODY, Entry, Head, Log
 from eventflow.proof import genesis
 from eventflow.recovery import history, recover, vouch_by
 from eventflow.state import State, evolve
@@ -16,6 +17,7 @@ from eventflow.verification.legality import Legality
 from eventflow.verification.report import STUMBLES, Report, said
 
 LAST_VERSION = 2**63 - 1  # the highest version there can be
+_LATE = 3600 * NS  # between a run's being asked for and its first event: far more than a write may have to wait
 
 
 def verify_run(log: Log, head: Head, report: Report | None = None) -> Report:
@@ -26,7 +28,8 @@ def verify_run(log: Log, head: Head, report: Report | None = None) -> Report:
     try:
         work.verify()
     except (EventflowError, *STUMBLES) as error:
-        if log.head_of(head.run_key) is not None:
+        now = log.head(head.run_id)
+        if now is not None and now.run_key == head.run_key:
             report.add(head.run_id, work.version + 1, said(error))
     return report
 
@@ -52,11 +55,15 @@ class _Run:
         self._snapshots = dict(log.snapshots(head.run_key, head.version))
         self._marks = {mark.version: mark for mark in log.checkpoints(head.run_key)}
         state = None
+        bends: list[int] = []
         for recorded, after in self._folded(first):
             self.version, state = recorded.version, after
             self._report.events += 1
             self._compare_snapshot(after)
             self._compare_mark(after)
+            bends += [recorded.version] if isinstance(recorded.event, Forked | Rewound) else []
+        if bends != [version for version in log.bends(head.run_key) if version <= head.version]:
+            raise Corrupt("the index of rewinds and forks", "is not what the history says")
         self._compare_head(state)
         self._compare_entry(state)
         self._look_past_the_end(first)
@@ -131,11 +138,13 @@ class _Run:
         if entry is None or state is None:
             raise Corrupt("the run list", "does not have this run")
         run = state.run
-        parent = None if run.parent is None else (run.parent.run_id, run.parent.run_key, run.parent.at)
-        listed = None if entry.parent_id is None else (entry.parent_id, entry.parent_key, entry.parent_at)
-        said = (entry.workflow, tuple(entry.tags), entry.subject, listed)
-        if said != (run.workflow, tuple(run.tags), run.subject, parent):
+        parent = (None, NOBODY, 0) if run.parent is None else (run.parent.run_id, run.parent.run_key, run.parent.at)
+        listed = (entry.parent_id, entry.parent_key, entry.parent_at)
+        told = (entry.workflow, tuple(entry.tags), entry.subject, listed)
+        if told != (run.workflow, tuple(run.tags), run.subject, parent):
             raise Corrupt("the run list", "says another workflow, tag, subject or parent than the run's first event")
+        if abs(entry.started - run.started) > _LATE:
+            raise Corrupt("the run list", "says another start than the run's first event")
 
     def _look_past_the_end(self, first: int) -> None:
         """Nothing stands beyond the head, where no reader would look for it, nor among the parent's versions."""

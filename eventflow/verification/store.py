@@ -49,23 +49,28 @@ class _Acts:
         self.labels: dict[tuple[bytes, int], set[str]] = {}  # of checkpoints, by run key and version
         self.deleted = 0  # events of deleted runs, at most
         self.ends: set[bytes] = set()  # digests of the last events of deleted runs
+        self.incarnations: dict[str, int] = {}  # the last of each deleted run's id
 
     def read(self) -> int:
         """Read on from where the last look ended; returns how many events there were. Raises Corrupt."""
         began = self.version
-        while stored := self._log.read(STORE_RUN, self.version + 1, self.version + _PAGE):
-            for recorded in read_events(stored, self._log.blobs, strict=True):
-                self._take(recorded)
-        head = self._log.head_of(STORE_RUN)
-        if not self.version:
-            raise Corrupt("version 1", "is missing")
-        if head is None or head.version < self.version:
-            raise Corrupt("its head", f"does not know version {self.version}")
+        while True:
+            while stored := self._log.read(STORE_RUN, self.version + 1, self.version + _PAGE):
+                for recorded in read_events(stored, self._log.blobs, strict=True):
+                    self._take(recorded)
+            head = self._log.head_of(STORE_RUN)
+            if head is None or not self.version:
+                raise Corrupt("version 1", "is missing")
+            if head.version <= self.version or not self._log.read(STORE_RUN, self.version + 1, self.version + 1):
+                break
+        if (head.run_key, head.incarnation, head.version, head.digest) != (STORE_RUN, 0, self.version, self._before):
+            raise Corrupt("its head", f"says something else than the history, which ends at version {self.version}")
         return self.version - began
 
     def _take(self, recorded: Recorded) -> None:
         event, version = recorded.event, self.version + 1
-        if recorded.version != version or recorded.run_key != STORE_RUN or recorded.before != self._before:
+        place = (recorded.run_key, recorded.incarnation, recorded.version, recorded.before)
+        if place != (STORE_RUN, 0, version, self._before):
             raise Corrupt(f"version {version}", "does not follow the event before it: the chain is broken")
         if isinstance(event, StoreCreated) != (version == 1) or not isinstance(event, StoreEvent):
             raise Corrupt(f"version {version}", "is not what a store's own stream has there")
@@ -76,6 +81,7 @@ class _Acts:
         if isinstance(event, RunDeleted):
             self.deleted += event.head
             self.ends.add(event.head_digest)
+            self.incarnations[event.run_id] = max(event.incarnation, self.incarnations.get(event.run_id, 0))
         self._before, self.version = recorded.digest, version
 
 
@@ -134,6 +140,7 @@ def _compare_positions(log: Log, acts: _Acts, report: Report) -> None:
     position = 0
     heads: dict[bytes, int] = {}
     gone: set[bytes] = set()
+    ends = set(acts.ends)  # of runs that were deleted before this look began
     while page := log.feed(position, _PAGE):
         for stored in page:
             position += 1
@@ -149,8 +156,11 @@ def _compare_positions(log: Log, acts: _Acts, report: Report) -> None:
         report.events += acts.read()  # a run may have been deleted meanwhile
     except (EventflowError, *STUMBLES):
         return  # told already
-    if len(gone) > acts.deleted or not acts.ends <= gone:
+    if len(gone) > acts.deleted or not ends <= gone:
         report.add("position", position, "the events of deleted runs are not those that were deleted by hand")
+    for run_id, incarnation in acts.incarnations.items():
+        if log.next_incarnation(run_id) <= incarnation:
+            report.add(run_id, 0, f"incarnation {incarnation} was deleted, and is not remembered")
 
 
 def _misplaced(log: Log, stored: Stored, heads: dict[bytes, int]) -> str:

@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventflow import CheckpointPolicy, Engine, ManualClock, MemoryLog, Workflow
@@ -55,6 +55,7 @@ def test_a_good_id_is_returned_as_it_is(good):
     assert check_run_id(good) == good
 
 
+@settings(deadline=None)
 @given(st.text(max_size=130))
 def test_an_id_is_good_or_refused_with_a_sentence(text):
     """There is no third way, whatever is given."""
@@ -165,6 +166,7 @@ def test_a_moment_without_a_zone_is_utc():
     assert moment("2026-11-24T10:00:00.000001Z") == int(TEN.timestamp()) * NS + 1_000
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_an_address_or_a_typed_error(text):
     """Nothing else is raised, whatever is given."""

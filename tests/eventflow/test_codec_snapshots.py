@@ -19,7 +19,7 @@ from eventflow.codec import (
     unpack_blob,
     unpack_state,
 )
-from eventflow.codec.snapshots import PIECE
+from eventflow.codec.snapshots import LARGEST_PIECE, SMALLEST_PIECE, piece_size
 from eventflow.errors import Corrupt
 from eventflow.event import Failure
 from eventflow.plain import EMPTY, MAX_DEPTH, NOTHING, ROPE_FROM, FrozenDict, FrozenList, Rope, freeze, raw, same, thaw
@@ -153,7 +153,7 @@ def test_a_state_that_was_read_shares_what_it_can_with_the_next_snapshot() -> No
     first = pack_state(state)
     back = shelf.back(first)
     again = pack_state(replace(back, version=13))
-    assert not [blob for blob in again.blobs if blob.size > PIECE]
+    assert not [blob for blob in again.blobs if blob.size > SMALLEST_PIECE]
     assert len(again.known) >= 5
     shelf.write(again)
 
@@ -266,17 +266,26 @@ def test_a_growing_list_costs_its_new_items() -> None:
         written.append(len(shelf.write(packed)) + sum(len(blob.stored) for blob in packed.blobs))
         assert packed.size > 400_000, number
     assert written[0] > 400_000
-    assert max(written[1:]) < 3 * PIECE
+    assert max(written[1:]) < 2 * LARGEST_PIECE
 
 
-def test_pieces_are_of_bounded_size() -> None:
-    """About 32 KB of items each, however short or long an item is."""
+def test_pieces_are_of_the_size_of_their_number() -> None:
+    """Small pieces come first, then larger ones, however short or long an item is."""
     for items in (list(range(60_000)), long_list(3_000), ["x" * 999] * 400, ["é" * 990] * 400):
         packed = pack_state(state_of({"l": items}, effects=EMPTY, signals=NOTHING, error=None), compress=False)
-        sizes = [blob.size for blob in packed.blobs]
-        assert len(sizes) >= 3
-        assert all(PIECE * 0.7 < size < PIECE * 1.5 for size in sizes)
-        assert len(packed.root) < 1.1 * PIECE
+        ((_, names),) = decode(packed.root[1:], "here")[3]
+        sizes = {blob.digest: blob.size for blob in packed.blobs}
+        assert len(names) >= 3
+        for number, name in enumerate(names):
+            assert piece_size(number) * 0.7 < sizes[name] < piece_size(number) * 1.5 + 1_000
+        assert len(packed.root) < 1.1 * piece_size(len(names)) + 40 * len(names) + 1_000
+
+
+def test_piece_sizes_double_until_the_largest() -> None:
+    """The tail of a list stays in proportion to the list."""
+    assert [piece_size(number) for number in (0, 7, 8, 15, 16, 24, 31, 32, 1_000)] == [
+        4_000, 4_000, 8_000, 8_000, 16_000, 32_000, 32_000, 64_000, 64_000,
+    ]  # fmt: skip
 
 
 def test_references_count_for_where_a_piece_ends() -> None:
@@ -334,14 +343,14 @@ def test_what_a_snapshot_wrote_is_known_to_versions_that_grew_meanwhile() -> Non
     shelf.write(pack_state(state_of(FrozenDict({"l": older}))))
     packed = pack_state(state_of(FrozenDict({"l": newer})))
     assert len(packed.known) >= 4
-    assert not [blob for blob in packed.blobs if blob.size > PIECE]
+    assert not [blob for blob in packed.blobs if blob.size > SMALLEST_PIECE]
 
 
 def test_equal_lists_share_their_pieces() -> None:
     """Pieces are named by what is in them; each list is whole on its own."""
     data = {"a": [{"t": LONG, "x": None}] * 3_000, "b": {"c": [{"t": LONG, "x": None}] * 3_000}}
     packed = pack_state(state_of(data))
-    pieces = [blob for blob in packed.blobs if blob.size > PIECE]
+    pieces = [blob for blob in packed.blobs if blob.size > SMALLEST_PIECE]
     assert len({blob.digest for blob in pieces}) < len(pieces)
     back = Shelf().back(packed)
     assert back.data == data

@@ -252,7 +252,7 @@ def test_the_page_has_every_number() -> None:
 def test_the_page_has_every_limit() -> None:
     """The numbers that decide what bytes come out, or what a reader must expect."""
     for number in (
-        f"{blobs.BLOB_FROM:,} characters", f"{snapshots.PIECE:,}", "plus 40 for each", "16 MiB", "1 GiB in all",
+        f"{blobs.BLOB_FROM:,} characters", f"{snapshots.SMALLEST_PIECE:,}", f"{snapshots.LARGEST_PIECE:,}", "plus 40 for each", "16 MiB", "1 GiB in all",
         "deeper than 128", "to a depth of 64", "format u64: 1",
     ):  # fmt: skip
         assert number in " ".join(PAGE.split())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventflow.codec import encode
@@ -20,6 +20,7 @@ def test_each_kind_of_message_becomes_its_fact():
     assert fact(2, message(CANCEL, actor="ada", why="enough")) == RunCancelled("ada", "enough")
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])), st.none() | st.integers(-5, 5) | st.text(max_size=3))
 def test_a_signal_comes_out_as_it_went_in(name, payload):
     """Falsy payloads and odd names too."""

@@ -7,7 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventflow.errors import GuardFailed, NoEdgeHolds, StateIsReadOnly
@@ -70,6 +70,7 @@ def test_many_threads_may_ask_one_machine():
     assert answers == [{"c"}, {"b"}] * 4
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("abc"), st.sampled_from([None, True, False])), max_size=8)
 )

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pydantic
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventflow import Engine, Workflow, add, extend, merge
@@ -349,6 +349,7 @@ plain_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from("abcd"), plain_values), st.dictionaries(st.sampled_from("abcd"), plain_values))
 def test_a_change_leads_to_what_was_returned(before, update):
     """Whatever a node returns, the state after the change holds it."""

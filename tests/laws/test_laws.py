@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventflow import CheckpointPolicy, CheckpointTaken, Engine, ManualClock, MemoryLog, RetryPolicy, Workflow
@@ -144,7 +144,9 @@ def test_law_3_time_and_chance_enter_as_fields_of_events():
             return {"x": 1}
 
         flow = Workflow("w").add_node("a", body, retry=RetryPolicy(attempts=2, delay=3)).set_start("a")
-        async with Engine(log, workflows=[flow], clock=clock, checkpoints=CheckpointPolicy(after_node=True)) as engine:
+        # No snapshot: which event vouches for one depends on when its bytes are packed, beside the path of the facts.
+        policy = CheckpointPolicy(after_node=True, on_error=False)
+        async with Engine(log, workflows=[flow], clock=clock, checkpoints=policy) as engine:
             run = await engine.start(flow, {}, tags=["t"])
             while run.status != "waiting":
                 await asyncio.sleep(0.001)
@@ -229,7 +231,7 @@ def test_law_5_versions_are_dense_and_continue_through_forks():
     story(tell())
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=200) | st.lists(st.integers() | st.text(max_size=3), max_size=12).map(encode))
 def test_law_9_bytes_of_a_stranger_are_plain_data_or_refused(data):
     """Nothing but our own errors comes out of reading an event."""
