@@ -210,6 +210,8 @@ def _merged(found: list[Op]) -> list[Op]:
     for one in found:
         if one.op == "set" and len(one.path) > 1:
             groups[one.path[:-1]] = groups.get(one.path[:-1], 0) + 1
+    if not groups:
+        return found
     many = {path for path, count in groups.items() if count >= MERGE_FROM}
     if not many:
         return found

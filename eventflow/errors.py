@@ -343,6 +343,14 @@ class EffectUnknown(EventflowError):
         )
 
 
+class NodeTimedOut(EventflowError, TimeoutError):
+    """A node's body took longer than its timeout; its result is dropped."""
+
+
+class NodeCancelled(EventflowError):
+    """A node's body was cancelled, and not by the engine: by something it waited for."""
+
+
 class RunLost(EventflowError):
     """A node's handle was taken away: the node timed out, was cancelled, or the run is driven elsewhere."""
 

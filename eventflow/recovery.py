@@ -66,6 +66,30 @@ def recover(log: Log, head: Head, upto: int | None = None, *, snapshots: bool = 
     return Recovered(state, start, folded, progress)
 
 
+def walk(log: Log, head: Head, upto: int | None = None, *, after: int = 0) -> Iterator[tuple[Recorded, State]]:
+    """Each event on the line of a version with the state it led to, oldest first, folded and checked as it goes.
+
+    `upto` is the newest version if None; `after` skips the line up to that version, which must lie on it. One state is
+    held at a time. Raises VersionNotFound, Corrupt, WrittenByNewer.
+    """
+    last = head.version if upto is None else upto
+    if not 1 <= last <= head.version:
+        raise VersionNotFound(head.run_id, last, head.version)
+    segments = line(log, head.run_key, last)
+    end = segments[-1]
+    state = recover(log, head, after).state if after else None
+    for recorded in _events(log, _following(segments, after), state):
+        state = _after(log, state, recorded)
+        yield recorded, state
+    if state is not None:
+        _check_end(log, head, end, state)
+
+
+def _following(segments: list[Segment], after: int) -> list[Segment]:
+    """The part of a line after a version; versions rise along a line, whatever bends it has."""
+    return [replace(one, first=max(one.first, after + 1)) for one in segments if one.last > after]
+
+
 def _after(log: Log, state: State | None, recorded: Recorded) -> State:
     if state is not None and isinstance(recorded.event, Rewound) and recorded.run_key != state.run.run_key:
         state = _own(log, state, recorded.run_key)

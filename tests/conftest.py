@@ -136,12 +136,14 @@ def process(desk: Path) -> Iterator[Callable[..., Process]]:
 
 
 @pytest.fixture
-def until() -> Callable[[Callable[[], Any]], Any]:
-    """Wait for something that another process does; its first true answer."""
+def until() -> Callable[..., Any]:
+    """Wait for something that another process does; its first true answer. It fails at once if the process ends first."""
 
-    def wait(look: Callable[[], Any]) -> Any:
+    def wait(look: Callable[[], Any], process: Process | None = None) -> Any:
         deadline = time.monotonic() + PATIENCE
         while not (answer := look()):
+            if process is not None and process.popen.poll() is not None and not look():
+                pytest.fail(f"the process ended: {process.ended()}")
             assert time.monotonic() < deadline, "it never came"
             time.sleep(0.01)
         return answer

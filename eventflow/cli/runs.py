@@ -35,7 +35,7 @@ from eventflow.cli.shell import (
 )
 from eventflow.clock import SystemClock
 from eventflow.engine import Engine, Run, delete_run
-from eventflow.errors import Conflict, InvalidState, SettingsError
+from eventflow.errors import Conflict, InvalidState, NeedsConfirmation, SettingsError
 from eventflow.log import Head, Query
 from eventflow.recovery import recover
 from eventflow.state import STATUSES, Status
@@ -70,10 +70,16 @@ def run(
     data = _fitting(loaded, json_argument(input))
     policy = policy_of(checkpoints)
 
-    async def begin(engine: Engine) -> Run:
-        return await engine.start(loaded, data, run_id=id, tags=tag, subject=subject)
+    asked = _asked(output, verbose, [flow], store)
 
-    return drive(store_path(store), [loaded], begin, _asked(output, verbose, [flow], store), checkpoints=policy)
+    async def begin(engine: Engine) -> Run:
+        try:
+            return await engine.start(loaded, data, run_id=id, tags=tag, subject=subject)
+        except NeedsConfirmation as error:  # the run is there already, and going on with it is for resume
+            what = str(error).partition("; confirm")[0]
+            raise SettingsError(f"{what}; go on with `eventflow resume {id}{asked.again} --yes`") from None
+
+    return drive(store_path(store), [loaded], begin, asked, checkpoints=policy)
 
 
 def _fitting(flow: Workflow, data: Any) -> Any:

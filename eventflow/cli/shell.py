@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 import tomllib
 import unicodedata
@@ -28,7 +29,7 @@ from eventflow.state import State
 
 DEFAULT_STORE = "runs.eventflow"
 MAX_VALUE = 600  # characters of a value in a table: a few lines of a terminal
-PIPE_WIDTH = 1 << 16  # columns: a file or a pipe has no width, so that every row stays one line
+_GAP = "  "  # between the columns of a table
 OK, FAILED, USAGE, NOT_FOUND, DIFFERENCE, CONFLICT, UNUSABLE, STOPPED = range(8)
 
 StoreArg = Annotated[
@@ -210,22 +211,43 @@ def show(rows: Iterable[dict[str, Any]], how: Format, schema: str, columns: Sequ
 
 
 def print_table(rows: Iterable[dict[str, Any]], columns: Sequence[str], title: str = "") -> None:
-    """A table on stdout, as wide as the terminal."""
-    from rich.console import Console  # noqa: PLC0415 - a tenth of a second, for tables only
+    """A table on stdout, a row a line; where a terminal is too narrow for that, its cells are folded."""
+    table = [[column.replace("_", " ") for column in columns]]
+    table += [[visible(_cell(row.get(column))) for column in columns] for row in rows]
+    widths = [max(map(_cells, column)) for column in zip(*table, strict=True)]
+    title = visible(title)
+    if sys.stdout.isatty() and sum(widths) + len(_GAP) * (len(widths) - 1) > shutil.get_terminal_size().columns:
+        _print_folded(table, title)
+        return
+    lines = [title] if title else []
+    for row in table:
+        line = _GAP.join(cell + " " * (width - _cells(cell)) for cell, width in zip(row, widths, strict=True))
+        lines.append(line.rstrip())
+    print("\n".join(lines))
+
+
+def _cells(text: str) -> int:
+    """How many columns of a terminal a text takes: two for wide characters, none for what joins the one before."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.category(one) in ("Mn", "Me", "Cf") else 2 if unicodedata.east_asian_width(one) in "WF" else 1
+        for one in text
+    )
+
+
+def _print_folded(lines: list[list[str]], title: str) -> None:
+    from rich.console import Console  # noqa: PLC0415 - a tenth of a second, and 0.6 ms a row
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    heading = Text(visible(title)) if title else None
+    heading = Text(title) if title else None
     table = Table(title=heading, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(visible(_cell(row.get(column)))) for column in columns))
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    console = Console(width=width, highlight=False)
-    with console.capture() as captured:
-        console.print(table)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    for column in lines[0]:
+        table.add_column(column, overflow="fold")
+    for row in lines[1:]:
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
 
 
 def print_standing(run_id: str, state: State) -> None:

@@ -138,8 +138,7 @@ class Stored:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where an event stands: everything about it that is not the fact itself."""
 
     run_key: bytes

@@ -17,7 +17,16 @@ from typing import Any, Literal
 from eventflow.change import extend
 from eventflow.clock import NS
 from eventflow.codec import read_events
-from eventflow.errors import EffectUnknown, EventflowError, GuardFailed, NoEdgeHolds, RunLost, StoreUnusable
+from eventflow.errors import (
+    EffectUnknown,
+    EventflowError,
+    GuardFailed,
+    NodeCancelled,
+    NodeTimedOut,
+    NoEdgeHolds,
+    RunLost,
+    StoreUnusable,
+)
 from eventflow.event import (
     AttemptFailed,
     Recorded,
@@ -35,14 +44,6 @@ from eventflow.workflow import Go, Node, Workflow
 Interrupt = Literal["", "cancelled", "stopped"]
 CUT_OFF = "its node was cut off"  # why a run was suspended, where its node had not ended
 LONGEST_REST = 7 * 86_400.0  # seconds; what asks for a longer rest before the next attempt gets a week
-
-
-class NodeTimedOut(EventflowError, TimeoutError):
-    """A node's body took longer than its timeout; its result is dropped."""
-
-
-class NodeCancelled(EventflowError):
-    """A node's body was cancelled, and not by the engine: by something it waited for."""
 
 
 @dataclass(frozen=True, slots=True)

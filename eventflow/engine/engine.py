@@ -31,7 +31,7 @@ from eventflow.engine.operations import (
     rewind_run,
     who,
 )
-from eventflow.engine.terms import Terms, flow_for, vouch_for, was_cut_off
+from eventflow.engine.terms import Terms, by_name, flow_for, resumed, vouch_for, was_cut_off
 from eventflow.errors import (
     Conflict,
     EventflowError,
@@ -44,13 +44,13 @@ from eventflow.errors import (
     StoreClosed,
     VersionConflict,
 )
-from eventflow.event import Event, RunResumed, RunStarted, Vouch
+from eventflow.event import Event, RunStarted, Vouch
 from eventflow.log import Append, Appended, Entry, First, Head, Log, Post, Posted, Query, Writer, open_log
 from eventflow.plain import freeze
 from eventflow.proof import digest, genesis
 from eventflow.recovery import Recovered, recover
 from eventflow.run import CANCEL, PAUSE, SIGNAL, Journal, Listener, Shop, Threads, begin, message
-from eventflow.state import FINAL, State, Status, status_after
+from eventflow.state import FINAL, Status, status_after
 from eventflow.workflow import Workflow
 
 MAIL_POLL = 0.05  # seconds between looks at the store's last transaction for other processes' messages
@@ -73,7 +73,7 @@ class Engine:
     ) -> None:  # fmt: skip
         self._where, self._clock = store, clock or SystemClock()
         self._policy = checkpoints or CheckpointPolicy()
-        self._flows = {flow.name: flow for flow in workflows}
+        self._flows = by_name(workflows)
         self._listeners = list(listeners)
         self._pick_up, self._grace, self._threads = pick_up, grace, threads
         self._drivers: dict[bytes, Driver] = {}
@@ -298,7 +298,7 @@ class Engine:
             raise NeedsConfirmation(
                 f"node {node.name!r} of run {head.run_id} was cut off in the middle and says to ask first"
             )
-        await self._take(head, _resumed(flow, state, terms), vouch_for(log, head, state))
+        await self._take(head, resumed(flow, state, terms), vouch_for(log, head, state))
         return await self._drive_again(flow, head.run_id, terms)
 
     def _free(self, head: Head) -> bool:
@@ -321,7 +321,7 @@ class Engine:
         head = find_run(log, run_id, whole=True)
         recovered = recover(log, head)
         if recovered.state.run.definition_digest != flow.digest:
-            await self._take(head, _resumed(flow, recovered.state, terms))
+            await self._take(head, resumed(flow, recovered.state, terms))
             head = find_run(log, run_id, whole=True)
             recovered = recover(log, head)
         return self._drive(flow, recovered, head.epoch, terms.stop_before)
@@ -491,8 +491,3 @@ class Engine:
             if head.run_key in self._drivers or not self._free(head):
                 raise RunOwned(head.run_id, shop.log.owner_text(head.owner))
             await settle(shop, head, effect, key, output=output, happened=happened, why=why)
-
-
-def _resumed(flow: Workflow, state: State, terms: Terms) -> RunResumed:
-    shape = None if flow.digest == state.run.definition_digest else flow.shape
-    return RunResumed(state.node, flow.digest, shape, terms.actor or who(), terms.why)

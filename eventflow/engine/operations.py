@@ -1,4 +1,4 @@
-"""Operations by hand: checkpoints made, deleted and pruned, runs deleted, forked and rewound.
+"""Operations by hand: checkpoints made, deleted and pruned, runs deleted and rewound.
 
 Each needs a log and nothing of the user's code. What changes something leaves an event: in the run's own stream where the
 run goes another way, in the store's where only what is kept beside it changes.
@@ -6,23 +6,18 @@ run goes another way, in the store's where only what is kept beside it changes.
 
 from __future__ import annotations
 
-import getpass
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
-from eventflow.address import check_run_id, find_run
-from eventflow.change import NO_CHANGE, Change, resolve
+from eventflow.address import find_run
 from eventflow.checkpoint import Checkpoint, worth_bytes
 from eventflow.clock import Clock, id_text
 from eventflow.codec import pack, pack_state
 from eventflow.errors import (
     CheckpointNotFound,
-    EventflowError,
     NeedsConfirmation,
     NoCheckpointer,
     NotResumable,
-    RunExists,
     RunOwned,
 )
 from eventflow.event import (
@@ -32,31 +27,15 @@ from eventflow.event import (
     EffectRejected,
     EffectStarted,
     Event,
-    Forked,
     Rewound,
     RunDeleted,
     Vouch,
 )
-from eventflow.log import Act, Answer, Append, Appended, Entry, First, Head, Log, Upkeep, Write
-from eventflow.plain import FrozenList, clean_text
+from eventflow.forking import who, write_one
+from eventflow.log import Act, Append, Appended, Head, Log, Upkeep
+from eventflow.plain import FrozenList
 from eventflow.recovery import history, recover
 from eventflow.state import FINAL, State, effect_id, status_after
-
-
-def who() -> str:
-    """The operating system's user, for the record of who did something."""
-    try:
-        return clean_text(getpass.getuser())
-    except (OSError, KeyError):
-        return "unknown"
-
-
-def write_one(log: Log, write: Write) -> Answer:
-    """One write in a transaction of its own. Raises its error."""
-    answer = log.write([write])[0]
-    if isinstance(answer, EventflowError):
-        raise answer
-    return answer
 
 
 # --- checkpoints ---------------------------------------------------------------------------------------------------
@@ -134,36 +113,6 @@ def delete_run(log: Log, clock: Clock, run: str, *, actor: str = "", why: str = 
     )  # fmt: skip
     write_one(log, Act(pack(event), clock.now(), delete_run=head))
     return head
-
-
-def fork_run(
-    log: Log, clock: Clock, parent: Head, at: int, *, run_id: str, change: Mapping[str, Any] | Change | None = None,
-    claim: bytes = b"", actor: str = "", why: str = "",
-) -> Appended:  # fmt: skip
-    """A new run that continues another's history from a version, its state changed if asked: one event.
-
-    `change` sets fields of the state (or is a resolved change). Raises VersionNotFound, NotResumable, RunExists.
-    """
-    check_run_id(run_id)
-    if log.head(run_id) is not None:
-        raise RunExists(run_id, "a history of its own")
-    state = recover(log, parent, at).state
-    if state.status in FINAL:
-        raise NotResumable(parent.run_id, f"version {at} is the run's end; fork at an earlier version")
-    resolved = change if isinstance(change, tuple) else resolve(state.data, change, {}) if change else NO_CHANGE
-    event = Forked(
-        run_id, log.store_id, parent.run_id, parent.run_key, parent.incarnation, at, resolved, actor or who(), why
-    )  # fmt: skip
-    entry = Entry(
-        state.run.workflow, tuple(state.run.tags), state.run.subject, clock.now(), parent.run_id, parent.run_key, at
-    )  # fmt: skip
-    append = Append(
-        run_id, clock.uuid7(), log.next_incarnation(run_id), at, 0, (pack(event),), clock.now(),
-        *status_after(None, event), claim=claim, first=First(state.digest, entry, at),
-    )  # fmt: skip
-    answer = write_one(log, append)
-    assert isinstance(answer, Appended)  # noqa: S101 - an Append is answered by Appended
-    return answer
 
 
 def rewind_run(

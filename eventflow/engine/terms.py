@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from eventflow.codec import root_digest, state_digest
 from eventflow.engine.drive import CUT_OFF
-from eventflow.errors import DefinitionChanged, NodeNotFound, WorkflowUnknown
-from eventflow.event import RunSuspended, Vouch
+from eventflow.engine.operations import who
+from eventflow.errors import DefinitionChanged, DefinitionError, NodeNotFound, WorkflowUnknown
+from eventflow.event import RunResumed, RunSuspended, Vouch
 from eventflow.log import NOBODY, Head, Log
 from eventflow.recovery import history
 from eventflow.state import State
@@ -24,6 +25,21 @@ class Terms:
     stop_before: frozenset[str] = frozenset()
     actor: str = ""
     why: str = ""
+
+
+def by_name(workflows: Iterable[Workflow]) -> dict[str, Workflow]:
+    """Workflows by their names. Raises DefinitionError if two have the same: a run could be driven by the wrong one."""
+    found: dict[str, Workflow] = {}
+    for flow in workflows:
+        if found.setdefault(flow.name, flow) is not flow:
+            raise DefinitionError(f"two workflows are named {flow.name!r}; an engine tells them apart by their names")
+    return found
+
+
+def resumed(flow: Workflow, state: State, terms: Terms) -> RunResumed:
+    """The event of taking a run up again, with the definition where it is not the one that is known so far."""
+    shape = None if flow.digest == state.run.definition_digest else flow.shape
+    return RunResumed(state.node, flow.digest, shape, terms.actor or who(), terms.why)
 
 
 def flow_for(flows: Mapping[str, Workflow], state: State, *, strict: bool = False) -> Workflow:

@@ -28,9 +28,7 @@ def verify_run(log: Log, head: Head, report: Report | None = None) -> Report:
     try:
         work.verify()
     except (EventflowError, *STUMBLES) as error:
-        now = log.head(head.run_id)
-        if now is not None and now.run_key == head.run_key:
-            report.add(head.run_id, work.version + 1, said(error))
+        work.found(work.version + 1, said(error))
     return report
 
 
@@ -44,10 +42,14 @@ class _Run:
         self._marks: Mapping[int, Checkpoint] = {}
         self.version = 0
 
-    def _found(self, version: int, problem: str) -> None:
-        self._report.add(self._head.run_id, version, problem)
+    def found(self, version: int, problem: str) -> None:
+        """Report what does not hold, unless it is because the run was deleted meanwhile."""
+        now = self._log.head(self._head.run_id)
+        if now is not None and now.run_key == self._head.run_key:
+            self._report.add(self._head.run_id, version, problem)
 
     def verify(self) -> None:
+        """Look at everything of the run. Raises Corrupt where it can't go on."""
         log, head = self._log, self._head
         self._entry = log.entry(head.run_key)
         first = self._entry.parent_at + 1 if self._entry and self._entry.parent_id is not None else 1
@@ -88,7 +90,7 @@ class _Run:
             if recorded.before != before:
                 raise Corrupt(f"version {expected}", "does not follow the event before it: the chain is broken")
             for problem in legal.problems(state, recorded):
-                self._found(expected, problem)
+                self.found(expected, problem)
             state = evolve(state, recorded)
             if state.run.run_id != head.run_id:
                 raise Corrupt(f"version {expected}", f"belongs to run {state.run.run_id}")
@@ -109,7 +111,7 @@ class _Run:
             if vouched and not self._is_vouched(state, vouched):
                 raise Corrupt(where, "is not the one that the chain speaks of")
         except (EventflowError, *STUMBLES) as error:
-            self._found(state.version, said(error))
+            self.found(state.version, said(error))
 
     def _is_vouched(self, state: State, by: int) -> bool:
         vouch = vouch_by(self._log, self._head.run_key, by)
@@ -118,7 +120,7 @@ class _Run:
     def _compare_mark(self, state: State) -> None:
         mark = self._marks.get(state.version)
         if mark is not None and mark.digest and mark.digest != state_digest(state):
-            self._found(state.version, f"checkpoint {mark.id} is not of the state that the events before it fold to")
+            self.found(state.version, f"checkpoint {mark.id} is not of the state that the events before it fold to")
 
     def _compare_head(self, state: State | None) -> None:
         head = self._head

@@ -127,10 +127,12 @@ def _compare_inboxes(log: Log, report: Report) -> None:
     """Each message can be read and is for a run that is there."""
     for key in log.mail():
         for message, data in log.inbox(key):
-            head = log.head_of(key)
+            head, where = log.head_of(key), f"message {message}"
             try:
-                if head is None or not isinstance(decode(data, f"message {message}", strict=True), dict):
-                    raise Corrupt(f"message {message}", "is for no run of this store, or can't be read")
+                if not isinstance(decode(data, where, strict=True), dict):
+                    raise Corrupt(where, "is not a message")
+                if head is None and log.inbox(key):  # else its run was deleted meanwhile
+                    raise Corrupt(where, "is for no run of this store")
             except EventflowError as error:
                 report.add(head.run_id if head else key.hex(), head.version if head else 0, said(error))
 

@@ -119,10 +119,10 @@ class Schema:
         return {name: self._taken(held, name, value, whole=whole) for name, value in returned.items()}
 
     def _taken(self, held: FrozenDict, name: str, value: Any, *, whole: bool) -> Any:
-        if isinstance(value, FrozenList | FrozenDict):
-            if name in held and held[name] is value:
-                return value
-        elif type(value) is self._exact.get(name):
+        kind = type(value)
+        if kind is self._exact.get(name):
+            return value
+        if (kind is FrozenList or kind is FrozenDict) and name in held and held[name] is value:
             return value
         reducer = self.reducers.get(name)
         if reducer is not None and not whole and not _is_ours(reducer):

@@ -204,7 +204,7 @@ def test_a_directory_that_can_t_be_made_is_one_sentence(run_eventflow, flows, de
 def test_a_signal_lets_the_run_go_after_its_node(process, run_eventflow, until, number, flow):
     """The node ends, the run is let go before the next with a checkpoint, exit code 7, and it can be resumed."""
     running = process("eventflow", "run", flow, "--id", "r", "-o", "json")
-    until(Path("began").exists)
+    until(Path("began").exists, running)
     running.signal(number)
     until(lambda: not _masks(running.popen.pid, "SigPnd", "ShdPnd"))
     Path("fresh").write_text("0.3")  # seconds the node goes on: it must end after the signal has been looked at
@@ -228,7 +228,7 @@ def test_a_signal_lets_the_run_go_after_its_node(process, run_eventflow, until, 
 def test_a_second_signal_cuts_the_node_off(process, run_eventflow, desk, until, flow):
     """Nobody waits for a node that does not end: it begins again at the next resume. The process is gone at once."""
     running = process("eventflow", "run", flow, "--id", "r", "-o", "json")
-    until((desk / "began").exists)
+    until((desk / "began").exists, running)
     running.signal(signal.SIGINT)
     until(lambda: not _masks(running.popen.pid, "SigPnd", "ShdPnd"))
     running.signal(signal.SIGTERM)
@@ -252,7 +252,7 @@ def _masks(pid: int, *names: str) -> int:
 def test_a_process_that_was_killed_left_everything_it_was_told(process, run_eventflow, flows, desk, until):
     """SIGKILL in a node: the run stands as it stood, nobody drives it, and resume goes on."""
     running = process("eventflow", "run", "flows:waiting", "--id", "r")
-    until((desk / "began").exists)
+    until((desk / "began").exists, running)
     running.signal(signal.SIGKILL)
     assert running.ended().code == -signal.SIGKILL
     document = run_eventflow("show", "r", "-o", "json").json
@@ -262,6 +262,25 @@ def test_a_process_that_was_killed_left_everything_it_was_told(process, run_even
     assert run_eventflow("run", "flows:waiting", "--id", "r", "-o", "json").json["status"] == "completed"
 
 
+@pytest.mark.usefixtures("flows")
+def test_a_node_that_says_to_ask_is_asked_for(process, run_eventflow, until):
+    """Cut off in its middle, it begins again only on --yes; the sentence gives the command that does."""
+    Path("f.py").write_text(
+        "from flows import waits\nfrom eventflow import Workflow\n"
+        "flow = Workflow('f').add_node('a', waits, after_crash='ask').set_start('a')\n"
+    )
+    running = process("eventflow", "run", "f:flow", "--id", "r")
+    until(Path("began").exists, running)
+    running.signal(signal.SIGKILL)
+    running.ended()
+    Path("go").touch()
+    ended = run_eventflow("run", "f:flow", "--id", "r")
+    assert ended.code == 2
+    assert "says to ask first" in ended.sentence
+    assert run_eventflow("resume", "r", "--flow", "f:flow").code == 2
+    assert run_eventflow(*ended.sentence.split("`")[1].split()[1:]).code == 0
+
+
 # --- other processes -----------------------------------------------------------------------------------------------
 
 
@@ -269,7 +288,7 @@ def test_a_process_that_was_killed_left_everything_it_was_told(process, run_even
 def driven(process, flows, desk, until):
     """A run `r` that another process drives, in its node `gate` until a file `go` is there."""
     running = process("eventflow", "run", "flows:waiting", "--id", "r", "-o", "json")
-    until((desk / "began").exists)
+    until((desk / "began").exists, running)
     return running
 
 

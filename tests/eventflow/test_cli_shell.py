@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -179,6 +181,29 @@ def test_a_table_in_a_pipe_keeps_each_row_on_one_line(capsys):
     assert lines[3] == "1\\n2"
 
 
+def test_columns_stay_under_each_other(capsys):
+    """Wide characters take two columns of a terminal, and accents none."""
+    print_table([{"a": "日本", "b": "x"}, {"a": "e\u0301", "b": "y"}, {"a": "four", "b": "z"}], ("a", "b"))
+    assert capsys.readouterr().out.splitlines() == ["a     b", "日本  x", "e\u0301     y", "four  z"]
+
+
+def test_on_a_narrow_terminal_cells_are_folded(process, run_eventflow, flows):
+    """Nothing is cut off where a row is wider than the terminal."""
+    run_eventflow("run", "flows:make", "--id", "a-rather-long-name-for-a-run")
+    leader, follower = os.openpty()
+    listing = process("eventflow", "list", stdout=follower, env={"COLUMNS": "60", "TERM": "xterm"})
+    os.close(follower)
+    told = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other end has gone
+        while part := os.read(leader, 4096):
+            told += part
+    os.close(leader)
+    assert listing.ended().code == 0
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", told.decode()).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert "".join(line.split()[0] for line in lines).startswith("runa-rather")
+
+
 def test_a_table_takes_no_commands_from_its_cells(capsys):
     """Neither markup of the library that draws it nor escapes of the terminal have an effect, in cells or title."""
     print_table([{"a": "[bold]x[/bold]\x1b[31m", "b": ["p", "q"]}], ("a", "b"), "t [red]\x1b[31m")
@@ -330,7 +355,7 @@ def test_ctrl_c_before_anything_runs_ends_quietly(process, desk, until):
     """It is no traceback, and the exit code says that nothing was lost."""
     (desk / "slow.py").write_text("import time, pathlib\npathlib.Path('began').touch()\ntime.sleep(60)\n")
     loading = process("eventflow", "run", "slow:flow")
-    until((desk / "began").exists)
+    until((desk / "began").exists, loading)
     loading.signal(signal.SIGINT)
     ended = loading.ended()
     assert (ended.code, ended.out, ended.err) == (7, "", "")
@@ -390,7 +415,7 @@ def test_every_exit_code_has_its_own_number():
 def test_a_signal_that_kills_leaves_no_output(process, run_eventflow, flows, until, desk):
     """SIGKILL in the middle of a run is survived by the store, which goes on from there."""
     running = process("eventflow", "run", "flows:waiting", "--id", "r")
-    until((desk / "began").exists)
+    until((desk / "began").exists, running)
     running.signal(signal.SIGKILL)
     assert running.ended().code == -signal.SIGKILL
     (desk / "go").touch()

@@ -383,7 +383,7 @@ def standing() -> State:
     """A state that many events can follow."""
     start = replace(SAMPLES[1], data=freeze({"a": {"b": 1}, "l": [], "d": {"e": {}}, "n": 1}))  # type: ignore[arg-type]
     shelf = Shelf()
-    state = evolve(None, shelf.read(shelf.write(start, place=replace(PLACE, version=1)))[0])
+    state = evolve(None, shelf.read(shelf.write(start, place=PLACE._replace(version=1)))[0])
     return replace(state, version=6, effects=freeze({"llm#1": {"status": "started"}, "pay#k": {"status": "started"}}))
 
 

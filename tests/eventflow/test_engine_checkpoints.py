@@ -21,16 +21,23 @@ def story(work):
     return asyncio.run(asyncio.wait_for(work, 30))
 
 
-def flow_of(last=6, clock=None, step=0.0, rest=0.003) -> Workflow:
+async def settled(engine):
+    """Wait until no snapshot is in flight: there is one at a time, and what is due meanwhile waits for it."""
+    for driver in list(engine._drivers.values()):
+        await driver.journal.settle()
+
+
+def flow_of(last=6, clock=None, step=0.0, engine=None) -> Workflow:
     """`count` adds one to n until it is `last`, `end` ends the run; each step may take time.
 
-    It rests a little, so that a snapshot is written before the next is due: one is in flight at a time.
+    With a list that holds the engine, each step waits for the snapshot of the one before.
     """
 
     async def count(state):
         if clock is not None:
             clock.advance(step)
-        await asyncio.sleep(rest)
+        if engine:
+            await settled(engine[0])
         return {"n": state["n"] + 1}
 
     flow = Workflow("w").add_node("count", count).add_node("end", lambda s: None)
@@ -43,9 +50,10 @@ def flow_of(last=6, clock=None, step=0.0, rest=0.003) -> Workflow:
 
 async def kept(policy, *, store="memory", **options):
     """The checkpoints and snapshots that a run leaves: (id, kinds, has bytes), versions with bytes."""
-    clock = ManualClock()
-    flow = flow_of(clock=clock, **options)
+    clock, held = ManualClock(), []
+    flow = flow_of(clock=clock, engine=held, **options)
     async with Engine(store, workflows=[flow], checkpoints=policy, clock=clock) as engine:
+        held.append(engine)
         run = await engine.start(flow, {"n": 0}, run_id="r")
         await run.result()
         head = engine.log.head("r")
@@ -125,9 +133,11 @@ def test_pruning_never_takes_what_recovery_needs(store, tmp_path):
             assert found.state.digest == state.digest
             began.append(found.snapshot)
 
-        flow = flow_of(last=60, clock=clock, step=1.0)
+        held = []
+        flow = flow_of(last=60, clock=clock, step=1.0, engine=held)
         policy = CheckpointPolicy(every=5, after_node=True, keep=1, max_age=0.5)
         async with Engine(where, checkpoints=policy, clock=clock, listeners=[listener]) as engine:
+            held.append(engine)
             await (await engine.start(flow, {"n": 0}, run_id="r")).result()
             assert len(engine.log.snapshots(engine.log.head("r").run_key, 99)) <= 3
         return began
@@ -210,7 +220,7 @@ def test_the_default_keeps_recovery_short_and_snapshots_few():
 
     async def tell():
         async with Engine() as engine:
-            await (await engine.start(flow_of(last=1_000, rest=0), {"n": 0, "pad": "x" * 5_000}, run_id="r")).result()
+            await (await engine.start(flow_of(last=1_000), {"n": 0, "pad": "x" * 5_000}, run_id="r")).result()
             head = engine.log.head("r")
             found = recover(engine.log, head)
             assert found.snapshot > 0
@@ -229,8 +239,10 @@ def test_listeners_are_told_of_each_checkpoint():
             if isinstance(notice, CheckpointTaken):
                 told.append((notice.run_id, notice.checkpoint.id, notice.checkpoint.size > 0))
 
+        held = []
         async with Engine(checkpoints=replace(OFF, every=3, after_node=("end",)), listeners=[listener]) as engine:
-            await (await engine.start(flow_of(), {"n": 0}, run_id="r")).result()
+            held.append(engine)
+            await (await engine.start(flow_of(engine=held), {"n": 0}, run_id="r")).result()
         return told
 
     told = story(tell())
@@ -241,8 +253,10 @@ def test_a_snapshot_that_was_edited_is_found_out(tmp_path):
     """Recovery stops loudly; it never goes on from bytes that the chain does not vouch for."""
 
     async def tell():
+        held = []
         async with Engine(tmp_path / "s", checkpoints=replace(OFF, every=2)) as engine:
-            await (await engine.start(flow_of(), {"n": 0}, run_id="r")).result()
+            held.append(engine)
+            await (await engine.start(flow_of(engine=held), {"n": 0}, run_id="r")).result()
             log, head = engine.log, engine.log.head("r")
             root, forged = log.snapshot(head.run_key, 4), log.snapshot(head.run_key, 2)
             assert forged != root

@@ -12,7 +12,7 @@ import pytest
 
 from eventflow import Engine, Go, ManualClock, MemoryLog, RetryPolicy, SystemClock, Workflow
 from eventflow.clock import NS
-from eventflow.errors import EventflowError, RunFailed, StoreFull
+from eventflow.errors import EventflowError, NodeTimedOut, RunFailed, StoreFull
 from eventflow.event import AttemptFailed, Transitioned
 from eventflow.event import RunFailed as Failed
 from eventflow.log import LmdbLog
@@ -241,7 +241,7 @@ def test_a_node_that_takes_too_long_fails(plain):
     body = (lambda state: gate.wait(10)) if plain else sleeps
     state, _ = story(timed(single(body, timeout=5), 5))
     gate.set()
-    assert (state.status, state.error.type) == ("failed", "NodeTimedOut")
+    assert (state.status, state.error.type) == ("failed", NodeTimedOut.__name__)
     assert "timeout of 5 s" in state.error.message
 
 

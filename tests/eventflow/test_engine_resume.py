@@ -11,6 +11,7 @@ import pytest
 from eventflow import Agent, Engine, ManualClock, RetryPolicy, Workflow
 from eventflow.errors import (
     DefinitionChanged,
+    DefinitionError,
     NeedsConfirmation,
     NodeNotFound,
     NotResumable,
@@ -268,6 +269,14 @@ async def left_in(engine, flow, node, run_id="r"):
     await unbegun(engine, flow, run_id)
     run = await engine.resume(run_id, stop_before=[node])
     assert ((await run.wait()).status, run.state.node) == ("pending", node)
+
+
+def test_two_workflows_of_one_name_are_refused():
+    """A run could be driven by the wrong one."""
+    one, other = steps(note([], "a")), steps(note([], "b"))
+    Engine(workflows=[one, one])
+    with pytest.raises(DefinitionError, match="two workflows are named 'w'"):
+        Engine(workflows=[one, other])
 
 
 def test_a_run_of_an_unknown_workflow_is_not_driven():

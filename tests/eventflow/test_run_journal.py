@@ -498,6 +498,29 @@ def test_snapshots_follow_the_size_of_the_state_and_not_of_the_history(active):
     story(tell())
 
 
+def test_what_a_snapshot_tells_of_the_states_size_is_not_lost_with_an_append_in_flight():
+    """A state that was written over twenty times is as large as it is, and not as all that was written."""
+
+    async def tell():
+        log = Turnstile(MemoryLog())
+        async with opened(log, policy=CheckpointPolicy(auto=False, every=21)) as journal:
+            for n in range(19):
+                await journal.record(set_("x", str(n) * 900))
+            await journal.record(set_("x", "y" * 900))
+            assert journal._progress.state_size > 15_000
+            log.gate.clear()
+            while journal._packing is not None and len(log.batches) < 22:  # until the snapshot waits to be written
+                await asyncio.sleep(0.001)
+            moving = asyncio.create_task(journal.record(MOVE))
+            await asyncio.sleep(0.01)
+            log.gate.set()
+            await moving
+            await journal.settle()
+            assert journal._progress.state_size < 3_000
+
+    story(tell())
+
+
 def test_a_snapshot_that_can_not_be_written_does_not_stop_the_run():
     """The log says no, and the run goes on without."""
 

@@ -165,7 +165,7 @@ def test_law_4_a_snapshot_is_a_cache():
     """Without any, all states are the same; one that disagrees with its digest stops recovery, and nothing is written."""
 
     async def tell():
-        log, flow = MemoryLog(), counter(last=20)
+        log, flow = MemoryLog(), counter(last=60)
         async with Engine(log, workflows=[flow], checkpoints=CheckpointPolicy(every=4)) as engine:
             await (await engine.start(flow, START, run_id="r")).result()
             head = log.head("r")
@@ -179,7 +179,7 @@ def test_law_4_a_snapshot_is_a_cache():
     story(tell())
 
     async def edited():
-        log, flow = MemoryLog(), counter(last=20)
+        log, flow = MemoryLog(), counter(last=60)
         async with Engine(log, workflows=[flow], checkpoints=CheckpointPolicy(every=4)) as engine:
             await (await engine.start(flow, START, run_id="r")).result()
             head = log.head("r")

@@ -111,7 +111,7 @@ def test_following_a_run_that_has_ended_ends_at_once(run_replay, store):
 def driven(process, flows, desk, until):
     """A run `r` that another process drives, in its node `gate` until a file `go` is there."""
     running = process("eventflow", "run", "flows:waiting", "--id", "r")
-    until((desk / "began").exists)
+    until((desk / "began").exists, running)
     return running
 
 
