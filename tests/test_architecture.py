@@ -18,13 +18,17 @@ FLOORS = {
     "state": 1, "checkpoint": 1,
     "codec": 2, "proof": 2, "workflow": 2,
     "log": 3,
-    "recovery": 4, "address": 4, "verification": 4,
+    "recovery": 4, "address": 4, "verification": 4, "forking": 4,
     "run": 5,
     "engine": 6,
     "agents": 7, "telemetry": 7, "testing": 7,
     "cli": 8, "face": 8, "__main__": 8, "__init__": 8,
 }  # fmt: skip
-REPLAY_FLOORS = {"history": 0, "cli": 4, "__main__": 4, "__init__": 4}
+REPLAY_FLOORS = {
+    "history": 0, "path": 0, "patch": 0, "expression": 0,
+    "diff": 1, "query": 1, "search": 1, "fork": 1,
+    "cli": 4, "__main__": 4, "__init__": 4,
+}  # fmt: skip
 DOORS = {
     "transitions": "eventflow/workflow",
     "cbor2": "eventflow/codec",

@@ -7,12 +7,10 @@ from eventflow.engine.operations import (
     create_checkpoint,
     delete_checkpoints,
     delete_run,
-    fork_run,
     fresh_run_id,
     rewind_run,
-    who,
-    write_one,
 )
+from eventflow.forking import fork_run, who, write_one
 
 __all__ = [
     "Engine",

@@ -8,9 +8,9 @@ from typing import Any
 
 from eventflow.address import find_run
 from eventflow.codec import pack
-from eventflow.engine.operations import who
 from eventflow.errors import Conflict, EffectMisused
 from eventflow.event import EffectFinished, EffectRejected, Event, RunCancelled
+from eventflow.forking import who
 from eventflow.log import Append, Head
 from eventflow.plain import freeze
 from eventflow.recovery import recover

@@ -26,10 +26,8 @@ from eventflow.engine.operations import (
     create_checkpoint,
     delete_checkpoints,
     delete_run,
-    fork_run,
     fresh_run_id,
     rewind_run,
-    who,
 )
 from eventflow.engine.terms import Terms, by_name, flow_for, resumed, vouch_for, was_cut_off
 from eventflow.errors import (
@@ -45,6 +43,7 @@ from eventflow.errors import (
     VersionConflict,
 )
 from eventflow.event import Event, RunStarted, Vouch
+from eventflow.forking import fork_run, who
 from eventflow.log import Append, Appended, Entry, First, Head, Log, Post, Posted, Query, Writer, open_log
 from eventflow.plain import freeze
 from eventflow.proof import digest, genesis

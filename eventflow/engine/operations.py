@@ -37,7 +37,6 @@ from eventflow.plain import FrozenList
 from eventflow.recovery import history, recover
 from eventflow.state import FINAL, State, effect_id, status_after
 
-
 # --- checkpoints ---------------------------------------------------------------------------------------------------
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from eventflow.codec import root_digest, state_digest
 from eventflow.engine.drive import CUT_OFF
-from eventflow.engine.operations import who
 from eventflow.errors import DefinitionChanged, DefinitionError, NodeNotFound, WorkflowUnknown
 from eventflow.event import RunResumed, RunSuspended, Vouch
+from eventflow.forking import who
 from eventflow.log import NOBODY, Head, Log
 from eventflow.recovery import history
 from eventflow.state import State

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,11 +154,18 @@ def test_a_demo_in_a_store_that_can_t_be_used(process, desk):
 
 def test_ctrl_c_ends_a_demo_without_a_traceback(process, until):
     """Both processes end quietly, and the store verifies."""
-    with ModelServer(lambda _: Reply("slow", delay=30.0)) as server:
+    ended_already = threading.Event()
+
+    def slow(_: Call) -> str:
+        ended_already.wait(30)
+        return "too late"
+
+    with ModelServer(slow) as server:
         running = process("eventflow", "demo", env={"OPENAI_BASE_URL": server.base_url}, start_new_session=True)
         until(lambda: server.calls)
         os.killpg(running.popen.pid, signal.SIGINT)  # as a terminal does
         ended = running.ended()
+        ended_already.set()
     assert ended.code == 7
     assert "Traceback" not in ended.err
     assert process("eventflow", "store", "verify", "--store", STORE).ended().code == 0

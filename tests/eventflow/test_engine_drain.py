@@ -228,15 +228,16 @@ def test_a_cancelled_main_task_lets_its_runs_go():
 def test_a_process_ends_although_a_plain_function_sleeps(tmp_path):
     """A function that was given up does not keep the interpreter from ending."""
     code = f"""
-        import asyncio, time
+        import asyncio, threading, time
         from eventflow import Engine, Workflow
 
-        flow = Workflow("w").add_node("a", lambda s: time.sleep(600)).set_start("a")
+        began = threading.Event()
+        flow = Workflow("w").add_node("a", lambda s: began.set() or time.sleep(600)).set_start("a")
 
         async def main():
             async with Engine({str(tmp_path / "s")!r}, grace=0) as engine:
                 await engine.start(flow, {{}}, run_id="r")
-                await asyncio.sleep(0.05)
+                await asyncio.to_thread(began.wait)
                 print(await engine.drain())
 
         asyncio.run(main())

@@ -11,7 +11,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from eventflow.cli.demo.flow import POLICY, initial, study
-from eventflow.cli.demo.model import answering
+from eventflow.cli.demo.interactive import session
+from eventflow.cli.demo.long_running import long_run
+from eventflow.cli.demo.model import answering, who_answers
+from eventflow.cli.demo.place import DEMO_STORE, StoreArg, fresh_id, print_checkpoints, print_hints
 from eventflow.cli.demo.telling import tell
 from eventflow.cli.shell import FAILED, OK, open_store, progress, sub_app, visible
 from eventflow.engine import Engine
@@ -24,25 +27,9 @@ from eventflow.testing.model_server import ModelServer
 from eventflow.verification import verify_store
 
 app = sub_app("demo", "See it work: no key and no server needed. Without a name: recovery.")
-DEMO_STORE = "demo.eventflow"
 KILLED_IN = "analyzer"
-StoreArg = Annotated[str | None, Parameter(name="--store", help=f"The store: a directory. [default: {DEMO_STORE}]")]
-
-SCRIPTED = (
-    "No OPENAI_API_KEY and no OPENAI_BASE_URL is set: a scripted server on this machine answers the agents.\n"
-    "It is real HTTP and speaks the OpenAI protocol, but it is no model: it picks sentences by rule.\n"
-)
-
-
-def _fresh_id(store: str, name: str) -> str:
-    log = open_store(store, write=True, create=True)
-    try:
-        number = 1
-        while log.head(f"{name}-{number}") is not None:
-            number += 1
-        return f"{name}-{number}"
-    finally:
-        log.close()
+app.command(session, name="interactive")
+app.command(long_run, name="long-running")
 
 
 @app.command
@@ -55,9 +42,9 @@ def basic(*, store: StoreArg = None, quiet: Annotated[bool, Parameter(negative=(
         Only the report and the summary.
     """
     where = store or DEMO_STORE
-    run_id = _fresh_id(where, "basic")
+    run_id = fresh_id(where, "basic")
     with answering(os.environ) as server:  # type: ignore[arg-type]
-        print(SCRIPTED if server is not None else "The agents ask the model you have configured.\n")
+        print(who_answers(server))
         say, done = progress()
         try:
             state = asyncio.run(_basic(where, run_id, quiet=quiet, say=say))
@@ -68,8 +55,8 @@ def basic(*, store: StoreArg = None, quiet: Annotated[bool, Parameter(negative=(
         print(visible(f"eventflow: run {run_id} did not complete: {said}"), file=sys.stderr)
         return FAILED
     print(f"\n{visible(state.data['report'], lines=True)}\n")
-    _print_checkpoints(where, run_id)
-    _print_hints(where, run_id)
+    print_checkpoints(where, run_id)
+    print_hints(where, run_id)
     return OK
 
 
@@ -93,10 +80,10 @@ async def _basic(store: str, run_id: str, *, quiet: bool, say: Any) -> State:
 def recovery(*, store: StoreArg = None) -> int:
     """Kill a workflow with SIGKILL in the middle, resume it in a new process, and count what was repeated: nothing."""
     where = store or DEMO_STORE
-    run_id = _fresh_id(where, "recovery")
+    run_id = fresh_id(where, "recovery")
     environment = dict(os.environ)
     with answering(environment) as server:
-        print(SCRIPTED if server is not None else "The agents ask the model you have configured.\n")
+        print(who_answers(server))
         print(f"A first process starts run {run_id} in store {where}:\n")
         code = _child(["start", where, run_id, KILLED_IN], environment)
         if code != -9:
@@ -165,29 +152,10 @@ def _summary(store: str, run_id: str, server: ModelServer | None, before: int) -
     print(
         f"the log holds {finished} model calls, each finished once; verified: {'everything holds' if sound else 'NOT SOUND'}"
     )
-    _print_hints(store, run_id)
+    print_hints(store, run_id)
     return OK if sound and not repeated else FAILED
 
 
 def _sound(log: Log) -> bool:
     *_, report = verify_store(log)
     return report.sound
-
-
-def _print_checkpoints(store: str, run_id: str) -> None:
-    log = open_store(store)
-    try:
-        head = log.head(run_id)
-        marks = log.checkpoints(head.run_key) if head else []
-        print(
-            f"{head.version if head else 0} events, {len(marks)} checkpoints kept: {', '.join(mark.id for mark in marks)}"
-        )
-    finally:
-        log.close()
-
-
-def _print_hints(store: str, run_id: str) -> None:
-    print(f"\nLook at it:\n  eventflow list --store {store}\n  eventflow checkpoints list {run_id} --store {store}")
-    print(
-        f"  replay log {run_id} --store {store}\n  replay show {run_id}@4 --store {store}\n  eventflow store verify --store {store}"
-    )

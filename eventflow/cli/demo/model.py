@@ -17,6 +17,11 @@ from eventflow.testing.model_server import Call, ModelServer, Reply
 _WORD = re.compile(r"[a-z]{5,}")
 _DULL = frozenset({"about", "which", "there", "their", "these", "those", "other", "moves", "first", "takes", "under"})
 
+SCRIPTED = (
+    "No OPENAI_API_KEY and no OPENAI_BASE_URL is set: a scripted server on this machine answers the agents.\n"
+    "It is real HTTP and speaks the OpenAI protocol, but it is no model: it picks sentences by rule.\n"
+)
+
 
 @contextlib.contextmanager
 def answering(environment: dict[str, str]) -> Iterator[ModelServer | None]:
@@ -28,6 +33,11 @@ def answering(environment: dict[str, str]) -> Iterator[ModelServer | None]:
         environment["OPENAI_BASE_URL"] = server.base_url
         environment["OPENAI_API_KEY"] = "none-needed"
         yield server
+
+
+def who_answers(server: ModelServer | None) -> str:
+    """What a demo says about it at its beginning."""
+    return SCRIPTED if server is not None else "The agents ask the model you have configured.\n"
 
 
 def answer(call: Call) -> Reply | str:
