@@ -83,7 +83,7 @@ def diff(log: Log, one: Address, other: Address) -> Difference:
     shared = _shared(line(log, one.head.run_key, one.version), line(log, other.head.run_key, other.version))
     apart: Iterator[Divergence] = iter(())
     if one.head.run_key != other.head.run_key:
-        apart = compared(_visits(log, one, shared), _visits(log, other, shared))
+        apart = _compared(_visits(log, one, shared), _visits(log, other, shared))
     return Difference(one, other, shared, _standing(*states), patch, tuple(apart))
 
 
@@ -127,15 +127,17 @@ class Call:
 class Visit:
     """What one stay in a node came to: what came in, calls, what changed, where it led, and at which version it ended.
 
-    `ended` says how: the trigger and the node it led to, or the run's end. `changed` has the new values by path.
+    `edits` are what a fork changed, by path: version, value before, value after. `changed` is the node's own change by
+    path: operation, its value, the value to show.
     """
 
     node: str
     version: int = 0
     start: RunStarted | None = None
+    edits: dict[str, tuple[int, Any, Any]] = field(default_factory=dict)
     signals: list[tuple[int, Any]] = field(default_factory=list)
     calls: dict[str, Call] = field(default_factory=dict)
-    changed: dict[str, Any] = field(default_factory=dict)
+    changed: dict[str, tuple[str, Any, Any]] = field(default_factory=dict)
     ended: str = ""
 
 
@@ -143,20 +145,21 @@ def _visits(log: Log, place: Address, after: int) -> Iterator[Visit]:
     """The visits of a line after a version; the last may not have ended."""
     if after >= place.version:
         return
-    visit = Visit(recover(log, place.head, after).state.node if after else "")
+    before = recover(log, place.head, after).state if after else None
+    visit = Visit(before.node if before else "")
     for recorded, state in walk(log, place.head, place.version, after=after):
         visit.version = recorded.version
         visit.node = visit.node or state.node
-        _take(visit, recorded, state)
-        changing_fork = isinstance(recorded.event, Forked) and bool(recorded.event.change)
-        if changing_fork or isinstance(recorded.event, ENDS):
+        _take(visit, recorded, state, before)
+        if isinstance(recorded.event, ENDS):
             yield visit
             visit = Visit(state.node)
-    if visit.signals or visit.calls:
+        before = state
+    if visit.signals or visit.calls or visit.edits:
         yield visit
 
 
-def _take(visit: Visit, recorded: Recorded, state: State) -> None:
+def _take(visit: Visit, recorded: Recorded, state: State, before: State | None) -> None:
     """Note what an event says of the visit it belongs to; resuming, pausing and going back are no part of what it did."""
     event, version = recorded.event, recorded.version
     match event:
@@ -169,11 +172,14 @@ def _take(visit: Visit, recorded: Recorded, state: State) -> None:
         case EffectFinished() | EffectFailed():
             call = visit.calls.setdefault(effect_id(event.name, event.key), Call(version))
             call.output = _outcome(event)
-        case Transitioned() | RunCompleted() | Forked():
+        case Forked():
             for op in event.change:
-                visit.changed[path_text(op.path)] = (
-                    op.value if op.op == "extend" else settled(look(state.data, op.path))
-                )
+                was = look(before.data, op.path) if before else MISSING
+                visit.edits[path_text(op.path)] = (version, settled(was), settled(look(state.data, op.path)))
+        case Transitioned() | RunCompleted():
+            for op in event.change:
+                shown = op.value if op.op in ("extend", "merge") else settled(look(state.data, op.path))
+                visit.changed[path_text(op.path)] = (op.op, op.value, shown)
             visit.ended = _end(event)
         case RunFailed() | RunCancelled():
             visit.ended = _end(event)
@@ -183,7 +189,7 @@ def _outcome(event: EffectFinished | EffectFailed) -> Any:
     return event.output if isinstance(event, EffectFinished) else f"{event.error.type}: {event.error.message}"
 
 
-def _end(event: Transitioned | RunCompleted | Forked | RunFailed | RunCancelled) -> str:
+def _end(event: Transitioned | RunCompleted | RunFailed | RunCancelled) -> str:
     match event:
         case Transitioned():
             return event.to if event.trigger == "done" else f"{event.to} on {event.trigger}"
@@ -193,59 +199,69 @@ def _end(event: Transitioned | RunCompleted | Forked | RunFailed | RunCancelled)
             return f"failed: {event.error.type}: {event.error.message}"
         case RunCancelled():
             return "cancelled"
-        case Forked():
-            return ""
 
 
 # --- visits compared -----------------------------------------------------------------------------------------------
 
 
-def compared(one: Iterator[Visit], other: Iterator[Visit]) -> Iterator[Divergence]:
+def _compared(one: Iterator[Visit], other: Iterator[Visit]) -> Iterator[Divergence]:
     """What differs between two lines of visits, in order; where one ends before the other, that is the last."""
-    ones, others = _edited(one), _edited(other)
-    edits = [next(ones), next(others)]
-    if edits[0] or edits[1]:
-        yield from _of_changes(edits[0] or Visit(""), edits[1] or Visit(""))
-    for mine, theirs in zip_longest(ones, others):
+    for mine, theirs in zip_longest(one, other):
         if mine is None or theirs is None:
-            yield _end_of(mine, theirs)
+            there = mine or theirs
+            yield from _of_edits(mine or Visit(there.node), theirs or Visit(there.node))
+            yield _goes_on(mine, theirs)
             return
+        if mine.start and theirs.start:
+            yield from _of_starts(mine.start, theirs.start)
+            continue
+        yield from _of_edits(mine, theirs)
+        if mine.node != theirs.node:  # another node's calls and changes say nothing about this one's
+            versions = (mine.version, theirs.version)
+            yield Divergence("route", "node", mine.node, versions, mine.node, theirs.node)
+            continue
         yield from _of_visits(mine, theirs)
+        if bool(mine.ended) != bool(theirs.ended):
+            yield _goes_on(mine if mine.ended else None, theirs if theirs.ended else None)
+            return
 
 
-def _edited(visits: Iterator[Visit]) -> Iterator[Visit | None]:
-    """The visits behind what a fork changed at once, which comes first (None if it changed nothing)."""
-    first = next(visits, None)
-    forked = first is not None and first.start is None and not first.ended and bool(first.changed)
-    yield first if forked else None
-    if first is not None and not forked:
-        yield first
-    yield from visits
-
-
-def _end_of(mine: Visit | None, theirs: Visit | None) -> Divergence:
+def _goes_on(mine: Visit | None, theirs: Visit | None) -> Divergence:
+    """One line goes on where the other ends."""
     there = mine or theirs
-    assert there is not None  # noqa: S101 - zip_longest ends with the longer
+    assert there is not None  # noqa: S101 - one of them does
     versions = (mine.version if mine else 0, theirs.version if theirs else 0)
     at = f"node {there.node}"
     return Divergence("end", "goes on", there.node, versions, at if mine else MISSING, at if theirs else MISSING)
 
 
 def _of_visits(mine: Visit, theirs: Visit) -> Iterator[Divergence]:
-    versions = (mine.version, theirs.version)
-    if mine.start and theirs.start:
-        yield from _of_starts(mine.start, theirs.start)
-        return
-    if mine.node != theirs.node:  # another node's calls and changes say nothing about this one's
-        yield Divergence("route", "node", mine.node, versions, mine.node, theirs.node)
-        return
+    """What differs between two visits of one node; what a visit that has not ended lacks may still come."""
+    both = bool(mine.ended and theirs.ended)
     for one, other in zip_longest(mine.signals, theirs.signals, fillvalue=(0, MISSING)):
-        if _differ(one[1], other[1]):
+        if _tells(one[1], other[1], both=both):
             yield Divergence("signal", "signal", mine.node, (one[0], other[0]), one[1], other[1])
-    yield from _of_calls(mine, theirs)
-    yield from _of_changes(mine, theirs)
-    if mine.ended != theirs.ended:
-        yield Divergence("route", "leads to", mine.node, versions, mine.ended or MISSING, theirs.ended or MISSING)
+    yield from _of_calls(mine, theirs, both=both)
+    if both:
+        yield from _of_changes(mine, theirs)
+        if mine.ended != theirs.ended:
+            versions = (mine.version, theirs.version)
+            yield Divergence("route", "leads to", mine.node, versions, mine.ended, theirs.ended)
+
+
+def _tells(one: Any, other: Any, *, both: bool) -> bool:
+    """Whether two values differ, and not only because one of them has not come yet."""
+    return (both or (one is not MISSING and other is not MISSING)) and _differ(one, other)
+
+
+def _of_edits(mine: Visit, theirs: Visit) -> Iterator[Divergence]:
+    """What a fork changed, beside what the other had there."""
+    for path in dict.fromkeys((*mine.edits, *theirs.edits)):
+        there = mine.edits.get(path) or theirs.edits[path]
+        one = mine.edits.get(path, (0, there[1], there[1]))
+        other = theirs.edits.get(path, (0, there[1], there[1]))
+        if _differ(one[2], other[2]):
+            yield Divergence("state", path, mine.node, (one[0], other[0]), one[2], other[2])
 
 
 def _differ(one: Any, other: Any) -> bool:
@@ -264,19 +280,20 @@ def _of_starts(one: RunStarted, other: RunStarted) -> Iterator[Divergence]:
         yield Divergence("state", path_text(edit.path), one.node, (1, 1), edit.was, edit.now)
 
 
-def _of_calls(mine: Visit, theirs: Visit) -> Iterator[Divergence]:
+def _of_calls(mine: Visit, theirs: Visit, *, both: bool) -> Iterator[Divergence]:
     for name in dict.fromkeys((*mine.calls, *theirs.calls)):
         one, other = mine.calls.get(name, Call(0)), theirs.calls.get(name, Call(0))
         versions = (one.version, other.version)
-        if _differ(one.input, other.input):
+        if _tells(one.input, other.input, both=both):
             yield Divergence("effect", f"{name} input", mine.node, versions, one.input, other.input)
-        if _differ(one.output, other.output):
+        if _tells(one.output, other.output, both=both):
             yield Divergence("effect", f"{name} output", mine.node, versions, one.output, other.output)
 
 
 def _of_changes(mine: Visit, theirs: Visit) -> Iterator[Divergence]:
-    versions = (mine.version, theirs.version)
+    """What the two nodes changed otherwise; the same change to states that differed before is nothing new."""
+    nothing = ("", MISSING, MISSING)
     for path in dict.fromkeys((*mine.changed, *theirs.changed)):
-        one, other = mine.changed.get(path, MISSING), theirs.changed.get(path, MISSING)
-        if _differ(one, other):
-            yield Divergence("state", path, mine.node or theirs.node, versions, one, other)
+        one, other = mine.changed.get(path, nothing), theirs.changed.get(path, nothing)
+        if (one[0] != other[0] or _differ(one[1], other[1])) and _differ(one[2], other[2]):
+            yield Divergence("state", path, mine.node, (mine.version, theirs.version), one[2], other[2])

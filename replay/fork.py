@@ -60,15 +60,13 @@ def edited(data: FrozenDict, sets: Sequence[tuple[Path, Any]]) -> dict[str, Any]
             continue
         if top not in update and top in data:
             update[top] = thaw(data[top])
-        holder = look(update, path[:-1])
-        if isinstance(holder, dict) and isinstance(last, str):
-            holder[last] = value
-        elif isinstance(holder, list) and isinstance(last, int) and look(update, path) is not MISSING:
-            holder[last] = value
-        else:
+        holder: Any = look(update, path[:-1])
+        new_key = isinstance(holder, dict) and isinstance(last, str)
+        if not new_key and look(update, path) is MISSING:
             raise SettingsError(
                 f"nothing can be set at {path_text(path)}: the state has no place for it at that version"
             )
+        holder[last] = value
     return update
 
 

@@ -16,7 +16,7 @@ from eventflow.event import EffectFailed, EffectFinished, EffectRejected, Effect
 from eventflow.log import Log
 from eventflow.recovery import walk
 from eventflow.state import State, effect_id
-from replay.expression import parse_condition
+from replay.expression import Condition, parse_condition
 from replay.path import MISSING, Path, alike, look, parse_path, settled
 
 MODEL = "model"  # the kind of an effect that asks a language model
@@ -96,11 +96,10 @@ def when(log: Log, place: Address, condition: str) -> Iterator[Stretch]:
 
     See `replay.expression` for what a condition may be. Raises SettingsError, Corrupt.
     """
-    return _stretches(log, place, condition)
+    return _stretches(log, place, parse_condition(condition))
 
 
-def _stretches(log: Log, place: Address, text: str) -> Iterator[Stretch]:
-    holds = parse_condition(text)
+def _stretches(log: Log, place: Address, holds: Condition) -> Iterator[Stretch]:
     open_since: Sight | None = None
     data, held, last, node = None, False, 0, ""
     for recorded, state in walk(log, place.head, place.version):

@@ -342,7 +342,7 @@ def described(main: Callable[[list[str]], None], path: list[str]) -> Iterator[tu
     placed = set(re.findall(r"^│ [* ]  ([A-Z]{2,}) ", text, re.MULTILINE))
     yield " ".join(path), (named - {f"--{name.lower()}" for name in placed}) | placed
     inner = re.search(r"─ Commands ─.*?\n(.*?)╰", text, re.DOTALL)
-    for name in re.findall(r"^│ ([a-z]+) ", inner[1] if inner else "", re.MULTILINE):
+    for name in re.findall(r"^│ ([a-z-]+) ", inner[1] if inner else "", re.MULTILINE):
         yield from described(main, [*path, name])
 
 
@@ -350,7 +350,7 @@ def told(program: str) -> dict[str, set[str]]:
     """Every command of a program with its arguments and options, as docs/cli.md tells."""
     found: dict[str, set[str]] = {}
     for part in re.split(r"^#+ ", page("cli"), flags=re.MULTILINE)[1:]:
-        heading = re.match(rf"`{program} ([a-z ]+)`", part)
+        heading = re.match(rf"`{program} ([a-z -]+)`", part)
         if heading:
             found[heading[1]] = set(re.findall(r"^\| `(--[a-z-]+|[A-Z]+)", part, re.MULTILINE))
     return found

@@ -23,6 +23,7 @@ class Legality:
     def __init__(self) -> None:
         self._known = False
         self._epoch = 0
+        self._edges: tuple[Any, frozenset[tuple[Any, ...]]] = (None, frozenset())  # of a definition, seen before
 
     def problems(self, state: State | None, recorded: Recorded) -> Iterator[str]:
         """What is wrong with the event that follows a state (None: it is the first)."""
@@ -40,9 +41,19 @@ class Legality:
             case Rewound() | Forked():
                 self._known = False
             case Transitioned() if self._known:
-                yield from _steps(definition, event)
+                yield from self._step(definition, event)
             case RunCompleted() if self._known and event.node not in definition.get("terminals", ()):
                 yield f"completes the run in {event.node!r}, where its definition goes on"
+
+    def _step(self, definition: Mapping[str, Any], event: Transitioned) -> Iterator[str]:
+        """What is wrong with a step. On `done` a node may also choose its successor, which no edge tells of."""
+        if self._edges[0] is not definition:
+            self._edges = definition, frozenset((edge[0], edge[1], edge[2]) for edge in definition.get("edges", ()))
+        chosen = event.trigger == "done" and event.node not in definition.get("terminals", ())
+        if event.to not in definition.get("nodes", ()):
+            yield f"goes to {event.to!r}, which is not a node of its definition"
+        elif (event.node, event.to, event.trigger) not in self._edges[1] and not chosen:
+            yield f"goes from {event.node!r} to {event.to!r} on {event.trigger!r}, for which its definition has no edge"
 
 
 def _definition(state: State | None, event: RunStarted | RunResumed) -> Iterator[str]:
@@ -58,13 +69,3 @@ def _definition(state: State | None, event: RunStarted | RunResumed) -> Iterator
         yield f"stands on node {event.node!r}, which its definition does not have"
     elif isinstance(event, RunStarted) and event.node != definition.get("start"):
         yield f"starts in {event.node!r}, its definition in {definition.get('start')!r}"
-
-
-def _steps(definition: Mapping[str, Any], event: Transitioned) -> Iterator[str]:
-    """What is wrong with a step. On `done` a node may also choose its successor, which no edge tells of."""
-    edges = {(edge[0], edge[1], edge[2]) for edge in definition.get("edges", ())}
-    chosen = event.trigger == "done" and event.node not in definition.get("terminals", ())
-    if event.to not in definition.get("nodes", ()):
-        yield f"goes to {event.to!r}, which is not a node of its definition"
-    elif (event.node, event.to, event.trigger) not in edges and not chosen:
-        yield f"goes from {event.node!r} to {event.to!r} on {event.trigger!r}, for which its definition has no edge"

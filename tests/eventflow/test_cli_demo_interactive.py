@@ -82,7 +82,9 @@ def test_resume_at_a_checkpoint_asks_then_rewinds_and_drives_on(talk, run_eventf
     ended = talk("resume c-9", "y", "history")
     assert (ended.code, ended.err) == (0, "")
     said = answers(ended.out)
-    question = "Take the run back from version 19 to c-9, in node researcher, and go on from there? Nothing is erased. [y/N] y"
+    question = (
+        "Take the run back from version 19 to c-9, in node researcher, and go on from there? Nothing is erased. [y/N] y"
+    )
     assert said["resume c-9"].startswith(question)
     assert said["resume c-9"].count("researcher asks the model") == len(SECTIONS) - 2
     assert "In short: The tide" in said["resume c-9"]

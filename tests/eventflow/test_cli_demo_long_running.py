@@ -118,15 +118,16 @@ def test_resumed_when_it_is_over_it_says_so_again(process, run_eventflow):
     assert run_eventflow("show", RUN, "--store", STORE, "-o", "json").json["version"] == version
 
 
-def test_what_can_t_be_resumed_is_one_sentence(process, run_eventflow, desk):
-    """No store, no such run, a run of another workflow, one that is driven already: nothing is made or changed."""
+def test_what_can_t_be_resumed_is_one_sentence(run_eventflow, flows):
+    """No store, no such run, a run of another workflow: nothing is made or changed."""
     missing = run_eventflow("demo", "long-running", "--resume", RUN)
     assert (missing.code, "no store" in missing.sentence, Path(STORE).exists()) == (3, True, False)
-    assert process("eventflow", "demo", "basic", "--quiet").ended().code == 0
+    argv = ("run", "flows:flow", "--id", "other", "--input", '{"n": 1}')
+    assert run_eventflow(*argv, "--store", STORE).code == 0
     unknown = run_eventflow("demo", "long-running", "--resume", RUN)
     assert (unknown.code, f"no run '{RUN}'" in unknown.sentence) == (3, True)
-    other = run_eventflow("demo", "long-running", "--resume", "basic-1")
-    assert (other.code, "is not one of this demo but of workflow 'study'" in other.sentence) == (2, True)
+    other = run_eventflow("demo", "long-running", "--resume", "other")
+    assert (other.code, "is not one of this demo but of workflow 'steps'" in other.sentence) == (2, True)
 
 
 def test_a_run_that_is_driven_is_left_alone(process, until, run_eventflow):

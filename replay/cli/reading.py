@@ -1,10 +1,10 @@
-"""The command line: `replay` and its commands, one function each. It reads."""
+"""Commands that show one run as it was recorded: its events, and its state at any point."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from eventflow.address import find_run, moment, resolve
@@ -14,13 +14,11 @@ from eventflow.cli.shell import (
     FormatArg,
     StoreArg,
     argument,
-    new_app,
     open_store,
     print_failure,
     print_json,
     print_state,
     print_table,
-    run_app,
     show,
     state_document,
     time_text,
@@ -149,18 +147,3 @@ def show_(address: str, /, *, store: StoreArg = None, output: FormatArg = "table
         print(visible(f"call {name}: {entry['status']}, attempt {entry['attempt']}"))
     print_state(state)
     return OK
-
-
-def build() -> object:
-    """The app with all its commands."""
-    from eventflow import __version__  # noqa: PLC0415 - the version is the package's
-
-    app = new_app("replay", "Read the log: the whole history of a run, and its state at any point.", __version__)
-    app.command(log)
-    app.command(show_, name="show")
-    return app
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run `replay` with the process's arguments, and exit with its code."""
-    sys.exit(run_app(build(), argv))  # type: ignore[arg-type]

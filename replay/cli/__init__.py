@@ -1,0 +1,34 @@
+"""The command line: `replay` and its commands, one function each. It reads, and it records forks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def build() -> object:
+    """The app with all its commands."""
+    from eventflow import __version__  # noqa: PLC0415 - the package imports nothing of the command line, and stays light
+    from eventflow.cli.shell import new_app  # noqa: PLC0415
+    from replay.cli import asking, branching, comparing, reading  # noqa: PLC0415
+
+    app = new_app(
+        "replay", "Read the log: the whole history of a run, its state at any point, and questions to both.", __version__
+    )  # fmt: skip
+    app.command(reading.log)
+    app.command(reading.show_, name="show")
+    app.command(comparing.diff_, name="diff")
+    app.command(asking.watch_, name="watch")
+    app.command(asking.when_, name="when")
+    app.command(asking.blame_, name="blame")
+    app.command(asking.search_, name="search")
+    app.command(asking.stats_, name="stats")
+    app.command(branching.fork_, name="fork")
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run `replay` with the process's arguments, and exit with its code."""
+    from eventflow.cli.shell import run_app  # noqa: PLC0415 - see above
+
+    sys.exit(run_app(build(), argv))  # type: ignore[arg-type]

@@ -1,0 +1,24 @@
+"""How values from a history are printed: as text for people, as JSON for programs. Prints nothing itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from eventflow.cli.shell import plain_json
+from replay.path import MISSING
+
+MAX_CELL = 120  # characters of a value in a row: a line or two of a terminal
+
+
+def value_text(value: Any, limit: int = MAX_CELL) -> str:
+    """A value as JSON in a table, cut where it is long; a dash where there is none."""
+    if value is MISSING:
+        return "-"
+    text = json.dumps(plain_json(value), ensure_ascii=False)
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters, all with -o json)"
+
+
+def value_document(value: Any) -> dict[str, Any]:
+    """A value as a part of a JSON document: no `value` at all where there is none, since null is one."""
+    return {} if value is MISSING else {"value": value}

@@ -1,0 +1,229 @@
+"""Texts found in what a run recorded, and what it cost: all its events, also those that a rewind left behind.
+
+What was asked of models and what they answered is searched like everything else. Nothing here folds a state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from eventflow.address import Address
+from eventflow.event import (
+    AttemptFailed,
+    EffectFailed,
+    EffectFinished,
+    EffectStarted,
+    Event,
+    Forked,
+    Recorded,
+    Rewound,
+    RunFailed,
+    RunResumed,
+    RunStarted,
+    Transitioned,
+)
+from eventflow.log import Head, Log, Query
+from eventflow.recovery import history, line, recover
+from replay.path import Path, path_text
+
+AROUND = 60  # characters shown on each side of what was found: a line or two of a terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An event that holds a text: the first place in it, what stands around it there, and in how many places.
+
+    `on_line` is False for events that a rewind left behind.
+    """
+
+    run_id: str
+    version: int
+    time: int
+    event: str
+    where: str
+    excerpt: str
+    places: int
+    on_line: bool
+
+
+def search(log: Log, place: Address, text: str) -> Iterator[Hit]:
+    """The events up to an address that hold a text, whatever the case of its letters; a fork's with its parents'."""
+    own = place.head.run_key
+    segments = line(log, own, place.version)
+    for segment in segments:
+        if segment.run_key != own:
+            head = log.head_of(segment.run_key)
+            yield from _hits(history(log, segment.run_key, segment.first, segment.last), head or place.head, text, None)
+    on_line = [range(one.first, one.last + 1) for one in segments if one.run_key == own]
+    yield from _hits(history(log, own, _first(log, own), place.version), place.head, text, on_line)
+
+
+def search_all(log: Log, text: str) -> Iterator[Hit]:
+    """The events of all runs of a store that hold a text, the newest run first; each event once."""
+    for listed in log.runs(Query()):
+        head = listed.head
+        on_line = [range(one.first, one.last + 1) for one in line(log, head.run_key, head.version)
+                   if one.run_key == head.run_key]  # fmt: skip
+        yield from _hits(history(log, head.run_key, _first(log, head.run_key), head.version), head, text, on_line)
+
+
+def _first(log: Log, run_key: bytes) -> int:
+    """The first version that is a run's own."""
+    entry = log.entry(run_key)
+    return entry.parent_at + 1 if entry is not None and entry.parent_id is not None else 1
+
+
+def _hits(events: Iterator[Recorded], head: Head, text: str, on_line: list[range] | None) -> Iterator[Hit]:
+    wanted = text.casefold()
+    for recorded in events:
+        places = 0
+        first: tuple[Path, str] | None = None
+        for path, value in _texts(recorded.event):
+            if wanted in value.casefold():
+                places += 1
+                first = first or (path, value)
+        if first is not None:
+            yield Hit(
+                head.run_id, recorded.version, recorded.time, type(recorded.event).__name__, path_text(first[0]),
+                _excerpt(first[1], text), places, on_line is None or any(recorded.version in one for one in on_line),
+            )  # fmt: skip
+
+
+def _texts(event: Event) -> Iterator[tuple[Path, str]]:
+    """All texts in an event, keys included, each with its place; what was changed stands at its path in the state."""
+    yield (("type",), type(event).__name__)
+    for one in fields(event):
+        value = getattr(event, one.name)
+        if one.name == "change":
+            for op in value:
+                yield from _texts_in(op.value, ("change", *op.path))
+        elif one.name == "error" and value is not None:
+            yield from _texts_in([value.type, value.message], ("error",))
+        elif one.name != "definition":  # of which every run of a workflow has the same
+            yield from _texts_in(value, (one.name,))
+
+
+def _texts_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield (*path, key), key
+            yield from _texts_in(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _texts_in(item, (*path, index))
+
+
+def _excerpt(value: str, text: str) -> str:
+    """What stands around a text; by the folded text's place, which a few letters move by one."""
+    at = max(value.casefold().find(text.casefold()), 0)
+    start, end = max(at - AROUND, 0), at + len(text) + AROUND
+    shown = " ".join(value[start:end].split())
+    return f"{'…' if start else ''}{shown}{'…' if end < len(value) else ''}"
+
+
+# --- what it cost --------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Cost:
+    """What a node took: visits, attempts, calls and failed calls, models asked, tokens, and ns spent in it."""
+
+    node: str
+    visits: int = 0
+    attempts: int = 0
+    calls: int = 0
+    failed_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    time: int = 0
+    models: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a run took by node, and in all: events, ns between its first and last, ns of them nobody drove it."""
+
+    nodes: tuple[Cost, ...]
+    events: int
+    time: int
+    idle: int
+
+
+def stats(log: Log, place: Address) -> Stats:
+    """What a run recorded itself up to an address, rewound stretches included; a parent's part is the parent's."""
+    own = place.head.run_key
+    first = _first(log, own)
+    tally = _Tally(recover(log, place.head, first - 1).state.node if 1 < first <= place.version else "")
+    for recorded in history(log, own, first, place.version):
+        tally.take(recorded)
+    return tally.sum()
+
+
+class _Tally:
+    """Costs as they add up, event by event."""
+
+    def __init__(self, node: str) -> None:
+        self._node, self._costs = node, dict[str, Cost]()
+        self._began: int | None = None
+        self._last, self._idle, self._events = 0, 0, 0
+        self._failed = False
+
+    def take(self, recorded: Recorded) -> None:
+        """Add what one event says; the time before it was spent in the node it found, or by nobody before a resume."""
+        event = recorded.event
+        self._spend(recorded)
+        self._node = str(getattr(event, "node", self._node))
+        cost = self._at(self._node)
+        match event:
+            case RunStarted() | Rewound() | Forked():
+                self._enter(self._node)
+            case Transitioned():
+                self._enter(event.to)
+            case AttemptFailed():
+                cost.attempts += 1  # which is the next one
+            case RunFailed():
+                self._failed = True
+            case RunResumed():
+                cost.attempts += self._failed
+                self._failed = False
+            case EffectStarted():
+                cost.calls += 1
+                asked = event.input.get("model") if isinstance(event.input, dict) and event.kind == "model" else None
+                cost.models |= {asked} if isinstance(asked, str) else set()
+            case EffectFailed():
+                cost.failed_calls += 1
+            case EffectFinished():
+                cost.input_tokens += _count(event.usage.get("input_tokens"))
+                cost.output_tokens += _count(event.usage.get("output_tokens"))
+
+    def _spend(self, recorded: Recorded) -> None:
+        self._events += 1
+        if self._began is None:
+            self._began = self._last = recorded.time
+        gap = max(recorded.time - self._last, 0)  # clocks jump
+        if isinstance(recorded.event, RunResumed | Rewound):
+            self._idle += gap
+        elif self._node:
+            self._at(self._node).time += gap
+        self._last = recorded.time
+
+    def _enter(self, node: str) -> None:
+        self._node = node
+        cost = self._at(node)
+        cost.visits += 1
+        cost.attempts += 1
+
+    def _at(self, node: str) -> Cost:
+        return self._costs.setdefault(node, Cost(node))
+
+    def sum(self) -> Stats:
+        """All of it, nodes in the order in which they were first met."""
+        return Stats(tuple(self._costs.values()), self._events, max(self._last - (self._began or 0), 0), self._idle)
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int else 0  # whoever reports usage may report anything
