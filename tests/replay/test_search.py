@@ -145,7 +145,7 @@ def test_a_rewound_stretch_was_paid_for(author):
 def test_whoever_reports_usage_may_report_anything(author):
     """What is no number is not added, and a clock that jumps back gives no negative time."""
     head = author.start("r")
-    start, end = asked("?", "!")
+    start, _ = asked("?", "!")
     head = author.add(
         head, start, EffectFinished("model", "1", 1, freeze({"input_tokens": "many", "output_tokens": True}))
     )
