@@ -342,7 +342,7 @@ def described(main: Callable[[list[str]], None], path: list[str]) -> Iterator[tu
     placed = set(re.findall(r"^│ [* ]  ([A-Z]{2,}) ", text, re.MULTILINE))
     yield " ".join(path), (named - {f"--{name.lower()}" for name in placed}) | placed
     inner = re.search(r"─ Commands ─.*?\n(.*?)╰", text, re.DOTALL)
-    for name in re.findall(r"^│ ([a-z-]+) ", inner[1] if inner else "", re.MULTILINE):
+    for name in re.findall(r"^│ ([a-z][a-z-]*) ", inner[1] if inner else "", re.MULTILINE):
         yield from described(main, [*path, name])
 
 
