@@ -316,6 +316,16 @@ class NotResumable(Conflict):
         super().__init__(f"run {run_id} can't be resumed: {why}")
 
 
+class NotWaiting(Conflict):
+    """A run does not ask anybody anything."""
+
+    def __init__(self, run_id: str, status: str) -> None:
+        self.run_id, self.status = run_id, status
+        super().__init__(
+            f"run {run_id} asks nobody anything ({status}); `eventflow show {run_id}` tells where it stands"
+        )
+
+
 class NeedsConfirmation(EventflowError):
     """An operation would take back or repeat something; it must be confirmed."""
 

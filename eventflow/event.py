@@ -129,6 +129,39 @@ class SignalReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class SignalRefused:
+    """A message did not fit what was waited for, and was put aside; `message` is its number."""
+
+    message: int
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitOpened:
+    """The run stands still in `node` until something comes, or until a moment.
+
+    `kind` is signal, human or timer; `name` that of the signal waited for; `until` ns since the epoch, UTC, 0 for no
+    limit; `restore` says what the limit means when the run is taken up again; `spec` is what people are shown.
+    """
+
+    node: str
+    kind: str
+    name: str = ""
+    until: int = 0
+    restore: str = "deadline"
+    spec: FrozenDict = EMPTY
+
+
+@dataclass(frozen=True, slots=True)
+class WaitClosed:
+    """What was waited for came (`signal`, with the number of its message), or its time was over (`timeout`)."""
+
+    node: str
+    outcome: str
+    message: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class EffectStarted:
     """A call to the outside is about to be made; durable before it is."""
 
@@ -259,6 +292,9 @@ RunEvent = (
     | RunPaused
     | RunCancelled
     | SignalReceived
+    | SignalRefused
+    | WaitOpened
+    | WaitClosed
     | EffectStarted
     | EffectFinished
     | EffectFailed

@@ -14,7 +14,7 @@ from eventflow.recovery import recover
 from eventflow.retry import RetryPolicy
 from eventflow.run import CheckpointTaken, Visit
 from eventflow.state import State
-from eventflow.workflow import Go, Workflow
+from eventflow.workflow import Go, Human, Sleep, Wait, Workflow
 
 __all__ = [
     "NO_CHECKPOINTS",
@@ -25,15 +25,18 @@ __all__ = [
     "Engine",
     "EventflowError",
     "Go",
+    "Human",
     "Log",
     "ManualClock",
     "MemoryLog",
     "RetryPolicy",
     "Run",
     "RunFailed",
+    "Sleep",
     "State",
     "SystemClock",
     "Visit",
+    "Wait",
     "Workflow",
     "add",
     "clean_text",

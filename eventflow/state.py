@@ -35,8 +35,11 @@ from eventflow.event import (
     RunStarted,
     RunSuspended,
     SignalReceived,
+    SignalRefused,
     StoreCreated,
     Transitioned,
+    WaitClosed,
+    WaitOpened,
 )
 from eventflow.plain import EMPTY, MAX_INT, MIN_INT, NOTHING, FrozenDict, FrozenList, ordered
 
@@ -86,7 +89,7 @@ class State:
 
     `visit` is the version at which the run entered `node`; `line` the version at which its line begins (0, or that of
     the last rewind or fork). `effects` are the calls of this visit by "name#key"; `signals` wait to be read; `usage`
-    sums what effects reported. `time` is that of the last event, ns since the epoch, UTC.
+    sums what effects reported; `wait` is what the run stands still for. `time` is that of the last event, ns since the epoch, UTC.
     """
 
     run: Identity
@@ -106,6 +109,7 @@ class State:
     effects: FrozenDict = EMPTY
     signals: FrozenList = NOTHING
     usage: FrozenDict = EMPTY
+    wait: FrozenDict | None = None
 
     @property
     def ended(self) -> bool:
@@ -126,6 +130,8 @@ def status_after(state: State | None, event: Event) -> tuple[Status, WaitingFor]
             return "cancelled", ""
         case RunPaused():
             return "paused", ""
+        case RunResumed() if state is not None and state.wait is not None:
+            return "waiting", state.wait["kind"]
         case RunStarted() | RunResumed() | Rewound() | Forked():
             return "running", ""
     if state is None or state.status == "paused":
@@ -135,7 +141,18 @@ def status_after(state: State | None, event: Event) -> tuple[Status, WaitingFor]
             return "waiting", "retry"
         case RunSuspended():
             return "pending", ""
+        case WaitOpened():
+            return "waiting", _wait_kind(event.kind)
+        case WaitClosed():
+            return "running", ""
     return state.status, state.waiting_for
+
+
+def _wait_kind(kind: str) -> WaitingFor:
+    for known in WAITS:
+        if known == kind:
+            return known
+    raise Corrupt("a wait", f"is of a kind that is not known ({kind!r})")
 
 
 def fold(state: State | None, events: Iterable[Recorded]) -> State | None:
@@ -192,6 +209,12 @@ def evolve(  # noqa: C901, PLR0911, PLR0912 - one match over the closed set of e
         case SignalReceived():
             entry = FrozenDict({"name": event.name, "message": event.message, "payload": event.payload})
             return _stamped(state, recorded, signals=FrozenList([*state.signals, entry]))
+        case SignalRefused():
+            return _stamped(state, recorded, signals=_without(state, event.message))
+        case WaitOpened():
+            return _wait_opened(state, recorded, event)
+        case WaitClosed():
+            return _wait_closed(state, recorded, event)
         case Rewound():
             return _rewound(state, recorded, event)
         case Forked():
@@ -265,8 +288,9 @@ def _resumed(state: State, recorded: Recorded, event: RunResumed) -> State:
     if event.definition is not None:
         run = replace(run, definition_digest=event.definition_digest, definition=event.definition)
     fresh = state.status == "failed"
+    wait = None if state.wait is None else _restored(state.wait, state.time, recorded.time)
     return _stamped(
-        state, recorded, run=run, attempt=1 if fresh else state.attempt,
+        state, recorded, run=run, wait=wait, attempt=1 if fresh else state.attempt,
         retry_at=0 if fresh else state.retry_at,
     )  # fmt: skip
 
@@ -282,7 +306,7 @@ def _rewound(state: State, recorded: Recorded, event: Rewound) -> State:
     return replace(
         state, version=recorded.version, digest=recorded.digest, time=recorded.time, epoch=recorded.epoch,
         status="running", waiting_for="", line=recorded.version, attempt=1, retry_at=0, error=None,
-        effects=_only_finished(state.effects),
+        effects=_only_finished(state.effects), wait=None,
     )  # fmt: skip
 
 
@@ -303,6 +327,40 @@ def _forked(state: State, recorded: Recorded, event: Forked) -> State:
         identity, recorded.version, recorded.digest, recorded.time, recorded.epoch, "running", state.node, state.visit,
         _changed(state, recorded, event.change), line=recorded.version, effects=effects, usage=state.usage,
     )  # fmt: skip
+
+
+# --- waits ---------------------------------------------------------------------------------------------------------
+
+
+def _wait_opened(state: State, recorded: Recorded, event: WaitOpened) -> State:
+    _expect_node(state, recorded, event.node)
+    if state.wait is not None:
+        raise Corrupt(f"version {recorded.version}", "opens a wait while another is open")
+    wait = FrozenDict({
+        "id": recorded.version, "kind": event.kind, "name": event.name, "spec": event.spec, "until": event.until,
+        "opened": recorded.time, "restore": event.restore,
+    })  # fmt: skip
+    return _stamped(state, recorded, wait=wait)
+
+
+def _wait_closed(state: State, recorded: Recorded, event: WaitClosed) -> State:
+    _expect_node(state, recorded, event.node)
+    if state.wait is None:
+        raise Corrupt(f"version {recorded.version}", "closes a wait that is not open")
+    return _stamped(state, recorded, wait=None, signals=_without(state, event.message))
+
+
+def _without(state: State, message: int) -> FrozenList:
+    return FrozenList([one for one in state.signals if one["message"] != message]) if message else state.signals
+
+
+def _restored(wait: FrozenDict, last: int, now: int) -> FrozenDict:
+    """A wait after the run was taken up again: its limit stands, or goes on from where it was, or begins anew."""
+    until = wait["until"]
+    if not until or wait["restore"] == "deadline":
+        return wait
+    left = until - (last if wait["restore"] == "remaining" else wait["opened"])
+    return FrozenDict({**wait, "until": now + max(left, 0), "opened": now})
 
 
 # --- effects -------------------------------------------------------------------------------------------------------

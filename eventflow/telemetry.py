@@ -26,7 +26,10 @@ from eventflow.event import (
     RunStarted,
     RunSuspended,
     SignalReceived,
+    SignalRefused,
     Transitioned,
+    WaitClosed,
+    WaitOpened,
 )
 from eventflow.run import CheckpointTaken, Listener, Notice
 from eventflow.state import State
@@ -39,6 +42,9 @@ EVENT_NAMES: dict[type, str] = {
     RunFailed: "run.failed",
     RunResumed: "run.resumed",
     RunSuspended: "run.suspended",
+    SignalRefused: "signal.refused",
+    WaitOpened: "wait.opened",
+    WaitClosed: "wait.closed",
     RunPaused: "run.paused",
     RunCancelled: "run.cancelled",
     SignalReceived: "signal.received",

@@ -31,8 +31,11 @@ from eventflow.event import (
     RunStarted,
     RunSuspended,
     SignalReceived,
+    SignalRefused,
     StoreCreated,
     Transitioned,
+    WaitClosed,
+    WaitOpened,
 )
 from eventflow.log import Head, Log
 from eventflow.recovery import history, recover
@@ -124,6 +127,12 @@ def _said(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line an ev
             return _by(event.actor, event.why).removeprefix(": ")
         case SignalReceived():
             return f"{event.name} (message {event.message}){_by(event.actor, '')}"
+        case SignalRefused():
+            return f"message {event.message}: {event.why}"
+        case WaitOpened():
+            return f"for {event.name or event.kind}" + (f", until {event.until}" if event.until else "")
+        case WaitClosed():
+            return event.outcome + (f" (message {event.message})" if event.message else "")
         case EffectStarted():
             return f"{event.name} (key {event.key}), attempt {event.attempt}" + (", mutating" if event.mutating else "")
         case EffectFinished():

@@ -170,7 +170,7 @@ def _standing(state: State) -> list[Any]:
         WAITS.index(state.waiting_for), state.line, state.attempt, state.retry_at,
         None if state.error is None else
         [state.error.type, state.error.message, state.error.where, state.error.retryable],
-        state.effects, state.signals, state.usage,
+        state.effects, state.signals, state.usage, state.wait,
     ]  # fmt: skip
 
 
@@ -301,8 +301,9 @@ _NONE = type(None)
 _TYPES: tuple[tuple[type, ...], ...] = (
     (str,), (bytes,), (int,), (bytes,), (str,), (bytes,), (FrozenDict,), (bytes,), (FrozenList,), (str, _NONE), (int,),
     (FrozenList, _NONE), (int,), (bytes,), (int,), (int,), (int,), (str,), (int,), (int,), (int,), (int,), (int,),
-    (FrozenList, _NONE), (FrozenDict,), (FrozenList,), (FrozenDict,),
+    (FrozenList, _NONE), (FrozenDict,), (FrozenList,), (FrozenDict,), (FrozenDict, _NONE),
 )  # fmt: skip
+_WAIT = {"id": int, "kind": str, "name": str, "opened": int, "restore": str, "spec": FrozenDict, "until": int}
 _PARENT = (str, bytes, int, int)
 
 
@@ -317,12 +318,14 @@ def _state(data: FrozenDict, values: list[Any], where: str) -> State:
         raise Corrupt(where, "names a parent in a way that can't be read")
     if not all(map(_is_effect, effects.values())) or not {int, float}.issuperset(map(type, usage.values())):
         raise Corrupt(where, "does not have the fields of a state")
+    if v[27] is not None and {name: type(value) for name, value in v[27].items()} != _WAIT:
+        raise Corrupt(where, "waits in a way that can't be read")
     identity = Identity(
         v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], None if parent is None else Parent(*parent)
     )
     return State(
         identity, v[12], v[13], v[14], v[15], STATUSES[v[16]], v[17], v[18], data, WAITS[v[19]], v[20], v[21], v[22],
-        failure_from_plain(v[23], where), effects, v[25], usage,
+        failure_from_plain(v[23], where), effects, v[25], usage, v[27],
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from eventflow.change import extend
 from eventflow.clock import NS
 from eventflow.codec import read_events
+from eventflow.engine.standing import Bell, WaitTimedOut, come, opened
 from eventflow.errors import (
     EffectUnknown,
     EventflowError,
@@ -29,17 +30,19 @@ from eventflow.errors import (
 )
 from eventflow.event import (
     AttemptFailed,
+    Event,
     Recorded,
     RunCancelled,
     RunCompleted,
     RunFailed,
     RunPaused,
     RunSuspended,
+    WaitClosed,
 )
 from eventflow.recovery import line
 from eventflow.run import Journal, Threads, Visit, fact, failure_of, is_final
 from eventflow.state import State
-from eventflow.workflow import Go, Node, Workflow
+from eventflow.workflow import Go, Node, Pause, Workflow
 
 Interrupt = Literal["", "cancelled", "stopped"]
 CUT_OFF = "its node was cut off"  # why a run was suspended, where its node had not ended
@@ -67,6 +70,7 @@ class Driver:
         self._interrupt: Interrupt = ""
         self._visit: Visit | None = None
         self._reading_mail = False
+        self._bell = Bell()
         self.threads: list[str] = []  # bodies running in threads, by node name
         self.task: asyncio.Task[State] | None = None
 
@@ -90,6 +94,7 @@ class Driver:
     def stop(self) -> None:
         """Let the run go after the node it is in."""
         self._stopping.set()
+        self._bell.ring()
 
     def abandon(self) -> None:
         """Let the run go now; the node it is in begins again at the next resume."""
@@ -98,6 +103,7 @@ class Driver:
     def _cut(self, interrupt: Interrupt, why: str) -> None:
         self._interrupt = self._interrupt or interrupt
         self._stopping.set()
+        self._bell.ring()
         if self._visit is not None:
             self._visit.take_away(why)
             if self.task is not None:
@@ -125,6 +131,7 @@ class Driver:
                     self._stopping.set()
         finally:
             self._reading_mail = False
+            self._bell.ring()
 
     # --- the loop
 
@@ -172,6 +179,9 @@ class Driver:
         node = self.flow.nodes[state.node]
         if state.retry_at and not await self._rested(state.retry_at):
             return
+        if isinstance(node.body, Pause):
+            await self._stand(node, node.body)
+            return
         visit = self._visit = Visit(self.journal, self.event_at, self._hands.calls, self._extends)
         try:
             returned = await self._returned(node, visit, state)
@@ -186,6 +196,38 @@ class Driver:
             await self._failed(node, state, error)
         finally:
             self._visit = None
+
+    async def _stand(self, node: Node, pause: Pause) -> None:
+        """Stand still in a node until what it waits for has come, or its time is over."""
+        journal = self.journal
+        try:
+            await opened(journal, self.flow, pause)
+            ended = await come(journal, pause, self._bell)
+            if ended is None:
+                return  # look again whether the run goes on here
+            outcome, message, payload = ended
+            closed = WaitClosed(node.name, outcome, message)
+            returned = pause.lapsed() if outcome == "timeout" else pause.change(payload)
+            if returned is None:
+                await self._lapsed(node, closed)
+            else:
+                await self._done(journal.state, returned, closed)
+        except (NoEdgeHolds, GuardFailed) as error:
+            await self._fail(journal.state, error)
+        except EventflowError as error:
+            if journal.state.ended or journal.cut_off is not None or isinstance(error, StoreUnusable | RunLost):
+                raise
+            await self._fail(journal.state, error)
+
+    async def _lapsed(self, node: Node, closed: WaitClosed) -> None:
+        """The time of a wait without a default is over: its edge on `timed_out`, else the end."""
+        state = self.journal.state
+        error = WaitTimedOut(f"node {node.name!r} waited in vain until its timeout")
+        if not self.flow.has_edge(node.name, "timed_out"):
+            await self._fail(state, error)
+            return
+        decision = self.flow.decide(state, "timed_out", error=failure_of(error))
+        await self.journal.record(closed, decision.event)
 
     async def _returned(self, node: Node, visit: Visit, state: State) -> Any:
         """What the body returns. The visit ends with it: what it left running can record nothing any more."""
@@ -216,7 +258,7 @@ class Driver:
         view = self.flow.schema.view(state.data)
         args = (view, visit) if node.takes_run else (view,)
         if node.timeout is None:
-            return await (node.body(*args) if node.is_async else self._in_thread(node, args))
+            return await (node.call(*args) if node.is_async else self._in_thread(node, args))
         return await self._timed(node, visit, args)
 
     async def _in_thread(self, node: Node, args: tuple[Any, ...]) -> Any:
@@ -225,7 +267,7 @@ class Driver:
         def work() -> Any:
             self.threads.append(node.name)
             try:
-                return node.body(*args)
+                return node.call(*args)
             finally:
                 self.threads.remove(node.name)
 
@@ -234,7 +276,7 @@ class Driver:
 
     async def _timed(self, node: Node, visit: Visit, args: tuple[Any, ...]) -> Any:
         assert node.timeout is not None  # noqa: S101 - the caller looked
-        body = asyncio.ensure_future(node.body(*args) if node.is_async else self._in_thread(node, args))
+        body = asyncio.ensure_future(node.call(*args) if node.is_async else self._in_thread(node, args))
         limit = asyncio.ensure_future(self.journal.shop.clock.sleep(node.timeout))
         try:
             await asyncio.wait({body, limit}, return_when=asyncio.FIRST_COMPLETED)
@@ -250,14 +292,15 @@ class Driver:
             if not body.cancelled():
                 body.exception()  # what it raises on its way out is nobody's any more
 
-    async def _done(self, state: State, returned: Any) -> None:
+    async def _done(self, state: State, returned: Any, *before: Event) -> None:
         go = None
         if isinstance(returned, Go):
             go, returned = returned.target, returned.update
         change = self.flow.schema.change(returned, state.data)
         decision = self.flow.decide(state, "done", change, go=go)
         ends = isinstance(decision.event, RunCompleted)
-        await self.journal.record(decision.event, after=decision.after, release=ends)
+        after = None if before else decision.after
+        await self.journal.record(*before, decision.event, after=after, release=ends)
 
     async def _failed(self, node: Node, state: State, error: Exception) -> None:
         """Another attempt, an error edge, or the end."""

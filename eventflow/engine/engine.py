@@ -29,6 +29,7 @@ from eventflow.engine.operations import (
     fresh_run_id,
     rewind_run,
 )
+from eventflow.engine.standing import question
 from eventflow.engine.terms import Terms, by_name, flow_for, resumed, vouch_for, was_cut_off
 from eventflow.errors import (
     Conflict,
@@ -49,7 +50,7 @@ from eventflow.plain import freeze
 from eventflow.proof import digest, genesis
 from eventflow.recovery import Recovered, recover
 from eventflow.run import CANCEL, PAUSE, SIGNAL, Journal, Listener, Shop, Threads, begin, message
-from eventflow.state import FINAL, Status, status_after
+from eventflow.state import FINAL, State, Status, status_after
 from eventflow.workflow import Workflow
 
 MAIL_POLL = 0.05  # seconds between looks at the store's last transaction for other processes' messages
@@ -305,12 +306,12 @@ class Engine:
         shop = self._open
         return head.owner == shop.owner or shop.log.owner_gone(head.owner)
 
-    async def _take(self, head: Head, event: Event, vouch: Vouch | None = None) -> None:
+    async def _take(self, head: Head, event: Event, state: State, vouch: Vouch | None = None) -> None:
         """Append an event and take the run's lease with it."""
         shop = self._open
         append = Append(
             head.run_id, head.run_key, head.incarnation, head.version, head.epoch, (pack(event, vouch=vouch),),
-            self._clock.now(), *status_after(None, event), claim=shop.owner,
+            self._clock.now(), *status_after(state, event), claim=shop.owner,
         )  # fmt: skip
         await shop.writer.write(append, alone=shop.active == 0)
 
@@ -404,6 +405,15 @@ class Engine:
     async def signal(self, run: str, name: str, payload: Any = None, *, actor: str = "") -> int:
         """Send a run a message; durable when this returns, taken by whoever drives the run. Returns its number."""
         return await self._send(run, message(SIGNAL, name=name, payload=payload, actor=actor or who()))
+
+    async def answer(self, run: str, answer: Any, *, actor: str = "") -> int:
+        """Answer what a run asks a person, once; returns the message's number.
+
+        Raises NotWaiting if it asks nobody, InvalidState if the answer will not do (where its workflow is known here).
+        """
+        log = self._open.log
+        head = find_run(log, run, whole=True)
+        return await self.signal(run, question(log, head, self._flows, answer), answer, actor=actor)
 
     async def pause(self, run: str, *, actor: str = "", why: str = "") -> int:
         """Ask that a run stand still after the node it is in."""

@@ -21,7 +21,7 @@ from eventflow.retry import NO_RETRY, RetryPolicy
 from eventflow.state import State
 from eventflow.workflow.check import Problem, find_problems
 from eventflow.workflow.machine import DecisionMachine
-from eventflow.workflow.parts import TRIGGERS, AfterCrash, Body, Edge, Guard, Node, Trigger
+from eventflow.workflow.parts import TRIGGERS, AfterCrash, Body, Edge, Guard, Node, Pause, Trigger
 from eventflow.workflow.schema import Schema, parameters
 
 
@@ -76,10 +76,10 @@ class Workflow:
     # --- building
 
     def add_node(
-        self, name: str, body: Callable[..., Any] | Body, *, retry: RetryPolicy | None = None,
+        self, name: str, body: Callable[..., Any] | Body | Pause, *, retry: RetryPolicy | None = None,
         timeout: float | None = None, after_crash: AfterCrash = "retry", targets: tuple[str, ...] | list[str] = (),
     ) -> Self:  # fmt: skip
-        """Add a node: a function of (state) or (state, run), plain or async, or an Agent.
+        """Add a node: a function of (state) or (state, run), plain or async, an Agent, or a Wait, Human or Sleep.
 
         `retry`, `timeout` (seconds) and `after_crash` say what its failures deserve; `targets` are nodes it may choose
         with Go besides those it has edges to. Raises DefinitionError.
@@ -87,6 +87,11 @@ class Workflow:
         self._check_open()
         if not name or len(name) > 128 or name in self.nodes:
             raise DefinitionError(f"node {name!r} is defined twice, or its name is empty or longer than 128 characters")
+        if isinstance(body, Pause):
+            if timeout is not None or retry is not None:
+                raise DefinitionError(f"node {name!r}: a wait has no retries, and its timeout is its own")
+            self.nodes[name] = Node(name, body, body.kind, takes_run=False, is_async=False, targets=tuple(targets))
+            return self
         if not callable(body):
             raise DefinitionError(f"node {name!r} needs a function or an Agent, got {type(body).__name__}")
         if timeout is not None and timeout <= 0:

@@ -11,6 +11,7 @@ from eventflow.retry import NO_RETRY, RetryPolicy
 Trigger = Literal["done", "failed", "timed_out", "cancelled"]
 TRIGGERS: tuple[Trigger, ...] = ("done", "failed", "timed_out", "cancelled")
 AfterCrash = Literal["retry", "ask"]
+Restore = Literal["deadline", "remaining", "restart"]
 Guard = Callable[[Any], Any]
 
 
@@ -22,6 +23,44 @@ class Body(Protocol):
 
     async def __call__(self, state: Any, run: Any) -> Any:
         """Do the node's work and return the change."""
+        ...
+
+    def fields(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The state fields it reads, and those it writes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a wait says when it begins: what for, until when (ns since the epoch, UTC; 0: no limit), what people see."""
+
+    kind: Literal["signal", "human", "timer"]
+    name: str = ""
+    until: int = 0
+    restore: Restore = "deadline"
+    spec: dict[str, Any] | None = None
+
+
+@runtime_checkable
+class Pause(Protocol):
+    """Something that can be a node and runs no code of its own: the run stands still in it until something comes."""
+
+    kind: str
+
+    def opening(self, state: Any, now: int) -> Opening:
+        """What is waited for, from the state."""
+        ...
+
+    def accepted(self, payload: Any) -> Any:
+        """The payload as it goes into the state. Raises InvalidState if it does not fit."""
+        ...
+
+    def change(self, payload: Any) -> dict[str, Any]:
+        """The change that an accepted payload makes."""
+        ...
+
+    def lapsed(self) -> dict[str, Any] | None:
+        """The change when time is over; None if that is a matter of the edges."""
         ...
 
     def fields(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -42,7 +81,7 @@ class Node:
     """A state of the machine and the code that runs in it. `timeout` is in seconds."""
 
     name: str
-    body: Callable[..., Any]
+    body: Callable[..., Any] | Pause
     kind: str
     takes_run: bool
     is_async: bool
@@ -50,6 +89,10 @@ class Node:
     timeout: float | None = None
     after_crash: AfterCrash = "retry"
     targets: tuple[str, ...] = ()
+
+    def call(self, *args: Any) -> Any:
+        """Call the node's code; a wait has none."""
+        return self.body(*args)  # type: ignore[operator] # the driver asks a Pause in another way
 
 
 @dataclass(frozen=True, slots=True)
