@@ -117,7 +117,7 @@ class State:
         return self.status in ENDED
 
 
-def status_after(state: State | None, event: Event) -> tuple[Status, WaitingFor]:  # noqa: PLR0911 - a table
+def status_after(state: State | None, event: Event) -> tuple[Status, WaitingFor]:  # noqa: C901, PLR0911 - a table
     """Where a run stands once an event has happened: what a log is told with an append."""
     match event:
         case Transitioned():  # the most frequent first; it leaves a paused run paused

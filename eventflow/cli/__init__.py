@@ -20,6 +20,7 @@ def build() -> object:
     app.command(runs.show_run, name="show")
     app.command(runs.resume)
     app.command(runs.signal)
+    app.command(runs.answer)
     app.command(runs.pause)
     app.command(runs.cancel)
     app.command(runs.settle)

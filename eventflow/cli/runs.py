@@ -1,4 +1,4 @@
-"""Commands about runs: run, list, show, resume, signal, pause, cancel, settle, delete."""
+"""Commands about runs: run, list, show, resume, signal, answer, pause, cancel, settle, delete."""
 
 from __future__ import annotations
 
@@ -198,7 +198,9 @@ def show_run(address: str, /, *, store: StoreArg = None, output: FormatArg = "ta
     return OK
 
 
-def _send(store: str | None, run: str, act: Callable[[Engine], Awaitable[int]], *, ended: str = "") -> int:
+def _send(
+    store: str | None, run: str, act: Callable[[Engine], Awaitable[int]], *, ended: str = "", flows: Iterable[Workflow] = (),
+) -> int:  # fmt: skip
     """Send a run a message; returns its number. Raises Conflict if the run is `ended`, for what means nothing then."""
     log = open_store(store)
     try:
@@ -209,7 +211,7 @@ def _send(store: str | None, run: str, act: Callable[[Engine], Awaitable[int]], 
         raise Conflict(f"run {run} has failed already and {ended}; `eventflow resume {run}` would take it up again")
 
     async def work() -> int:
-        async with Engine(store_path(store)) as engine:
+        async with Engine(store_path(store), workflows=flows) as engine:
             return await act(engine)
 
     return asyncio.run(work())
@@ -240,6 +242,25 @@ def signal(
     data = json_argument(payload)
     number = _send(store, run, lambda engine: engine.signal(run, name, data))
     return _told(run, f"signal {visible(name)} sent", number, output)
+
+
+def answer(
+    run: str, answer: str, /, *, store: StoreArg = None, flow: FlowArg = None, output: FormatArg = "table"
+) -> int:
+    """Answer what a run asks a person; `eventflow show RUN` tells the question.
+
+    Parameters
+    ----------
+    run
+        The run's whole id.
+    answer
+        JSON, @FILE or @-.
+    flow
+        The run's workflow, so that the answer can be checked before it is sent: MODULE:NAME or path/to/file.py:NAME.
+    """
+    data, flows = json_argument(answer), load_flows(flow)
+    number = _send(store, run, lambda engine: engine.answer(run, data), flows=flows)
+    return _told(run, "answered", number, output)
 
 
 def pause(run: str, /, *, why: WhyArg = "", store: StoreArg = None, output: FormatArg = "table") -> int:

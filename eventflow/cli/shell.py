@@ -24,7 +24,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 from eventflow.errors import EventflowError, NotPlainData, SettingsError
 from eventflow.log import Log, open_log
-from eventflow.plain import freeze, thaw
+from eventflow.plain import FrozenDict, freeze, thaw
 from eventflow.state import State
 
 DEFAULT_STORE = "runs.eventflow"
@@ -254,7 +254,22 @@ def print_standing(run_id: str, state: State) -> None:
     """Where a run stands, as a line, and its data as a table."""
     waits = f", waiting for {state.waiting_for}" if state.waiting_for else ""
     print(visible(f"run {run_id}: {state.status}{waits} at version {state.version}, node {state.node}"))
+    for line in _wait_lines(run_id, state):
+        print(visible(line))
     print_state(state)
+
+
+def _wait_lines(run_id: str, state: State) -> list[str]:
+    """What a run stands still for, and how it goes on."""
+    wait = state.wait
+    if wait is None or state.ended:
+        return []
+    limit = f", until {time_text(wait['until'])}" if wait["until"] else ""
+    if wait["kind"] == "human":
+        return [f"asks: {wait['spec'].get('prompt', '')}{limit}", f"answer with: eventflow answer {run_id} JSON"]
+    if wait["kind"] == "timer":
+        return [f"sleeps{limit}"]
+    return [f"waits for signal {wait['name']}{limit}", f"send it with: eventflow signal {run_id} {wait['name']} JSON"]
 
 
 def print_failure(state: State) -> None:
@@ -305,9 +320,15 @@ def state_document(run_id: str, state: State) -> dict[str, Any]:
         "error": _failure(state),
         "usage": state.usage,
         "signals": state.signals,
+        "wait": None if state.wait is None else _wait_document(state.wait),
         "parent": None if state.run.parent is None else f"{state.run.parent.run_id}@{state.run.parent.at}",
         "digest": state.digest.hex(),
     }
+
+
+def _wait_document(wait: FrozenDict) -> dict[str, Any]:
+    until = time_text(wait["until"]) if wait["until"] else None
+    return {"id": wait["id"], "kind": wait["kind"], "name": wait["name"], "until": until, **wait["spec"]}
 
 
 def _failure(state: State) -> dict[str, str] | None:

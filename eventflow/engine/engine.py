@@ -298,7 +298,7 @@ class Engine:
             raise NeedsConfirmation(
                 f"node {node.name!r} of run {head.run_id} was cut off in the middle and says to ask first"
             )
-        await self._take(head, resumed(flow, state, terms), vouch_for(log, head, state))
+        await self._take(head, resumed(flow, state, terms), state, vouch_for(log, head, state))
         return await self._drive_again(flow, head.run_id, terms)
 
     def _free(self, head: Head) -> bool:
@@ -321,7 +321,7 @@ class Engine:
         head = find_run(log, run_id, whole=True)
         recovered = recover(log, head)
         if recovered.state.run.definition_digest != flow.digest:
-            await self._take(head, resumed(flow, recovered.state, terms))
+            await self._take(head, resumed(flow, recovered.state, terms), recovered.state)
             head = find_run(log, run_id, whole=True)
             recovered = recover(log, head)
         return self._drive(flow, recovered, head.epoch, terms.stop_before)
@@ -409,11 +409,10 @@ class Engine:
     async def answer(self, run: str, answer: Any, *, actor: str = "") -> int:
         """Answer what a run asks a person, once; returns the message's number.
 
-        Raises NotWaiting if it asks nobody, InvalidState if the answer will not do (where its workflow is known here).
+        Raises NotWaiting if it asks nobody, InvalidState if the answer will not do.
         """
-        log = self._open.log
-        head = find_run(log, run, whole=True)
-        return await self.signal(run, question(log, head, self._flows, answer), answer, actor=actor)
+        name = question(self._open.log, find_run(self._open.log, run, whole=True), self._flows, answer)
+        return await self.signal(run, name, answer, actor=actor)
 
     async def pause(self, run: str, *, actor: str = "", why: str = "") -> int:
         """Ask that a run stand still after the node it is in."""

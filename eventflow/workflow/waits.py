@@ -54,7 +54,7 @@ class Wait:
             raise DefinitionError("Wait needs the name of a signal")
         _check_timeout(self.timeout, self.default)
 
-    def opening(self, state: Any, now: int) -> Opening:
+    def opening(self, state: Any, now: int) -> Opening:  # noqa: ARG002 - as a Pause has it
         """The signal and the limit."""
         return Opening("signal", self.signal, _until(now, self.timeout), self.restore)
 
@@ -145,7 +145,7 @@ class Sleep:
         """Nothing is waited for but time."""
         return payload
 
-    def change(self, payload: Any) -> dict[str, Any]:
+    def change(self, payload: Any) -> dict[str, Any]:  # noqa: ARG002 - as a Pause has it
         """It changes nothing."""
         return {}
 

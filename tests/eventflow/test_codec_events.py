@@ -51,8 +51,11 @@ from eventflow.event import (
     RunStarted,
     RunSuspended,
     SignalReceived,
+    SignalRefused,
     StoreCreated,
     Transitioned,
+    WaitClosed,
+    WaitOpened,
     Vouch,
 )
 from eventflow.plain import MAX_DEPTH, MAX_INT, MIN_INT, FrozenList, freeze
@@ -84,6 +87,8 @@ SAMPLES: list[Event] = [
     AttemptFailed("a", 2, FAILURE, 99), RunFailed("a", FAILURE), RunResumed("a", b"d" * 32), RunSuspended("a", "me", "stop"),
     RunResumed("a", b"d" * 32, freeze({"nodes": []}), "me", "why"), RunPaused(), RunPaused("me", "é"), RunCancelled("me", LONG),
     SignalReceived("go", freeze({"x": [LONG]}), 4, "me"), SignalReceived("go", None, 0), SignalReceived("go", False, 0),
+    SignalRefused(4, "why"), WaitOpened("a", "human", "", 9, "restart", freeze({"prompt": LONG})), WaitOpened("a", "timer"),
+    WaitClosed("a", "signal", 4), WaitClosed("a", "timeout"),
     EffectStarted("llm", "1", "model", False, freeze({"m": [LONG]}), b"i" * 32, "ef", 2),
     EffectStarted("pay", "k", "call", True, None, b"i" * 32, "ef"),
     EffectFinished("llm", "1", freeze({"text": LONG}), freeze({"tokens": 5})), EffectFinished("pay", "k", 0), EffectFailed("pay", "k", FAILURE),
@@ -192,7 +197,8 @@ def test_the_numbers_of_facts_are_for_ever() -> None:
     assert numbers | {
         "RunStarted": 1, "Transitioned": 2, "RunCompleted": 3, "AttemptFailed": 4, "RunFailed": 5, "RunResumed": 6, "RunPaused": 7,
         "RunCancelled": 8, "SignalReceived": 9, "EffectStarted": 10, "EffectFinished": 11, "EffectFailed": 12, "EffectRejected": 13,
-        "Rewound": 14, "Forked": 15, "RunSuspended": 16, "StoreCreated": 128, "CheckpointCreated": 129, "CheckpointsDeleted": 130,
+        "Rewound": 14, "Forked": 15, "RunSuspended": 16, "SignalRefused": 17,
+        "WaitOpened": 18, "WaitClosed": 19, "StoreCreated": 128, "CheckpointCreated": 129, "CheckpointsDeleted": 130,
         "RunDeleted": 131,
     } == numbers  # fmt: skip
     assert len({*numbers.values()}) == len(numbers)

@@ -108,7 +108,7 @@ SAMPLES: dict[str, Event] = {
         facts.RunResumed("a", bytes(32)), facts.Rewound(1, "a"), facts.Forked("c", bytes(16), "r", bytes(16), 1, 1),
         facts.RunCompleted("a"), facts.RunFailed("a", ERROR), facts.RunCancelled(), facts.RunPaused(),
         facts.Transitioned("a", "b"), facts.AttemptFailed("a", 1, ERROR, 5), facts.RunSuspended("a"),
-        facts.SignalReceived("go", None, 1),
+        facts.SignalReceived("go", None, 1), facts.WaitOpened("a", "timer"), facts.WaitClosed("a", "timeout"),
     )
 }  # fmt: skip
 
@@ -261,9 +261,9 @@ def test_the_page_has_every_limit() -> None:
 
 
 def test_the_fields_of_a_root_stand_where_the_page_says(store: Path) -> None:
-    """The data and 27 more, in the page's order."""
+    """The data and 28 more, in the page's order."""
     cells = table("field", "what", "field", "what")
-    told = {int(row[column]): row[column + 1] for row in cells for column in (0, 2)}
+    told = {int(row[column]): row[column + 1] for row in cells for column in (0, 2) if row[column]}
     assert list(told) != sorted(told)  # two columns side by side
     log = LmdbLog(store, readonly=True)
     head = log.head("fork")
@@ -282,6 +282,7 @@ def test_the_fields_of_a_root_stand_where_the_page_says(store: Path) -> None:
     assert (told[12].split(":")[0], fields[12]) == ("parent or null", [parent.run_id, parent.run_key, 1, 4])
     assert (told[21].split(":")[0], fields[21]) == ("line", state.line)
     assert (told[27], fields[27]) == ("usage", dict(state.usage))
+    assert (told[28], fields[28]) == ("wait or null", None)
 
 
 def test_the_mark_is_laid_out_as_the_page_says(store: Path) -> None:

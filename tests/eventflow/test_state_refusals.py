@@ -32,8 +32,11 @@ from eventflow.event import (
     RunStarted,
     RunSuspended,
     SignalReceived,
+    SignalRefused,
     StoreCreated,
     Transitioned,
+    WaitClosed,
+    WaitOpened,
 )
 from eventflow.plain import NOTHING, FrozenDict, FrozenList, freeze
 from eventflow.state import (
@@ -100,7 +103,8 @@ EVENTS: dict[type, Event] = {
     for event in (
         start(), Transitioned("first", "second"), RunCompleted("first"), AttemptFailed("first", 1, FAILURE, 9),
         RunFailed("first", FAILURE), RunResumed("first", DEFINITION), RunSuspended("first"), RunPaused(), RunCancelled(),
-        SignalReceived("s", 1, 1), BEGUN, EffectFinished("charge", "1", 1), EffectFailed("charge", "1", FAILURE),
+        SignalReceived("s", 1, 1), SignalRefused(1), WaitOpened("first", "signal", "s"), WaitClosed("first", "signal", 1),
+        BEGUN, EffectFinished("charge", "1", 1), EffectFailed("charge", "1", FAILURE),
         EffectRejected("charge", "1"), Rewound(2, "first"), replace(FORKED, at=2, change=()),
         StoreCreated(STORE), CheckpointCreated("run-1", KEY, 1), CheckpointsDeleted("run-1", KEY, FrozenList([1])),
         RunDeleted("run-1", KEY, 1, 2, bytes(32)),

@@ -92,6 +92,9 @@ def write_runs(author: Author) -> None:
         facts.EffectFinished("ask", "1", "hello"),
         facts.EffectRejected("ask", "1", "me", "rude"),
         facts.SignalReceived("go", freeze({"by": LONG}), 4, "you"),
+        facts.WaitOpened("a", "human", "", author.clock.now(), "remaining", freeze({"prompt": LONG})),
+        facts.SignalRefused(4, "no number"),
+        facts.WaitClosed("a", "timeout"),
         facts.AttemptFailed("a", 1, Failure("E", "again"), author.clock.now()),
     )
     head = author.add(head, facts.RunFailed("a", Failure("E", "broken", "y.py:2")), status="failed")
