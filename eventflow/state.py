@@ -211,10 +211,8 @@ def evolve(  # noqa: C901, PLR0911, PLR0912 - one match over the closed set of e
             return _stamped(state, recorded, signals=FrozenList([*state.signals, entry]))
         case SignalRefused():
             return _stamped(state, recorded, signals=_without(state, event.message))
-        case WaitOpened():
-            return _wait_opened(state, recorded, event)
-        case WaitClosed():
-            return _wait_closed(state, recorded, event)
+        case WaitOpened() | WaitClosed():
+            return _waited(state, recorded, event)
         case Rewound():
             return _rewound(state, recorded, event)
         case Forked():
@@ -332,22 +330,19 @@ def _forked(state: State, recorded: Recorded, event: Forked) -> State:
 # --- waits ---------------------------------------------------------------------------------------------------------
 
 
-def _wait_opened(state: State, recorded: Recorded, event: WaitOpened) -> State:
+def _waited(state: State, recorded: Recorded, event: WaitOpened | WaitClosed) -> State:
+    """One wait is open at a time; it is opened before it is closed."""
     _expect_node(state, recorded, event.node)
-    if state.wait is not None:
-        raise Corrupt(f"version {recorded.version}", "opens a wait while another is open")
+    if (state.wait is None) is isinstance(event, WaitClosed):
+        problem = "closes a wait that is not open" if state.wait is None else "opens a wait while another is open"
+        raise Corrupt(f"version {recorded.version}", problem)
+    if isinstance(event, WaitClosed):
+        return _stamped(state, recorded, wait=None, signals=_without(state, event.message))
     wait = FrozenDict({
         "id": recorded.version, "kind": event.kind, "name": event.name, "spec": event.spec, "until": event.until,
         "opened": recorded.time, "restore": event.restore,
     })  # fmt: skip
     return _stamped(state, recorded, wait=wait)
-
-
-def _wait_closed(state: State, recorded: Recorded, event: WaitClosed) -> State:
-    _expect_node(state, recorded, event.node)
-    if state.wait is None:
-        raise Corrupt(f"version {recorded.version}", "closes a wait that is not open")
-    return _stamped(state, recorded, wait=None, signals=_without(state, event.message))
 
 
 def _without(state: State, message: int) -> FrozenList:

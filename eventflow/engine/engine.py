@@ -411,8 +411,7 @@ class Engine:
 
         Raises NotWaiting if it asks nobody, InvalidState if the answer will not do.
         """
-        name = question(self._open.log, find_run(self._open.log, run, whole=True), self._flows, answer)
-        return await self.signal(run, name, answer, actor=actor)
+        return await self.signal(run, question(self._open.log, run, self._flows, answer), answer, actor=actor)
 
     async def pause(self, run: str, *, actor: str = "", why: str = "") -> int:
         """Ask that a run stand still after the node it is in."""

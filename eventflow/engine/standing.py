@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from eventflow.address import find_run
 from eventflow.errors import EventflowError, InvalidState, NotWaiting
 from eventflow.event import SignalRefused, WaitOpened
-from eventflow.log import Head, Log
+from eventflow.log import Log
 from eventflow.plain import EMPTY, FrozenDict, freeze
 from eventflow.recovery import recover
 from eventflow.run import Journal
@@ -78,12 +79,12 @@ async def come(journal: Journal, pause: Pause, bell: Bell) -> tuple[str, int, An
     return None
 
 
-def question(log: Log, head: Head, flows: Mapping[str, Workflow], answer: Any) -> str:
-    """The name of the signal that answers what a run asks. Raises NotWaiting, InvalidState."""
-    state = recover(log, head).state
+def question(log: Log, run: str, flows: Mapping[str, Workflow], answer: Any) -> str:
+    """The name of the signal that answers what a run asks. Raises RunNotFound, NotWaiting, InvalidState."""
+    state = recover(log, find_run(log, run, whole=True)).state
     wait = state.wait
-    if wait is None or wait["kind"] != "human":
-        raise NotWaiting(head.run_id, state.status)
+    if wait is None or wait["kind"] != "human" or state.ended:
+        raise NotWaiting(run, state.status)
     flow = flows.get(state.run.workflow)
     body = flow.nodes[state.node].body if flow is not None and state.node in flow.nodes else None
     if isinstance(body, Pause):

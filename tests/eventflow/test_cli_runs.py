@@ -13,7 +13,7 @@ from eventflow.testing.author import Author
 
 STATE_KEYS = [
     "schema", "run", "workflow", "version", "status", "waiting_for", "node", "attempt", "time", "state", "error", "usage",
-    "signals", "parent", "digest",
+    "signals", "wait", "parent", "digest",
 ]  # fmt: skip
 ROW_KEYS = [
     "run", "workflow", "status", "waiting_for", "driven", "version", "tags", "started", "updated", "parent",

@@ -54,9 +54,9 @@ from eventflow.event import (
     SignalRefused,
     StoreCreated,
     Transitioned,
+    Vouch,
     WaitClosed,
     WaitOpened,
-    Vouch,
 )
 from eventflow.plain import MAX_DEPTH, MAX_INT, MIN_INT, FrozenList, freeze
 from eventflow.proof import digest

@@ -222,6 +222,7 @@ def test_every_part_of_a_state_counts(name: str) -> None:
         "run": replace(state.run, run_id="run-2"), "version": 13, "digest": b"y" * 32, "time": 1_001, "epoch": 4, "status": "running",
         "node": "b", "visit": 10, "data": freeze({"a": True}), "waiting_for": "", "line": 0, "attempt": 1, "retry_at": 0, "error": None,
         "effects": EMPTY, "signals": NOTHING, "usage": freeze({"tokens": 5, "cost": 0.25}),
+        "wait": FrozenDict({"id": 1, "kind": "signal", "name": "go", "opened": 1, "restore": "restart", "spec": EMPTY, "until": 0}),
     }  # fmt: skip
     assert state_digest(replace(state, **{name: others[name]})) != state_digest(state)
 

@@ -30,9 +30,12 @@ from eventflow.event import (
     RunStarted,
     RunSuspended,
     SignalReceived,
+    SignalRefused,
     StoreCreated,
     Transitioned,
     Vouch,
+    WaitClosed,
+    WaitOpened,
 )
 from eventflow.log import MemoryLog
 from eventflow.plain import EMPTY, FrozenList, freeze
@@ -53,6 +56,9 @@ SAID = {
     RunPaused: (RunPaused("ann", "lunch"), "by ann: lunch"),
     RunCancelled: (RunCancelled("", "over"), "over"),
     SignalReceived: (SignalReceived("go", 1, 7, "ann"), "go (message 7) by ann"),
+    SignalRefused: (SignalRefused(7, "no number"), "message 7: no number"),
+    WaitOpened: (WaitOpened("a", "signal", "go"), "for go"),
+    WaitClosed: (WaitClosed("a", "signal", 7), "signal (message 7)"),
     EffectStarted: (EffectStarted("pay", "1", "call", True, None, b"", "k", 2), "pay (key 1), attempt 2, mutating"),
     EffectFinished: (EffectFinished("pay", "1", 5), "pay (key 1)"),
     EffectFailed: (EffectFailed("pay", "1", BROKE), "pay (key 1): ValueError: it broke"),
