@@ -193,9 +193,7 @@ def evolve(  # noqa: C901, PLR0911, PLR0912 - one match over the closed set of e
             return _stamped(state, recorded, data=data, error=None, effects=EMPTY)
         case AttemptFailed():
             _expect_node(state, recorded, event.node)
-            return _stamped(
-                state, recorded, attempt=event.attempt + 1, retry_at=event.retry_at, error=event.error,
-            )  # fmt: skip
+            return _stamped(state, recorded, attempt=event.attempt + 1, retry_at=event.retry_at, error=event.error)
         case RunFailed():
             _expect_node(state, recorded, event.node)
             return _stamped(state, recorded, error=event.error)
