@@ -19,7 +19,7 @@ KINDS: tuple[Kind, ...] = ("auto", "before_node", "after_node", "interval", "eve
 
 # Folding one event takes as long as reading this many bytes of a snapshot, beside its own bytes: 500 to 7,000, depending
 # on what the state is made of (`python -m benchmarks recover` prints it). More makes recovery faster and stores larger.
-EVENT_WEIGHT = 6_000
+EVENT_WEIGHT = 7_000
 MIN_BYTES = 64 << 10  # a state that folds from less is recovered in a few ms anyway
 MIN_EVENTS = 64  # and so is a run of fewer events
 

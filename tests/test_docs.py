@@ -339,7 +339,7 @@ def described(main: Callable[[list[str]], None], path: list[str]) -> Iterator[tu
     """Every command below a path with its arguments and options, as the help tells."""
     text = help_of(main, path)
     named = set(re.findall(r"^│ [* ]? *(?:[A-Z]+ )?(--[a-z][a-z-]*)", text, re.MULTILINE)) - {"--help", "--version"}
-    placed = set(re.findall(r"^│ [* ]  ([A-Z]{2,}) ", text, re.MULTILINE))
+    placed = set(re.findall(r"^│ (?:[* ]  )?([A-Z]{2,}) ", text, re.MULTILINE))
     yield " ".join(path), (named - {f"--{name.lower()}" for name in placed}) | placed
     inner = re.search(r"─ Commands ─.*?\n(.*?)╰", text, re.DOTALL)
     for name in re.findall(r"^│ ([a-z][a-z-]*) ", inner[1] if inner else "", re.MULTILINE):

@@ -18,7 +18,7 @@ from eventflow.event import Event, Forked, Recorded, Rewound, RunPaused, RunResu
 from eventflow.log import Entry, First, Head, LmdbLog, Log, MemoryLog, Upkeep
 from eventflow.log.lmdb.tables import TABLES, number, versioned
 from eventflow.plain import freeze
-from eventflow.recovery import Segment, history, line, recover
+from eventflow.recovery import Segment, history, line, recover, walk
 from eventflow.state import fold
 from eventflow.testing.author import Author, written
 
@@ -529,3 +529,29 @@ def test_events_that_do_not_leave_a_node_are_folded_too(author: Author) -> None:
     head = author.add(head, RunResumed("a", bytes(32)))
     state = recover(author.log, head).state
     assert (state.status, state.version, state.node) == ("running", 3, "a")
+
+
+def test_a_walk_shows_every_state_of_a_line(author: Author) -> None:
+    """Along rewinds and forks, each as recovery has it; from any version of the line on, the rest of the same."""
+    head = author.add(author.start("r", {"n": 0}), put("n", 1), put("n", 2))
+    head = author.add(author.rewind(head, 2), put("n", 3))
+    fork = author.add(author.fork(head, 5, "f"), put("n", 4))
+    fork = author.add(author.rewind(fork, 4), put("n", 5))
+    whole = list(walk(author.log, fork))
+    assert [recorded.version for recorded, _ in whole] == [1, 2, 4, 8, 9]
+    assert [state.data["n"] for _, state in whole] == [0, 1, 1, 1, 5]
+    assert whole[-1][1] == recover(author.log, fork).state
+    for done, (recorded, state) in enumerate(whole[:-1], 1):
+        assert state.data == recover(author.log, fork, recorded.version).state.data
+        assert list(walk(author.log, fork, after=recorded.version)) == whole[done:]
+    assert [recorded.version for recorded, _ in walk(author.log, fork, 3)] == [1, 2, 3]
+    for outside in (0, 10):
+        with pytest.raises(VersionNotFound):
+            list(walk(author.log, fork, outside))
+
+
+def test_a_walk_ends_where_the_head_says(author: Author) -> None:
+    """A head of another digest than the last event's stops it, as it stops recovery."""
+    head = author.add(author.start("r"), MOVE)
+    with pytest.raises(Corrupt):
+        list(walk(author.log, replace(head, digest=bytes(32))))
