@@ -179,8 +179,8 @@ class Driver:
         node = self.flow.nodes[state.node]
         if state.retry_at and not await self._rested(state.retry_at):
             return
-        if isinstance(node.body, Pause):
-            await self._stand(node, node.body)
+        if node.pause is not None:
+            await self._stand(node, node.pause)
             return
         visit = self._visit = Visit(self.journal, self.event_at, self._hands.calls, self._extends)
         try:

@@ -43,6 +43,7 @@ from eventflow.plain import FrozenDict
 from eventflow.state import State, evolve, status_after
 
 ENVELOPE = 110  # bytes an event's array adds to its body, about; only the checkpoint policy's estimate uses it
+SMALL_STATE = 128 << 10  # bytes; packing less takes under 2 ms, which is less than a thread may be kept waiting
 BREATH = 4  # commits of a lone run after which the event loop's other tasks get a turn: they wait under 2 ms
 
 
@@ -71,6 +72,10 @@ class Shop:
     listeners: list[Listener] = field(default_factory=list)
     active: int = 0
     resources: dict[Any, Any] = field(default_factory=dict)
+    meanwhile: CheckpointPolicy = field(init=False)  # the policy of a run while a snapshot of it is in flight
+
+    def __post_init__(self) -> None:
+        self.meanwhile = replace(self.policy, auto=False, every=None, interval=None)
 
 
 @dataclass(slots=True)
@@ -222,12 +227,26 @@ class Journal:
         self._advance(one, answer, now, sizes)
         if mark is not None:
             self._marked(mark, wanted)
+            if self._progress.state_size <= SMALL_STATE:
+                cancelled = await self._packed() or cancelled
+        return cancelled
+
+    async def _packed(self) -> bool:
+        """Wait for a snapshot that is soon written, so that the next event vouches for it, whatever the machine's load.
+
+        Returns whether the caller was cancelled meanwhile.
+        """
+        cancelled = False
+        while self._packing is not None:
+            try:
+                await asyncio.wait({self._packing})
+            except asyncio.CancelledError:
+                cancelled = True
         return cancelled
 
     def _policy(self) -> CheckpointPolicy:
         """The policy; while a snapshot is in flight, nothing that only asks for another is due."""
-        policy = self.shop.policy
-        return policy if self._packing is None else replace(policy, auto=False, every=None, interval=None)
+        return self.shop.policy if self._packing is None else self.shop.meanwhile
 
     async def _durable(self, append: Append) -> tuple[Appended, bool]:
         """The answer to an append; being cancelled is remembered, not obeyed, until the answer is there."""
@@ -328,10 +347,10 @@ class Journal:
         """Write the bytes of a checkpoint of a state; the next event vouches for them."""
         clock, compress = self.shop.clock, self.shop.policy.compress
         began, estimate = clock.monotonic(), self._progress.state_size
-        packed = await asyncio.to_thread(pack_state, state, compress=compress)
+        packed = await _pack_beside(state, small=estimate <= SMALL_STATE, compress=compress)
         whole = replace(mark, size=len(packed.root), digest=packed.digest)
         if not await self._keep(packed, whole):
-            packed = await asyncio.to_thread(pack_state, state, compress=compress, anew=True)
+            packed = await _pack_beside(state, small=estimate <= SMALL_STATE, compress=compress, anew=True)
             await self._keep(packed, whole)
         seconds = clock.monotonic() - began
         self.checkpoint_seconds += seconds
@@ -393,6 +412,11 @@ def _tell(asked: _Asked, answer: State | Exception) -> None:
         done.exception()  # if nobody waits any more, that is no news
     else:
         done.set_result(answer)
+
+
+async def _pack_beside(state: State, *, small: bool, **options: bool) -> PackedState:
+    """A state's bytes; those of a large one are made on another thread, so that other runs go on."""
+    return pack_state(state, **options) if small else await asyncio.to_thread(pack_state, state, **options)
 
 
 def _vouching(packed: list[Packed], vouch: Vouch | None) -> list[Packed]:

@@ -90,7 +90,9 @@ class Workflow:
         if isinstance(body, Pause):
             if timeout is not None or retry is not None:
                 raise DefinitionError(f"node {name!r}: a wait has no retries, and its timeout is its own")
-            self.nodes[name] = Node(name, body, body.kind, takes_run=False, is_async=False, targets=tuple(targets))
+            self.nodes[name] = Node(
+                name, body, body.kind, takes_run=False, is_async=False, targets=tuple(targets), pause=body
+            )  # fmt: skip
             return self
         if not callable(body):
             raise DefinitionError(f"node {name!r} needs a function or an Agent, got {type(body).__name__}")

@@ -89,6 +89,7 @@ class Node:
     timeout: float | None = None
     after_crash: AfterCrash = "retry"
     targets: tuple[str, ...] = ()
+    pause: Pause | None = None  # the body again where it is one: told apart once, not at each step
 
     def call(self, *args: Any) -> Any:
         """Call the node's code; a wait has none."""
