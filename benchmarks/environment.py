@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import sysconfig
@@ -20,6 +21,7 @@ def environment(place: Path) -> dict[str, str]:
         "zstandard": version("zstandard"),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processors": str(os.cpu_count()),
+        "garbage collector": f"thresholds {', '.join(map(str, gc.get_threshold()))}",
         "file system": file_system(place),
     }
 

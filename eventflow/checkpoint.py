@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from eventflow.clock import NS
 from eventflow.errors import DefinitionError
@@ -116,8 +116,7 @@ class Progress:
         self.last = at
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
+class Passage(NamedTuple):
     """What the last event did, as far as a policy asks: the node left, the node entered, whether it failed."""
 
     left: str | None = None

@@ -53,7 +53,8 @@ class Writer:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._pid = os.getpid()  # the thread does not live on in a forked child
-        self._queue: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Pending] | None] = queue.SimpleQueue()
+        self._gathered: dict[asyncio.AbstractEventLoop, list[Pending]] = {}  # asked for in this turn of a loop
         self._thread: threading.Thread | None = None
         self._turn = threading.Lock()
         self._door = threading.Lock()  # guards what follows, so that nothing is asked for after the end
@@ -84,19 +85,36 @@ class Writer:
 
     def ask(self, one: Write) -> Pending:
         """The same for who must have the answer even if it is cancelled while waiting."""
-        pending = Pending(one, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        pending = Pending(one, loop)
         try:
             self._check()  # before the lock, which a thread of the parent may hold for ever in a forked child
             with self._door:
                 self._check_open()
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._work, name="eventflow-writer", daemon=True)
-                    self._thread.start()
                 self._pending += 1
-                self._queue.put(pending)
+                gathered = self._gathered.get(loop)
+                if gathered is None:
+                    self._gathered[loop] = [pending]
+                    loop.call_soon(self._hand_over, loop)
+                else:
+                    gathered.append(pending)
         except StoreClosed as error:
             pending.future.set_exception(error)
         return pending
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give the thread all that was asked for in one turn of a loop: it then works while the loop has nothing to do.
+
+        Handed over one by one, the first writes would be written against the loop's thread, which still makes the rest.
+        """
+        with self._door:
+            gathered = self._gathered.pop(loop, None)
+            if gathered is None:  # the writer was closed meanwhile
+                return
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="eventflow-writer", daemon=True)
+                self._thread.start()
+            self._queue.put(gathered)
 
     def write_now(self, one: Write) -> Answer:
         """The same for callers without an event loop: write on this thread."""
@@ -108,11 +126,15 @@ class Writer:
         """Write what was asked for, then end the thread."""
         with self._door:
             self._closed = True
+            left = [one for gathered in self._gathered.values() for one in gathered]
+            self._gathered.clear()
             thread, self._thread = self._thread, None
             if thread is not None:
                 self._queue.put(None)
         if thread is not None:
             thread.join()
+        if left:
+            self._commit(left)
 
     def _check(self) -> None:
         if os.getpid() != self._pid:
@@ -125,7 +147,7 @@ class Writer:
 
     def _work(self) -> None:
         while (first := self._queue.get()) is not None:
-            batch = [first]
+            batch = first
             ends = False
             while len(batch) < MAX_BATCH:
                 try:
@@ -135,7 +157,7 @@ class Writer:
                 if more is None:
                     ends = True
                     break
-                batch.append(more)
+                batch = batch + more
             self._commit(batch)
             if ends:
                 return

@@ -57,7 +57,10 @@ class DecisionMachine:
             event = machine.events[trigger]
             asked = EventData(None, event, machine, None, args=(view,), kwargs={})
             for transition in event.transitions[node]:
-                if all(condition.check(asked) for condition in transition.conditions):
+                for condition in transition.conditions:
+                    if not condition.check(asked):
+                        break
+                else:
                     return str(transition.dest)
         tried = [edge.label or "always" for edge in self._edges if (edge.source, edge.trigger) == (node, trigger)]
         raise NoEdgeHolds(node, trigger, tried)
