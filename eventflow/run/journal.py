@@ -83,7 +83,7 @@ class _Asked:
     """A list of facts, packed, and who waits for it (nobody, if its caller does the append itself)."""
 
     events: tuple[Event, ...]
-    packed: list[Packed]
+    packed: tuple[Packed, ...]
     taken: tuple[int, ...]
     after: FrozenDict | None
     release: bool
@@ -131,7 +131,7 @@ class Journal:
         written, RunLost if the run or the visit ended, or was taken over, before they could be appended, and what the
         log raises. Being cancelled meanwhile does not undo them.
         """
-        asked = _Asked(events, [pack(event) for event in events], taken, after, release, visit)
+        asked = _Asked(events, tuple(map(pack, events)), taken, after, release, visit)
         if self._busy:
             asked.done = asyncio.get_running_loop().create_future()
             self._waiting.append(asked)
@@ -274,7 +274,7 @@ class Journal:
             return True
         return False
 
-    def _append_of(self, one: _Asked, packed: list[Packed], now: int, mark: Checkpoint | None) -> Append:
+    def _append_of(self, one: _Asked, packed: tuple[Packed, ...], now: int, mark: Checkpoint | None) -> Append:
         run, state = self.state.run, self.state
         status, waiting = state.status, state.waiting_for
         for event in one.events:
@@ -282,7 +282,7 @@ class Journal:
             if len(one.events) > 1:
                 state = replace(state, status=status, waiting_for=waiting)
         return Append(
-            run.run_id, run.run_key, run.incarnation, self.state.version, self.epoch, tuple(packed), now, status, waiting,
+            run.run_id, run.run_key, run.incarnation, self.state.version, self.epoch, packed, now, status, waiting,
             release=one.release, taken=one.taken, marks=() if mark is None else (mark,),
         )  # fmt: skip
 
@@ -419,18 +419,18 @@ async def _pack_beside(state: State, *, small: bool, **options: bool) -> PackedS
     return pack_state(state, **options) if small else await asyncio.to_thread(pack_state, state, **options)
 
 
-def _vouching(packed: list[Packed], vouch: Vouch | None) -> list[Packed]:
+def _vouching(packed: tuple[Packed, ...], vouch: Vouch | None) -> tuple[Packed, ...]:
     """The facts with the newest snapshot's digest in the first one's header, if nothing vouches for it yet."""
     if vouch is None or not packed:
         return packed
     header = {**packed[0].header, "snapshot": [vouch.version, vouch.digest]}
-    return [replace(packed[0], header=header), *packed[1:]]
+    return (replace(packed[0], header=header), *packed[1:])
 
 
 def _joined(lists: list[_Asked]) -> _Asked:
     """Several lists of facts as one, to go in one append."""
     return _Asked(
-        tuple(event for one in lists for event in one.events), [packed for one in lists for packed in one.packed],
+        tuple(event for one in lists for event in one.events), tuple(packed for one in lists for packed in one.packed),
         tuple(message for one in lists for message in one.taken), None, any(one.release for one in lists),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ import hashlib
 import inspect
 import threading
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from eventflow.codec import Shared, encode, unshared
@@ -42,16 +42,19 @@ class Visit:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._lost: str | None = None
-        self._counts: dict[str, int] = {}
-        self._outstanding: set[str] = set()
-        self._unnamed: set[str] = set()
+        self._counted: _Counted | None = None  # most visits make no call
         self.id = state.run.run_id
         self.node = state.node
         self.attempt = state.attempt
-        self.tags = tuple(state.run.tags)
+        self._tags = state.run.tags
         self.subject = state.run.subject
         self.error: Failure | None = state.error
         self._visit, self._line = state.visit, state.line
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The run's tags."""
+        return tuple(self._tags)
 
     @property
     def signals(self) -> tuple[dict[str, Any], ...]:
@@ -105,30 +108,31 @@ class Visit:
         """
         self._check()
         self._check_thread(of_loop=True)
-        self._counts[name] = self._counts.get(name, 0) + 1
-        number = str(self._counts[name]) if key is None else key
+        made = self._counted = self._counted or _Counted()
+        made.counts[name] = made.counts.get(name, 0) + 1
+        number = str(made.counts[name]) if key is None else key
         identity = effect_id(name, number)
-        if identity in self._outstanding or (key is None and name in self._unnamed):
+        if identity in made.outstanding or (key is None and name in made.unnamed):
             raise EffectMisused(
                 f"run {self.id}: two calls of effect {name!r} are outstanding at once in node {self.node!r}; "
                 f"give each a key="
             )
-        self._outstanding.add(identity)
+        made.outstanding.add(identity)
         if key is None:
-            self._unnamed.add(name)
+            made.unnamed.add(name)
         call = _Call(
             name=name, key=number, kind=kind, mutating=mutating, function=function, args=args, kwargs=kwargs, asked=asked,
             reconcile=reconcile, usage=usage,
         )  # fmt: skip
-        return self._tracked(call, unnamed=key is None)
+        return self._tracked(call, made, unnamed=key is None)
 
-    async def _tracked(self, call: _Call, *, unnamed: bool) -> Any:
+    async def _tracked(self, call: _Call, made: _Counted, *, unnamed: bool) -> Any:
         try:
             return await self._effect(call)
         finally:
-            self._outstanding.discard(effect_id(call.name, call.key))
+            made.outstanding.discard(effect_id(call.name, call.key))
             if unnamed:
-                self._unnamed.discard(call.name)
+                made.unnamed.discard(call.name)
 
     def effect_sync(self, name: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """The same for a plain `def` node: waits on its own thread for the result."""
@@ -246,6 +250,15 @@ class Visit:
         used: FrozenDict = EMPTY if call.usage is None else freeze(call.usage(value))
         await self._record(EffectFinished(call.name, call.key, output, used))
         return thaw(output)
+
+
+@dataclass(slots=True)
+class _Counted:
+    """The calls of one visit: how many of each name there were, and which are outstanding, with a key and without."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    outstanding: set[str] = field(default_factory=set)
+    unnamed: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
