@@ -144,8 +144,7 @@ def test_law_3_time_and_chance_enter_as_fields_of_events():
             return {"x": 1}
 
         flow = Workflow("w").add_node("a", body, retry=RetryPolicy(attempts=2, delay=3)).set_start("a")
-        # No snapshot: which event vouches for one depends on when its bytes are packed, beside the path of the facts.
-        policy = CheckpointPolicy(after_node=True, on_error=False)
+        policy = CheckpointPolicy(after_node=True)  # with the snapshot of the error, which the next event vouches for
         async with Engine(log, workflows=[flow], clock=clock, checkpoints=policy) as engine:
             run = await engine.start(flow, {}, tags=["t"])
             while run.status != "waiting":
