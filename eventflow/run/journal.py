@@ -2,7 +2,7 @@
 
 One append is in flight at a time; facts that arrive meanwhile wait and go as the next list, all or nothing. A fact is
 true once its append is durable: state, callers and listeners learn of it after that and not before. Checkpoints are made
-from here, beside the path of the facts.
+from here: those of small states at once, those of large ones beside the path of the facts.
 """
 
 from __future__ import annotations
