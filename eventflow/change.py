@@ -85,10 +85,14 @@ def resolve(data: FrozenDict, update: Mapping[str, Any], reducers: Mapping[str, 
             freeze(key, "a key of the update")
         reducer = reducers.get(key)
         if reducer is None:
-            found.extend(_difference((key,), held, value))
+            if type(value) in _SCALARS:
+                if held is not value and not same(held, new := freeze(value, key, depth=1)):
+                    found.append(Op("set", (key,), new))
+            else:
+                found.extend(_difference((key,), held, value))
         else:
             found.extend(_reduced((key,), held, value, reducer))
-    return tuple(_merged(found))
+    return tuple(_merged(found)) if len(found) > 1 else tuple(found)
 
 
 class _Missing:

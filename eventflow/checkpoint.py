@@ -83,6 +83,11 @@ class CheckpointPolicy:
         if isinstance(self.before_node, str) or isinstance(self.after_node, str):
             raise DefinitionError("CheckpointPolicy(before_node=..., after_node=...) take True or a tuple of names")
 
+    @property
+    def by_size_only(self) -> bool:
+        """Whether an event that is no failure is worth a checkpoint by what came since the last one alone."""
+        return not (self.every or self.interval or self.before_node or self.after_node)
+
 
 NO_CHECKPOINTS = CheckpointPolicy(auto=False, on_error=False, at_shutdown=False)
 

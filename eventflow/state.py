@@ -170,6 +170,8 @@ def evolve(  # noqa: C901, PLR0911, PLR0912 - one match over the closed set of e
     `after` is the data after the event's change, where the caller has worked it out already.
     """
     event = recorded.event
+    if type(event) is Transitioned and state is not None and state.status not in FINAL:  # the most frequent first
+        return _moved(state, recorded, event, after)
     if state is None:
         if isinstance(event, RunStarted):
             return _started(event, recorded)

@@ -109,6 +109,7 @@ _SIMPLE = frozenset(
 )
 _ARRAY = [int, int, bytes, int, int, int, int, int, dict, bytes, bytes]  # the types of an event's fields
 _TEXT = frozenset({str})
+_NEVER_LIFTED = frozenset({int, bool, float, type(None)})
 _VOUCH = "snapshot"  # the header's key for the snapshot an event vouches for
 REWOUND, FORKED = SHAPES[facts.Rewound].code, SHAPES[facts.Forked].code
 
@@ -116,8 +117,7 @@ Upcaster = Callable[[list[Any]], list[Any]]
 UPCASTERS: Mapping[int, Upcaster] = {}  # format n -> how to read its array as one of format n+1; none is older than 1
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
+class Packed(NamedTuple):
     """A fact as bytes, without its place: what a log needs to write it."""
 
     code: int
@@ -186,9 +186,12 @@ def seal(packed: Packed, place: Place) -> bytes:
 def _to_plain(name: str, value: Any, index: int, refs: list[Ref], blobs: list[Blob]) -> Any:
     if name == "change":
         return [
-            [_OP_NUMBERS[op], list(path), lift(item, refs, blobs, (index, number, 2))]
+            [
+                _OP_NUMBERS[op], list(path),
+                item if type(item) in _NEVER_LIFTED else lift(item, refs, blobs, (index, number, 2)),
+            ]
             for number, (op, path, item) in enumerate(value)
-        ]
+        ]  # fmt: skip
     if name == "error":
         return None if value is None else [value.type, value.message, value.where, value.retryable]
     return lift(value, refs, blobs, (index,))

@@ -30,7 +30,6 @@ from eventflow.errors import (
 )
 from eventflow.event import (
     AttemptFailed,
-    Event,
     Recorded,
     RunCancelled,
     RunCompleted,
@@ -42,7 +41,7 @@ from eventflow.event import (
 from eventflow.recovery import line
 from eventflow.run import Journal, Threads, Visit, fact, failure_of, is_final
 from eventflow.state import State
-from eventflow.workflow import Go, Node, Pause, Workflow
+from eventflow.workflow import Decision, Go, Node, Pause, Workflow
 
 Interrupt = Literal["", "cancelled", "stopped"]
 CUT_OFF = "its node was cut off"  # why a run was suspended, where its node had not ended
@@ -66,9 +65,11 @@ class Driver:
     def __init__(self, flow: Workflow, journal: Journal, hands: Hands, *, stop_before: frozenset[str]) -> None:
         self.flow, self.journal, self._hands = flow, journal, hands
         self._stop_before = stop_before
-        self._stopping = asyncio.Event()
+        self._taken_up_at = journal.state.visit
+        self._stopping = False
         self._interrupt: Interrupt = ""
-        self._visit: Visit | None = None
+        self._inside = False  # between the begin of a body and the record of what came of it
+        self._visit: Visit | None = None  # what the body was given as its run, if it takes one
         self._reading_mail = False
         self._bell = Bell()
         self.threads: list[str] = []  # bodies running in threads, by node name
@@ -79,7 +80,7 @@ class Driver:
     @property
     def ending(self) -> bool:
         """Whether the run is being let go, or will be after the node it is in."""
-        return self._stopping.is_set()
+        return self._stopping
 
     def start(self) -> asyncio.Task[State]:
         """Begin to drive; the task's result is the state the run was left in."""
@@ -93,7 +94,7 @@ class Driver:
 
     def stop(self) -> None:
         """Let the run go after the node it is in."""
-        self._stopping.set()
+        self._stopping = True
         self._bell.ring()
 
     def abandon(self) -> None:
@@ -102,12 +103,12 @@ class Driver:
 
     def _cut(self, interrupt: Interrupt, why: str) -> None:
         self._interrupt = self._interrupt or interrupt
-        self._stopping.set()
+        self._stopping = True
         self._bell.ring()
         if self._visit is not None:
             self._visit.take_away(why)
-            if self.task is not None:
-                self.task.cancel()
+        if self._inside and self.task is not None:
+            self.task.cancel()
 
     async def take_mail(self) -> None:
         """Turn the messages in the run's inbox into events."""
@@ -128,7 +129,7 @@ class Driver:
                 if ends:
                     self._cut("cancelled", "the run was cancelled")
                 elif isinstance(event, RunPaused):
-                    self._stopping.set()
+                    self._stopping = True
         finally:
             self._reading_mail = False
             self._bell.ring()
@@ -139,9 +140,7 @@ class Driver:
         journal = self.journal
         try:
             await self.take_mail()
-            first = True
-            while not self._halted(first=first):
-                first = False
+            while not self._halted():
                 await self._step()
         except asyncio.CancelledError:
             if not self._interrupt:
@@ -157,11 +156,11 @@ class Driver:
         await journal.settle()
         return journal.state
 
-    def _halted(self, *, first: bool) -> bool:
+    def _halted(self) -> bool:
         state = self.journal.state
-        if state.ended or self._stopping.is_set() or state.status == "paused":
+        if state.ended or self._stopping or state.status == "paused":
             return True
-        return not first and state.node in self._stop_before
+        return state.node in self._stop_before and state.visit != self._taken_up_at
 
     async def _let_go(self) -> None:
         journal = self.journal
@@ -182,10 +181,19 @@ class Driver:
         if node.pause is not None:
             await self._stand(node, node.pause)
             return
-        visit = self._visit = Visit(self.journal, self.event_at, self._hands.calls, self._extends)
+        self._inside = True
         try:
-            returned = await self._returned(node, visit, state)
-            await self._done(state, returned)
+            if node.is_async and node.timeout is None and not node.takes_run:  # the short way
+                try:
+                    returned = await node.call(self.flow.schema.view(state.data))
+                except asyncio.CancelledError:
+                    self._check_cancelled(node)
+                    raise
+            else:
+                visit = self._visit = Visit(self.journal, self.event_at, self._hands.calls, self._extends)
+                returned = await self._returned(node, visit, state)
+            event, after = self._decided(state, returned)
+            await self.journal.record(event, after=after, release=type(event) is RunCompleted)
         except (NoEdgeHolds, GuardFailed, EffectUnknown) as error:
             await self._fail(state, error)
         except Exception as error:
@@ -195,7 +203,7 @@ class Driver:
                 raise
             await self._failed(node, state, error)
         finally:
-            self._visit = None
+            self._inside, self._visit = False, None
 
     async def _stand(self, node: Node, pause: Pause) -> None:
         """Stand still in a node until what it waits for has come, or its time is over."""
@@ -211,7 +219,8 @@ class Driver:
             if returned is None:
                 await self._lapsed(node, closed)
             else:
-                await self._done(journal.state, returned, closed)
+                event, _ = self._decided(journal.state, returned)
+                await journal.record(closed, event, release=type(event) is RunCompleted)
         except (NoEdgeHolds, GuardFailed) as error:
             await self._fail(journal.state, error)
         except EventflowError as error:
@@ -234,23 +243,27 @@ class Driver:
         try:
             return await self._body(node, visit, state)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._interrupt or (task is not None and task.cancelling()):
-                raise
-            raise NodeCancelled(f"node {node.name!r} was cancelled by something it waited for") from None
+            self._check_cancelled(node)
+            raise
         finally:
             visit.take_away("its node has ended")
 
+    def _check_cancelled(self, node: Node) -> None:
+        """Raise NodeCancelled for a body that was cancelled by neither the engine nor who waits for it."""
+        task = asyncio.current_task()
+        if not self._interrupt and not (task is not None and task.cancelling()):
+            raise NodeCancelled(f"node {node.name!r} was cancelled by something it waited for") from None
+
     async def _rested(self, until: int) -> bool:
-        """Wait for the moment of the next attempt; False if the run is to be let go instead."""
+        """Wait for the moment of the next attempt; False if something else came first."""
         rest = asyncio.ensure_future(self.journal.shop.clock.wait_until(until))
-        stop = asyncio.ensure_future(self._stopping.wait())
+        rung = asyncio.ensure_future(self._bell.wait())
         try:
-            await asyncio.wait({rest, stop}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({rest, rung}, return_when=asyncio.FIRST_COMPLETED)
+            return rest.done() and not self._stopping
         finally:
-            stop.cancel()
+            rung.cancel()
             rest.cancel()
-        return not self._stopping.is_set()
 
     # --- one node
 
@@ -292,15 +305,13 @@ class Driver:
             if not body.cancelled():
                 body.exception()  # what it raises on its way out is nobody's any more
 
-    async def _done(self, state: State, returned: Any, *before: Event) -> None:
+    def _decided(self, state: State, returned: Any) -> Decision:
+        """What follows from what a node returned."""
         go = None
         if isinstance(returned, Go):
             go, returned = returned.target, returned.update
         change = self.flow.schema.change(returned, state.data)
-        decision = self.flow.decide(state, "done", change, go=go)
-        ends = isinstance(decision.event, RunCompleted)
-        after = None if before else decision.after
-        await self.journal.record(*before, decision.event, after=after, release=ends)
+        return self.flow.decide(state, "done", change, go=go)
 
     async def _failed(self, node: Node, state: State, error: Exception) -> None:
         """Another attempt, an error edge, or the end."""

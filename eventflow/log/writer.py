@@ -11,6 +11,7 @@ import contextlib
 import os
 import queue
 import threading
+import weakref
 
 from eventflow.errors import EventflowError, StoreClosed
 from eventflow.log.protocol import Answer, Log, Write
@@ -52,7 +53,7 @@ class Writer:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._pid = os.getpid()  # the thread does not live on in a forked child
+        self._inherited = False  # the thread does not live on in a forked child
         self._queue: queue.SimpleQueue[list[Pending] | None] = queue.SimpleQueue()
         self._gathered: dict[asyncio.AbstractEventLoop, list[Pending]] = {}  # asked for in this turn of a loop
         self._thread: threading.Thread | None = None
@@ -60,6 +61,7 @@ class Writer:
         self._door = threading.Lock()  # guards what follows, so that nothing is asked for after the end
         self._pending = 0  # writes asked for and not yet answered
         self._closed = False
+        _open_writers.add(self)
 
     async def write(self, one: Write, *, alone: bool = False) -> Answer:
         """Return once the write is durable; raise its error.
@@ -88,9 +90,11 @@ class Writer:
         loop = asyncio.get_running_loop()
         pending = Pending(one, loop)
         try:
-            self._check()  # before the lock, which a thread of the parent may hold for ever in a forked child
+            if self._inherited:  # looked at before the lock, which a thread of the parent may hold for ever
+                self._check()
             with self._door:
-                self._check_open()
+                if self._closed:
+                    self._check_open()
                 self._pending += 1
                 gathered = self._gathered.get(loop)
                 if gathered is None:
@@ -136,8 +140,12 @@ class Writer:
         if left:
             self._commit(left)
 
+    def inherited(self) -> None:
+        """In a forked child: refuse every write from now on."""
+        self._inherited = True
+
     def _check(self) -> None:
-        if os.getpid() != self._pid:
+        if self._inherited:
             raise StoreClosed("this store was opened before a fork; a child process must open its own, after the fork")
         self._check_open()
 
@@ -174,6 +182,17 @@ class Writer:
         for loop in {one.loop for one in batch}:
             with contextlib.suppress(RuntimeError):  # a loop that was closed meanwhile has nobody waiting
                 loop.call_soon_threadsafe(_deliver, loop, batch, answers)
+
+
+_open_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for writer in list(_open_writers):
+        writer.inherited()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _deliver(

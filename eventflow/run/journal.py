@@ -11,9 +11,11 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from eventflow.checkpoint import (
+    MIN_EVENTS,
+    NOTHING_DUE,
     Checkpoint,
     CheckpointPolicy,
     Due,
@@ -73,8 +75,10 @@ class Shop:
     active: int = 0
     resources: dict[Any, Any] = field(default_factory=dict)
     meanwhile: CheckpointPolicy = field(init=False)  # the policy of a run while a snapshot of it is in flight
+    by_size_only: bool = field(init=False)  # whether a plain transition is worth a checkpoint by its size alone
 
     def __post_init__(self) -> None:
+        self.by_size_only = self.policy.by_size_only
         self.meanwhile = replace(self.policy, auto=False, every=None, interval=None)
 
 
@@ -89,6 +93,17 @@ class _Asked:
     release: bool
     visit: int = 0
     done: asyncio.Future[State] | None = None
+
+
+class _Closed(NamedTuple):
+    """Lists of facts as one append, and what is to be done once it is durable."""
+
+    asked: _Asked
+    append: Append
+    sizes: list[int]
+    vouch: Vouch | None
+    wanted: Due
+    mark: Checkpoint | None
 
 
 # Facts that move the run: what was true of the visit before may not be true any more.
@@ -112,7 +127,7 @@ class Journal:
         self._vouch: Vouch | None = None
         self._stale: set[int] = set()
         self._busy = False
-        self._at_once = 0
+        self._commits = 0  # made on this thread
         self._waiting: list[_Asked] = []
         self._rest: asyncio.Task[None] | None = None
         self._packing: asyncio.Task[None] | None = None
@@ -165,8 +180,42 @@ class Journal:
         self._waiting = self._waiting[len(lists) :]
         return lists
 
-    async def _flush(self, lists: list[_Asked]) -> Exception | None:
+    async def _flush(self, lists: list[_Asked]) -> Exception | None:  # noqa: C901 - one await fewer is a frame fewer a step
         """Append lists of facts as one; returns what went wrong, which every waiting caller has been told too."""
+        going, problem = self._admitted(lists)
+        if not going:
+            return problem
+        problem, cancelled = None, False
+        try:
+            closed = self._closed(going)
+            answer = self._at_once(closed.append) if self.shop.active == 1 else None
+            if answer is None:
+                pending = self.shop.writer.ask(closed.append)
+                while answer is None:
+                    try:
+                        answer = await pending.answer()
+                    except asyncio.CancelledError:  # remembered, not obeyed, until the answer is there
+                        cancelled = True
+            elif self._commits % BREATH == 0:
+                cancelled = await self._breathe()
+            self._landed(closed, answer)
+            if closed.mark is not None and self._progress.state_size <= SMALL_STATE:
+                cancelled = await self._packed() or cancelled
+        except Exception as error:  # noqa: BLE001 - every caller hears of it
+            problem = error
+            if isinstance(error, Conflict):
+                self.cut_off = error
+        except BaseException:  # the process is ending: nobody shall wait for what will not come
+            self._end(going)
+            raise
+        for one in going:
+            _tell(one, problem or self.state)
+        if cancelled:
+            raise asyncio.CancelledError
+        return problem
+
+    def _admitted(self, lists: list[_Asked]) -> tuple[list[_Asked], Exception | None]:
+        """The lists that may still be appended; the callers of the others are told, and why is returned."""
         problem: Exception | None = None
         going: list[_Asked] = []
         for one in lists:
@@ -176,26 +225,20 @@ class Journal:
             else:
                 problem = refusal
                 _tell(one, refusal)
-        if not going:
-            return problem
-        problem, cancelled = None, False
-        try:
-            cancelled = await self._append(going)
-        except Exception as error:  # noqa: BLE001 - every caller hears of it
-            problem = error
-            if isinstance(error, Conflict):
-                self.cut_off = error
-        except BaseException:  # the process is ending: nobody shall wait for what will not come
-            self.cut_off = RunLost(f"run {self.state.run.run_id}: the process that drives it is ending")
-            waiting, self._waiting = self._waiting, []
-            for one in (*going, *waiting):
-                _tell(one, self.cut_off)
-            raise
-        for one in going:
-            _tell(one, problem or self.state)
-        if cancelled:
-            raise asyncio.CancelledError
-        return problem
+        return going, problem
+
+    def _at_once(self, append: Append) -> Answer | None:
+        """The answer to an append made on this thread, None if somebody else is writing."""
+        answer = self.shop.writer.at_once(append)
+        if answer is not None:
+            self._commits += 1
+        return answer
+
+    def _end(self, going: list[_Asked]) -> None:
+        self.cut_off = RunLost(f"run {self.state.run.run_id}: the process that drives it is ending")
+        waiting, self._waiting = self._waiting, []
+        for one in (*going, *waiting):
+            _tell(one, self.cut_off)
 
     def _refusal(self, visit: int) -> EventflowError | None:
         state = self.state
@@ -207,29 +250,38 @@ class Journal:
             return RunLost(f"run {state.run.run_id} has left the node that made this call; it came too late")
         return None
 
-    async def _append(self, lists: list[_Asked]) -> bool:
-        """One append and what follows from it; returns whether the caller was cancelled meanwhile."""
+    def _closed(self, lists: list[_Asked]) -> _Closed:
+        """The lists as one append: its version, time and digest before are those of this moment."""
         one = lists[0] if len(lists) == 1 else _joined(lists)
-        shop = self.shop
-        now = shop.clock.now()
+        now = self.shop.clock.now()
         vouch = self._vouch
         packed = _vouching(one.packed, vouch)
         sizes = [each.size + ENVELOPE for each in packed]
-        ahead = self._progress.ahead(len(sizes), sum(sizes))
-        wanted = due(self._policy(), ahead, _passage(one.events), now)
+        wanted = self._wanted(one.events, sizes, now)
         mark = Checkpoint(self.state.version + len(packed), wanted.kinds, now) if wanted.kinds else None
-        answer, cancelled = await self._durable(self._append_of(one, packed, now, mark))
-        if vouch is not None and packed:
-            self._vouch_used(vouch)
+        return _Closed(one, self._append_of(one, packed, now, mark), sizes, vouch if packed else None, wanted, mark)
+
+    def _wanted(self, events: tuple[Event, ...], sizes: list[int], now: int) -> Due:
+        """What the policy wants after these events; the usual answer, nothing, is found without asking it."""
+        progress = self._progress
+        last = events[-1] if events else None
+        quiet = type(last) is Transitioned and last.error is None and progress.events + len(sizes) < MIN_EVENTS
+        if quiet and self.shop.by_size_only:
+            return NOTHING_DUE
+        return due(self._policy(), progress.ahead(len(sizes), sum(sizes)), _passage(events), now)
+
+    def _landed(self, closed: _Closed, answer: Answer) -> None:
+        """What follows from an append that is durable."""
+        assert isinstance(answer, Appended)  # noqa: S101 - an Append is answered by Appended
+        one = closed.asked
+        if closed.vouch is not None:
+            self._vouch_used(closed.vouch)
         self.released = self.released or one.release
-        for size in sizes:  # not `ahead`: a snapshot may have been taken meanwhile
+        for size in closed.sizes:  # a snapshot may have been taken meanwhile: counted now, not before
             self._progress.add(size)
-        self._advance(one, answer, now, sizes)
-        if mark is not None:
-            self._marked(mark, wanted)
-            if self._progress.state_size <= SMALL_STATE:
-                cancelled = await self._packed() or cancelled
-        return cancelled
+        self._advance(one, answer, closed.append.time, closed.sizes)
+        if closed.mark is not None:
+            self._marked(closed.mark, closed.wanted)
 
     async def _packed(self) -> bool:
         """Wait for a snapshot that is soon written, so that the next event vouches for it, whatever the machine's load.
@@ -247,24 +299,6 @@ class Journal:
     def _policy(self) -> CheckpointPolicy:
         """The policy; while a snapshot is in flight, nothing that only asks for another is due."""
         return self.shop.policy if self._packing is None else self.shop.meanwhile
-
-    async def _durable(self, append: Append) -> tuple[Appended, bool]:
-        """The answer to an append; being cancelled is remembered, not obeyed, until the answer is there."""
-        cancelled = False
-        answer = self.shop.writer.at_once(append) if self.shop.active == 1 else None
-        if answer is not None:
-            self._at_once += 1
-            if self._at_once % BREATH == 0:
-                cancelled = await self._breathe()
-        else:
-            pending = self.shop.writer.ask(append)
-            while answer is None:
-                try:
-                    answer = await pending.answer()
-                except asyncio.CancelledError:
-                    cancelled = True
-        assert isinstance(answer, Appended)  # noqa: S101 - an Append is answered by Appended
-        return answer, cancelled
 
     async def _breathe(self) -> bool:
         """Let the loop's other tasks run between commits on this thread; returns whether the caller was cancelled."""
@@ -424,7 +458,7 @@ def _vouching(packed: tuple[Packed, ...], vouch: Vouch | None) -> tuple[Packed, 
     if vouch is None or not packed:
         return packed
     header = {**packed[0].header, "snapshot": [vouch.version, vouch.digest]}
-    return (replace(packed[0], header=header), *packed[1:])
+    return (packed[0]._replace(header=header), *packed[1:])
 
 
 def _joined(lists: list[_Asked]) -> _Asked:

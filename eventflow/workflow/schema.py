@@ -116,12 +116,14 @@ class Schema:
             raise InvalidState("update", f"a node returns a dict of changes or None, got {type(returned).__name__}")
         if self.shape == "dict":
             return returned
-        return {name: self._taken(held, name, value, whole=whole) for name, value in returned.items()}
+        exact = self._exact
+        return {
+            name: value if type(value) is exact.get(name) else self._taken(held, name, value, whole=whole)
+            for name, value in returned.items()
+        }
 
     def _taken(self, held: FrozenDict, name: str, value: Any, *, whole: bool) -> Any:
         kind = type(value)
-        if kind is self._exact.get(name):
-            return value
         if (kind is FrozenList or kind is FrozenDict) and name in held and held[name] is value:
             return value
         reducer = self.reducers.get(name)

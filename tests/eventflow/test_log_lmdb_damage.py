@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
 import shutil
@@ -188,28 +189,50 @@ def test_a_changed_byte_among_the_last_events_of_each_run_is_noticed(path: Path)
     LmdbLog(path).close()
 
 
-@pytest.mark.parametrize("content", [b"", b"torn", bytes(52), b"eflowhw1" + bytes(44)])
+@pytest.mark.parametrize("content", [b"", b"torn", bytes(52), b"eflowhw1" + bytes(44), bytes(128)])
 def test_a_torn_mark_counts_as_none(filled: Path, content: bytes) -> None:
-    """It is a plain write, so a power cut may tear it; the next commit writes it anew."""
+    """It is a plain store, so a power cut may tear it; the next commit makes it anew."""
     mark = filled / "data.1" / "mark"
-    whole = mark.read_bytes()
     mark.write_bytes(content)
     with closing(LmdbLog(filled)) as log:
         head = log.head("r")
         assert head is not None
         Author(log).add(head, MOVE)
-    assert len(mark.read_bytes()) == len(whole) == 52
+        assert _highest(mark) == log.position()
 
 
-def test_a_mark_that_cant_be_written_fails_nothing(filled: Path) -> None:
+def _highest(mark: Path) -> int:
+    data = mark.read_bytes()
+    return max(int.from_bytes(data[at + 8 : at + 16], "big") for at in (0, 64))
+
+
+def test_a_mark_torn_in_the_middle_of_its_writing_leaves_the_one_before(filled: Path) -> None:
+    """Two marks are written in turn, so a process that dies while it writes one leaves the other."""
+    mark = filled / "data.1" / "mark"
+    file = filled / "data.1" / "data.mdb"
+    shutil.copy(file, filled.parent / "old.mdb")
+    with closing(LmdbLog(filled)) as log:
+        head = log.head("r")
+        assert head is not None
+        Author(log).add(Author(log).add(head, MOVE), MOVE)
+    whole = mark.read_bytes()
+    newest = max((0, 64), key=lambda at: whole[at + 8 : at + 16])
+    mark.write_bytes(whole[: newest + 20] + b"torn" + whole[newest + 24 :])
+    LmdbLog(filled).close()
+    shutil.copy(filled.parent / "old.mdb", file)
+    with pytest.raises(Corrupt, match="rolled back"):
+        LmdbLog(filled)
+
+
+def _refused(*_: object) -> None:
+    raise OSError("no room")
+
+
+def test_a_mark_that_cant_be_mapped_fails_nothing(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The event is durable when the mark is written, so its author hears of success."""
-    log = LmdbLog(filled)
-    assert log._opened is not None
-    broken = os.open("/dev/null", os.O_RDONLY)
-    fd = log._opened.mark._fd
-    assert fd is not None
-    os.dup2(broken, fd)
-    os.close(broken)
+    with monkeypatch.context() as patched:
+        patched.setattr(mmap, "mmap", _refused)
+        log = LmdbLog(filled)
     head = log.head("r")
     assert head is not None
     assert Author(log).add(head, MOVE).version == head.version + 1

@@ -35,9 +35,8 @@ class Environment:
 
     def __init__(self, directory: Path, *, readonly: bool, create: bool, map_size: int) -> None:
         self.path, self.readonly = directory, readonly
-        self.pid = os.getpid()
         self._file = directory / "data.mdb"
-        self._closed = False
+        self._closed = self._inherited = False
         self._commits = 0
         self._filled = 0  # bytes that the file is known to be long
         size = self._file.stat().st_size if self._file.exists() else 0
@@ -130,27 +129,27 @@ class Environment:
         return by_table, whole, whole - sum(size for _, size in by_table.values())
 
     def close(self) -> None:
-        """Close the file; in a forked child only forget it."""
+        """Close the file."""
         if not self._closed:
             self._closed = True
-            if os.getpid() == self.pid:
-                self._env.close()
+            self._env.close()
 
     def forget(self) -> None:
         """Let go of an environment inherited through a fork, without closing it.
 
         LMDB's own close would empty the parent's slots in the shared reader table.
         """
-        self._closed = True
+        self._closed = self._inherited = True
         self._env = None
         self.tables = Tables(*(None,) * len(TABLES))
 
     def check(self) -> None:
-        """Raise StoreClosed if this environment can't be used any more."""
-        if os.getpid() != self.pid:
-            raise StoreClosed(_FORKED)
+        """Raise StoreClosed if this environment can't be used any more.
+
+        No look at the process id, which is a call of the kernel: a fork tells every environment that was open.
+        """
         if self._closed:
-            raise StoreClosed("this store was closed; open it again")
+            raise StoreClosed(_FORKED if self._inherited else "this store was closed; open it again")
 
 
 def _length(file: Path) -> int:

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import itertools
+import mmap
 import os
 import stat
 import struct
@@ -28,6 +29,8 @@ _GATE_POLLS = (0.0002, 0.0005, 0.001, 0.002, 0.005)  # seconds between tries, th
 MARK_SYNC_EVERY = 1_000  # events between syncs of the mark; it is a plain write after each commit otherwise
 _UNBORN = 1 << 20  # bytes; a file with anything in it is not looked at, this only bounds the reading
 _MARK = struct.Struct(">8sQ32s")
+_MARK_SIZE = _MARK.size + 4  # with its CRC-32
+_MARK_SLOT = 64  # bytes from one of the two marks to the other
 _MARK_MAGIC = b"eflowhw1"
 # LMDB 0.9 meta page (lmdb's mdb.c: MDB_page header of 16 bytes, then MDB_meta), little-endian here.
 _META = struct.Struct("<16xIIQQ48s48sQQ")
@@ -165,8 +168,11 @@ class Gate:
                 time.sleep(rest)
                 waited += rest
             else:
-                os.pwrite(self._fd, self._pid, 0)
                 return
+
+    def name_holder(self) -> None:
+        """Write down who holds the gate; only after somebody else has, for a file's change costs its share of a sync."""
+        os.pwrite(self._fd, self._pid, 0)
 
     def _busy(self) -> StoreBusy:
         holder = os.pread(self._fd, 12, 0).decode(errors="replace").strip() or "unknown"
@@ -198,36 +204,39 @@ class HighWater:
             if not (readonly and error.errno in (errno.ENOENT, errno.EACCES)):
                 raise
         self._unsynced = 0
+        self._slot = 0
+        self._map: mmap.mmap | None = None
+        if self._fd is not None and not readonly:
+            with contextlib.suppress(OSError):  # a disk without room for it: what lags behind is harmless
+                self._map = _mapped(self._fd)
 
     def read(self) -> tuple[int, bytes] | None:
-        """The position and digest remembered, or None. A torn mark counts as none: it is a plain write."""
+        """The position and digest remembered, or None. A torn mark counts for nothing; there are two, written in turn."""
         if self._fd is None:
             return None
-        data = os.pread(self._fd, _MARK.size + 4, 0)
-        if len(data) < _MARK.size + 4 or zlib.crc32(data[:-4]).to_bytes(4, "big") != data[-4:]:
-            return None
-        magic, position, digest = _MARK.unpack(data[:-4])
-        return (position, digest) if magic == _MARK_MAGIC else None
+        data = os.pread(self._fd, 2 * _MARK_SLOT, 0)
+        found = [mark for slot in (0, _MARK_SLOT) if (mark := _mark(data[slot : slot + _MARK_SLOT])) is not None]
+        return max(found, default=None)
 
     def write(self, position: int, digest: bytes, *, events: int) -> None:
         """Remember an acknowledged position; synced now and then.
 
         Never raises: what it speaks of is durable already, and a mark that lags behind is harmless.
         """
-        if self._fd is None:
+        if self._map is None:
             return
         data = _MARK.pack(_MARK_MAGIC, position, digest)
-        try:  # not suppress(): each commit passes here
-            os.pwrite(self._fd, data + zlib.crc32(data).to_bytes(4, "big"), 0)
-        except OSError:
-            return
+        self._slot ^= _MARK_SLOT
+        # A store into mapped memory, not a call: it outlives this process as a write would, and each commit passes here.
+        self._map[self._slot : self._slot + _MARK_SIZE] = data + zlib.crc32(data).to_bytes(4, "big")
         self._unsynced += events
         if self._unsynced >= MARK_SYNC_EVERY:
             self._sync()
 
     def _sync(self) -> None:
-        if self._fd is not None and self._unsynced:
+        if self._map is not None and self._fd is not None and self._unsynced:
             with contextlib.suppress(OSError):
+                self._map.flush()
                 os.fsync(self._fd)
             self._unsynced = 0
 
@@ -235,9 +244,29 @@ class HighWater:
         """Let go of the file, synced unless somebody else, the parent of this process, goes on using it."""
         if sync:
             self._sync()
+        held, self._map = self._map, None
+        if held is not None:
+            held.close()
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
+
+
+def _mapped(fd: int) -> mmap.mmap:
+    """The two marks of a file as memory; the file is made long enough first, by writing, so that the disk has its block."""
+    missing = 2 * _MARK_SLOT - os.fstat(fd).st_size
+    if missing > 0:
+        os.pwrite(fd, bytes(missing), 2 * _MARK_SLOT - missing)
+    return mmap.mmap(fd, 2 * _MARK_SLOT)
+
+
+def _mark(data: bytes) -> tuple[int, bytes] | None:
+    """The position and digest of one mark, None if it was never written or is torn."""
+    data = data[:_MARK_SIZE]
+    if len(data) < _MARK_SIZE or zlib.crc32(data[:-4]).to_bytes(4, "big") != data[-4:]:
+        return None
+    magic, position, digest = _MARK.unpack(data[:-4])
+    return (position, digest) if magic == _MARK_MAGIC else None
 
 
 def network_file_system(path: Path) -> str:

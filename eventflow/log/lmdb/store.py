@@ -108,6 +108,8 @@ class LmdbLog:
             with opened.gate.held():
                 with opened.env.writing() as txn:
                     work = Batch(txn, opened.env.tables, self.store_id, self.owner_gone, self._known)
+                    if work.follows_others:
+                        opened.gate.name_holder()
                     answers = work.apply(batch)
                 if work.events:
                     work.durable()

@@ -88,7 +88,8 @@ class Batch:
         self._txn, self._t, self._store_id, self._owner_gone = txn, tables, store_id, owner_gone
         self._known = Known() if known is None else known
         self._transaction = txn.id()
-        if self._known.transaction + 1 == self._transaction:
+        self.follows_others = self._known.transaction + 1 != self._transaction
+        if not self.follows_others:
             self.position = self._known.position
         else:
             self._known.forget()
