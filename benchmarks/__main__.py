@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import append, recover, storage
+from benchmarks import append, recover, storage, travel
 from benchmarks.environment import environment
 from benchmarks.figures import Figure, Size
 from benchmarks.progress import Progress, progress
@@ -24,6 +24,7 @@ QUESTIONS: dict[str, tuple[Measure, str]] = {
     "append": (append.measure, append.ABOUT),
     "storage": (storage.measure, storage.ABOUT),
     "recover": (recover.measure, recover.ABOUT),
+    "travel": (travel.measure, travel.ABOUT),
 }
 
 

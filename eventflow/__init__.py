@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eventflow.agents import Agent
+    from eventflow.agents import Agent, Tool, Window
     from eventflow.face import (
         NO_CHECKPOINTS,
         Checkpoint,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         merge,
         open_log,
         recover,
+        subscribe,
     )
 
 __version__ = "0.1.0"
@@ -63,8 +64,10 @@ __all__ = [
     "Sleep",
     "State",
     "SystemClock",
+    "Tool",
     "Visit",
     "Wait",
+    "Window",
     "Workflow",
     "add",
     "clean_text",
@@ -72,14 +75,15 @@ __all__ = [
     "merge",
     "open_log",
     "recover",
+    "subscribe",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Agent":  # half a second of imports more than the rest
-        from eventflow.agents import Agent  # noqa: PLC0415 - see the docstring
+    if name in ("Agent", "Tool", "Window"):  # imports that the rest does without
+        from eventflow import agents  # noqa: PLC0415 - see the docstring
 
-        return Agent
+        return getattr(agents, name)
     if name in __all__:
         from eventflow import face  # noqa: PLC0415 - see the docstring
 

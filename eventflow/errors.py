@@ -46,6 +46,16 @@ class SettingsError(EventflowError):
     exit_code = 2
 
 
+class MissingExtra(EventflowError):
+    """Something was asked for that needs a package which is not installed."""
+
+    exit_code = 2
+
+    def __init__(self, package: str, extra: str) -> None:
+        self.package, self.extra = package, extra
+        super().__init__(f"{package} is not installed, and this needs it: pip install 'eventflow[{extra}]'")
+
+
 class WorkflowUnknown(EventflowError):
     """A run belongs to a workflow that this engine was not given."""
 
@@ -374,7 +384,7 @@ class ModelUnavailable(EventflowError):
 
 
 class ModelRefused(EventflowError):
-    """A model server refused the request itself; the same request will be refused again."""
+    """A model, or its server, did not do what was asked; asked the same again, it would not either."""
 
     def __init__(self, problem: str, *, status: int | None = None) -> None:
         self.status = status
@@ -390,6 +400,36 @@ class MissingApiKey(EventflowError):
         super().__init__(
             "no model to call: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own, "
             "or pass Agent(client=...)"
+        )
+
+
+class ConversationTooLong(ModelRefused):
+    """A conversation is longer than the model can read; sent again it would be just as long."""
+
+
+class ContentFiltered(ModelRefused):
+    """A content filter stopped a question or its answer."""
+
+
+class OutputInvalid(ModelRefused):
+    """A model's answers did not fit the form that was asked for, as often as it was told so."""
+
+    def __init__(self, form: str, answers: int, problem: str) -> None:
+        self.form, self.answers, self.problem = form, answers, problem
+        super().__init__(
+            f"the model's answer does not fit {form}, after {answers} answers ({problem}); "
+            f"raise output_retries= or make the form simpler, then resume the run"
+        )
+
+
+class TooManyTurns(ModelRefused):
+    """A model went on asking for tools past the agent's number of turns."""
+
+    def __init__(self, turns: int, asked: Sequence[str]) -> None:
+        self.turns, self.asked = turns, tuple(asked)
+        super().__init__(
+            f"the model has no answer after {turns} turns and asks for more tools ({', '.join(asked)}); "
+            f"raise max_turns= or tell it when to stop, then resume the run"
         )
 
 

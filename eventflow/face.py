@@ -14,6 +14,7 @@ from eventflow.recovery import recover
 from eventflow.retry import RetryPolicy
 from eventflow.run import CheckpointTaken, Visit
 from eventflow.state import State
+from eventflow.subscription import subscribe
 from eventflow.workflow import Go, Human, Sleep, Wait, Workflow
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "merge",
     "open_log",
     "recover",
+    "subscribe",
 ]

@@ -10,6 +10,7 @@ import ast
 import operator
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from eventflow.errors import SettingsError
@@ -17,7 +18,6 @@ from eventflow.plain import Rope
 from replay.path import MISSING, Path, look, settled
 
 MAX_TEXT = 1_000  # characters: Python's parser nests no deeper in that than its own limits allow
-Condition = Callable[[Mapping[str, Any]], bool]
 _Value = Callable[[Mapping[str, Any]], Any]
 _Compare = Callable[[Any, Any], Any]
 
@@ -26,6 +26,14 @@ _COMPARISONS: dict[type[ast.cmpop], _Compare] = {
     ast.GtE: operator.ge, ast.In: lambda one, other: one in other, ast.NotIn: lambda one, other: one not in other,
 }  # fmt: skip
 _LITERALS = (bool, int, float, str, bytes, type(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition on the state's data, and the fields of the state that it asks about."""
+
+    holds: Callable[[Mapping[str, Any]], bool]
+    fields: frozenset[str]
 
 
 def parse_condition(text: str) -> Condition:
@@ -43,7 +51,8 @@ def parse_condition(text: str) -> Condition:
         asked = _value(tree.body)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise SettingsError(f"{text!r} is not an expression; write one as: score < 0.5 and len(notes) > 2") from None
-    return lambda data: _holds(asked(data))
+    fields = frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))  # `len` among them: harmless
+    return Condition(lambda data: _holds(asked(data)), fields)
 
 
 def _holds(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """Questions to one history: when did a value change, when did something hold, who wrote this.
 
-Each is one walk along the line of a version, forks and rewinds included, that holds one state at a time. Nothing of the
-user's code is needed or run.
+Each follows the fields it asks about along the line of a version, forks and rewinds included. Nothing of the user's code
+is needed or run.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from eventflow.address import Address
-from eventflow.errors import NotFound
+from eventflow.errors import NotFound, VersionNotFound
 from eventflow.event import EffectFailed, EffectFinished, EffectRejected, EffectStarted, Recorded
 from eventflow.log import Log
-from eventflow.recovery import walk
+from eventflow.recovery import recover, walk
 from eventflow.state import State, effect_id
 from replay.expression import Condition, parse_condition
 from replay.path import MISSING, Path, alike, look, parse_path, settled
+from replay.skim import Moment, moments
 
 MODEL = "model"  # the kind of an effect that asks a language model
 
@@ -71,24 +72,15 @@ class Blame:
 
 def watch(log: Log, place: Address, path: str) -> Iterator[Sight]:
     """Every change of the value at a path, from its first on. Raises SettingsError, Corrupt."""
-    return (sight for sight, _ in _sights(log, place, parse_path(path), None))
+    return _sights(log, place, parse_path(path))
 
 
-def _sights(log: Log, place: Address, path: Path, calls: _Calls | None) -> Iterator[tuple[Sight, str]]:
-    """Changes of a value, each with the run it was recorded in; `calls` is told of each event before its change."""
+def _sights(log: Log, place: Address, path: Path) -> Iterator[Sight]:
     value: Any = MISSING
-    data, node = None, ""
-    for recorded, state in walk(log, place.head, place.version):
-        node = str(getattr(recorded.event, "node", node or state.node))
-        if state.data is not data:
-            data, old = state.data, value
-            value = look(data, path)
-            if not alike(old, value):
-                sight = Sight(recorded.version, recorded.time, node, type(recorded.event).__name__, settled(value))
-                yield sight, state.run.run_id
-        if calls is not None:
-            calls.take(recorded, state)
-        node = state.node
+    for one in moments(log, place, frozenset({str(path[0])})):
+        old, value = value, look(one.data, path)
+        if not alike(old, value):
+            yield Sight(one.version, one.time, one.node, one.event, settled(value))
 
 
 def when(log: Log, place: Address, condition: str) -> Iterator[Stretch]:
@@ -99,24 +91,20 @@ def when(log: Log, place: Address, condition: str) -> Iterator[Stretch]:
     return _stretches(log, place, parse_condition(condition))
 
 
-def _stretches(log: Log, place: Address, holds: Condition) -> Iterator[Stretch]:
-    open_since: Sight | None = None
-    data, held, last, node = None, False, 0, ""
-    for recorded, state in walk(log, place.head, place.version):
-        node = str(getattr(recorded.event, "node", node or state.node))
-        if state.data is not data:
-            data, held = state.data, holds(state.data)
-        if open_since is not None and not (held and recorded.version == last + 1):
-            yield _stretch(open_since, last)
-            open_since = None
-        if held and open_since is None:
-            open_since = Sight(recorded.version, recorded.time, node, type(recorded.event).__name__, None)
-        last, node = recorded.version, state.node
-    if open_since is not None:
-        yield _stretch(open_since, last)
+def _stretches(log: Log, place: Address, condition: Condition) -> Iterator[Stretch]:
+    since: Moment | None = None
+    for one in moments(log, place, condition.fields):
+        held = condition.holds(one.data)
+        if since is not None and not (held and one.version == one.previous + 1):
+            yield _stretch(since, one.previous)
+            since = None
+        if held and since is None:
+            since = one
+    if since is not None:
+        yield _stretch(since, place.version)
 
 
-def _stretch(since: Sight, last: int) -> Stretch:
+def _stretch(since: Moment, last: int) -> Stretch:
     return Stretch(since.version, last, since.time, since.node, since.event)
 
 
@@ -129,13 +117,26 @@ def blame(log: Log, place: Address, path: str) -> Blame:
     Of several calls it is the last whose answer stands in the value, else the last. Raises NotFound where nothing
     stands there, SettingsError, Corrupt.
     """
-    calls = _Calls()
-    found: Blame | None = None
-    for sight, run_id in _sights(log, place, parse_path(path), calls):
-        found = Blame(run_id, sight, calls.behind(sight.value))
-    if found is None or found.written.value is MISSING:
+    written: Sight | None = None
+    for sight in _sights(log, place, parse_path(path)):
+        written = sight
+    if written is None or written.value is MISSING:
         raise NotFound(f"run {place} has no value at {path!r}; `replay show {place}` shows what it has")
-    return found
+    run_id, calls = _visit(log, place, written.version)
+    return Blame(run_id, written, calls.behind(written.value))
+
+
+def _visit(log: Log, place: Address, version: int) -> tuple[str, _Calls]:
+    """The run in which a version of a line was recorded, and the calls of the visit that ended there."""
+    calls = _Calls()
+    if version == 1:
+        return recover(log, place.head, 1).state.run.run_id, calls
+    before = recover(log, place.head, version - 1).state
+    for recorded, state in walk(log, place.head, version, after=before.visit - 1):
+        if recorded.version == version:
+            return state.run.run_id, calls
+        calls.take(recorded, state)
+    raise VersionNotFound(place.head.run_id, version, place.head.version)
 
 
 class _Calls:

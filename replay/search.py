@@ -5,11 +5,14 @@ What was asked of models and what they answered is searched like everything else
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from eventflow.address import Address
+from eventflow.codec import Stored, read_events
+from eventflow.codec.events import FLAG_REFS, SHAPES
 from eventflow.event import (
     AttemptFailed,
     EffectFailed,
@@ -25,8 +28,10 @@ from eventflow.event import (
     Transitioned,
 )
 from eventflow.log import Head, Log, Query
-from eventflow.recovery import history, line, recover
+from eventflow.recovery import CHUNK, line, recover
 from replay.path import Path, path_text
+from replay.query import MODEL
+from replay.skim import Glance, Opener, Unfamiliar, glance, parts, stored_events, whole
 
 AROUND = 60  # characters shown on each side of what was found: a line or two of a terminal
 
@@ -52,27 +57,81 @@ def search(log: Log, place: Address, text: str) -> Iterator[Hit]:
     """The events up to an address that hold a text, whatever the case of its letters; a fork's with its parents'."""
     own = place.head.run_key
     segments = line(log, own, place.version)
+    sieve = _Sieve(log, text)
     for segment in segments:
         if segment.run_key != own:
             head = log.head_of(segment.run_key)
-            yield from _hits(history(log, segment.run_key, segment.first, segment.last), head or place.head, text, None)
+            stored = stored_events(log, segment.run_key, segment.first, segment.last)
+            yield from _hits(sieve.kept(stored), head or place.head, text, None)
     on_line = [range(one.first, one.last + 1) for one in segments if one.run_key == own]
-    yield from _hits(history(log, own, _first(log, own), place.version), place.head, text, on_line)
+    stored = stored_events(log, own, _first(log, own), place.version)
+    yield from _hits(sieve.kept(stored), place.head, text, on_line)
 
 
 def search_all(log: Log, text: str) -> Iterator[Hit]:
     """The events of all runs of a store that hold a text, the newest run first; each event once."""
+    sieve = _Sieve(log, text)
     for listed in log.runs(Query()):
         head = listed.head
         on_line = [range(one.first, one.last + 1) for one in line(log, head.run_key, head.version)
                    if one.run_key == head.run_key]  # fmt: skip
-        yield from _hits(history(log, head.run_key, _first(log, head.run_key), head.version), head, text, on_line)
+        stored = stored_events(log, head.run_key, _first(log, head.run_key), head.version)
+        yield from _hits(sieve.kept(stored), head, text, on_line)
 
 
 def _first(log: Log, run_key: bytes) -> int:
     """The first version that is a run's own."""
     entry = log.entry(run_key)
     return entry.parent_at + 1 if entry is not None and entry.parent_id is not None else 1
+
+
+class _Sieve:
+    """Lets through the events that may hold a text: of the others it is certain, without their values being made.
+
+    Texts stand in CBOR as UTF-8, in one piece, so bytes read as UTF-8 hold them whatever lies between; a value that is
+    kept beside its event is looked at once, however many events refer to it.
+    """
+
+    def __init__(self, log: Log, text: str) -> None:
+        self._log, self._wanted = log, text.casefold()
+        self._always = {
+            kind for kind in SHAPES
+            if self._has(kind.__name__) or any(type(one.default) is str and self._has(one.default) for one in fields(kind))
+        }  # fmt: skip
+        self._opener = Opener()
+        self._known: dict[bytes, bool] = {}  # blobs looked at, and whether they may hold it
+
+    def kept(self, stored: Iterable[Stored]) -> Iterator[Recorded]:
+        """The events that may hold the text, as the codec reads them."""
+        several = iter(stored)
+        while read := list(islice(several, CHUNK)):
+            yield from read_events([one for one in read if self._may(one)], self._log.blobs)
+
+    def _may(self, stored: Stored) -> bool:
+        try:
+            return self._may_hold(glance(stored))
+        except Unfamiliar:
+            return True
+
+    def _may_hold(self, seen: Glance) -> bool:
+        if seen.kind in self._always or self._in(seen.stored.data):
+            return True
+        body = self._opener.inside(seen)
+        if body is not seen.body and self._in(body):
+            return True
+        return bool(seen.flags & FLAG_REFS) and self._in_blobs(parts(seen, body)[1])
+
+    def _in_blobs(self, names: list[bytes]) -> bool:
+        unknown = {name for name in names if name not in self._known}
+        if unknown:
+            self._known |= {name: self._in(data) for name, data in self._log.blobs(unknown).items()}
+        return any(self._known[name] for name in names)
+
+    def _in(self, data: bytes) -> bool:
+        return self._has(data.decode("utf-8", "replace"))
+
+    def _has(self, text: str) -> bool:
+        return self._wanted in text.casefold()
 
 
 def _hits(events: Iterator[Recorded], head: Head, text: str, on_line: list[range] | None) -> Iterator[Hit]:
@@ -158,9 +217,35 @@ def stats(log: Log, place: Address) -> Stats:
     own = place.head.run_key
     first = _first(log, own)
     tally = _Tally(recover(log, place.head, first - 1).state.node if 1 < first <= place.version else "")
-    for recorded in history(log, own, first, place.version):
-        tally.take(recorded)
+    opener = Opener()
+    for stored in stored_events(log, own, first, place.version):
+        tally.take(_told(log, opener, stored))
     return tally.sum()
+
+
+class _Told(NamedTuple):
+    """What the costs of an event are read off: its kind, its time, its fields as far as they matter."""
+
+    kind: type
+    time: int
+    fields: Mapping[str, Any]
+
+
+def _told(log: Log, opener: Opener, stored: Stored) -> _Told:
+    """An event's header, which is enough of nearly all of them; of a model call also what was asked."""
+    try:
+        seen = glance(stored)
+        if seen.kind is not EffectStarted or seen.header.get("kind") != MODEL:
+            return _Told(seen.kind, seen.time, seen.header)
+        values, refs = parts(seen, opener.inside(seen))
+        asked = values[0] if values else None
+        if not (refs and isinstance(asked, dict) and asked.get("model") is None):
+            return _Told(seen.kind, seen.time, {**seen.header, "input": asked})
+    except Unfamiliar:
+        pass
+    recorded = whole(log, stored)
+    event = recorded.event
+    return _Told(type(event), recorded.time, {one.name: getattr(event, one.name) for one in fields(event)})
 
 
 class _Tally:
@@ -172,44 +257,50 @@ class _Tally:
         self._last, self._idle, self._events = 0, 0, 0
         self._failed = False
 
-    def take(self, recorded: Recorded) -> None:
+    def take(self, told: _Told) -> None:
         """Add what one event says; the time before it was spent in the node it found, or by nobody before a resume."""
-        event = recorded.event
-        self._spend(recorded)
-        self._node = str(getattr(event, "node", self._node))
-        cost = self._at(self._node)
-        match event:
-            case RunStarted() | Rewound() | Forked():
-                self._enter(self._node)
-            case Transitioned():
-                self._enter(event.to)
-            case AttemptFailed():
-                cost.attempts += 1  # which is the next one
-            case RunFailed():
-                self._failed = True
-            case RunResumed():
-                cost.attempts += self._failed
-                self._failed = False
-            case EffectStarted():
-                cost.calls += 1
-                asked = event.input.get("model") if isinstance(event.input, dict) and event.kind == "model" else None
-                cost.models |= {asked} if isinstance(asked, str) else set()
-            case EffectFailed():
-                cost.failed_calls += 1
-            case EffectFinished():
-                cost.input_tokens += _count(event.usage.get("input_tokens"))
-                cost.output_tokens += _count(event.usage.get("output_tokens"))
+        kind, values = told.kind, told.fields
+        self._spend(told)
+        self._node = str(values.get("node", self._node))
+        if kind is Transitioned:
+            self._at(self._node)
+            self._enter(str(values.get("to", "")))
+        elif kind in (RunStarted, Rewound, Forked):
+            self._enter(self._node)
+        else:
+            self._count(kind, values)
 
-    def _spend(self, recorded: Recorded) -> None:
+    def _count(self, kind: type, values: Mapping[str, Any]) -> None:
+        """Add what is not a step from node to node."""
+        cost = self._at(self._node)
+        if kind is AttemptFailed:
+            cost.attempts += 1  # which is the next one
+        elif kind is RunFailed:
+            self._failed = True
+        elif kind is RunResumed:
+            cost.attempts += self._failed
+            self._failed = False
+        elif kind is EffectStarted:
+            cost.calls += 1
+            asked = values.get("input") if values.get("kind") == MODEL else None
+            model = asked.get("model") if isinstance(asked, dict) else None
+            cost.models |= {model} if isinstance(model, str) else set()
+        elif kind is EffectFailed:
+            cost.failed_calls += 1
+        elif kind is EffectFinished and isinstance(usage := values.get("usage"), dict):
+            cost.input_tokens += _number(usage.get("input_tokens"))
+            cost.output_tokens += _number(usage.get("output_tokens"))
+
+    def _spend(self, told: _Told) -> None:
         self._events += 1
         if self._began is None:
-            self._began = self._last = recorded.time
-        gap = max(recorded.time - self._last, 0)  # clocks jump
-        if isinstance(recorded.event, RunResumed | Rewound):
+            self._began = self._last = told.time
+        gap = max(told.time - self._last, 0)  # clocks jump
+        if told.kind in (RunResumed, Rewound):
             self._idle += gap
         elif self._node:
             self._at(self._node).time += gap
-        self._last = recorded.time
+        self._last = told.time
 
     def _enter(self, node: str) -> None:
         self._node = node
@@ -225,5 +316,5 @@ class _Tally:
         return Stats(tuple(self._costs.values()), self._events, max(self._last - (self._began or 0), 0), self._idle)
 
 
-def _count(value: Any) -> int:
+def _number(value: Any) -> int:
     return value if type(value) is int else 0  # whoever reports usage may report anything

@@ -1,5 +1,7 @@
-"""Agents: language models as nodes. The only folder that imports openai."""
+"""Agents: language models as nodes, and the tools they call. The only folder that imports openai."""
 
 from eventflow.agents.agent import Agent
+from eventflow.agents.memory import Window
+from eventflow.agents.tool import Tool
 
-__all__ = ["Agent"]
+__all__ = ["Agent", "Tool", "Window"]

@@ -1,8 +1,8 @@
-"""A node that asks a language model: one call, recorded as an effect, over the OpenAI protocol.
+"""A node that asks a language model over the OpenAI protocol: what it reads, what it is told, where the answer goes.
 
-The request and the answer are in the log, the messages by reference, so that a turn adds only what is new. A call whose
-finish is recorded is never made again; each failed attempt is an event. Keys are taken from the environment at the call
-and are written nowhere. The only folder that imports openai, and only when a model is called.
+Model turns and tool calls are effects: the request and the answer are in the log, the messages by reference, so that a
+turn adds only what is new. A call whose finish is recorded is never made again; each failed attempt is an event. Keys are
+taken from the environment at the call and are written nowhere.
 """
 
 from __future__ import annotations
@@ -10,11 +10,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from eventflow.agents.chat import Chat
+from eventflow.agents.form import Form
+from eventflow.agents.history import Past
+from eventflow.agents.memory import Window
 from eventflow.agents.outside import Reached, check_client, reach, without_surrogates
-from eventflow.codec import Shared
-from eventflow.errors import DefinitionError, InvalidState, MissingApiKey, ModelRefused
+from eventflow.agents.responses import Responses
+from eventflow.agents.talk import Answer, OnDelta, Talk, Terms
+from eventflow.agents.tool import Tool
+from eventflow.agents.turn import Api, Messages, price_of
+from eventflow.errors import DefinitionError, InvalidState, MissingApiKey
 from eventflow.plain import thaw
 from eventflow.retry import RetryPolicy
 from eventflow.run import Visit
@@ -22,45 +29,64 @@ from eventflow.run import Visit
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-Messages = list[dict[str, Any]]
 Reads = str | Sequence[str] | Callable[[Any], Any]
 Writes = str | Mapping[str, str]
 
-ANSWER_FIELDS = ("text", "finish_reason", "model", "id", "usage")
-# What would set the client up anew at each call; secrets among them would be recorded with the request.
-NOT_OPTIONS = frozenset({"api_key", "extra_body", "extra_headers", "extra_query", "max_retries", "messages", "stream"})
+APIS: Mapping[str, Api] = {"chat": Chat(), "responses": Responses()}
+ANSWER_FIELDS = ("text", "finish_reason", "model", "id", "usage", "output")
+# What would set the client up anew at each call (secrets among them would be recorded with the request), what the agent
+# makes itself, and what answers later.
+NOT_OPTIONS = frozenset({
+    "api_key", "background", "extra_body", "extra_headers", "extra_query", "input", "max_retries", "messages",
+    "stream_options",
+})  # fmt: skip
 DEFAULT_RETRY = RetryPolicy(attempts=3, delay=1.0)
 
 
 class Agent:
-    """A model as a node: reads state, asks, writes the answer into the state.
+    """A model as a node: reads state, asks, lets it call tools, writes the answer into the state.
 
     `reads` is a field, a list of fields, or a function of the state that gives the messages (or a text); `writes` is a
-    field for the answer's text (put into a list where the field extends one), or a mapping from the answer's fields
-    (text, finish_reason, model, id, usage) to the state's. `client` is an `openai.AsyncOpenAI` of one's own, `base_url`
-    any server that speaks the protocol; other options go to the model as they are (temperature=0.2).
+    field for the answer (put into a list where the field extends one), or a mapping from the answer's fields (text,
+    finish_reason, model, id, usage, output) to the state's. `tools` are typed functions, or `Tool`s; after `max_turns`
+    turns it gives up. `output` is a type that the answer must fit; one that does not is sent back `output_retries` times.
+    `memory` is a field that holds the conversation, `window` how much of it is sent (messages, or a `Window`), `summary` a
+    field for what the rest was about. `api` is "chat" or "responses". With `stream` the pieces of text go to
+    `on_delta(run_id, node, text)` while the model speaks. `price` is what a million tokens cost, (in, out) or (in, out,
+    cached). `client` is an `openai.AsyncOpenAI` of one's own, `base_url` any server that speaks the protocol; other
+    options go to the model as they are (temperature=0.2). Raises DefinitionError.
     """
 
     kind = "agent"
     default_retry = DEFAULT_RETRY
 
     def __init__(
-        self, *, model: str, reads: Reads, writes: Writes, instructions: str = "", base_url: str | None = None,
+        self, *, model: str, reads: Reads, writes: Writes | None = None, instructions: str = "",
+        tools: Sequence[Callable[..., Any] | Tool | Mapping[str, Any]] = (), max_turns: int = 10, output: Any = None,
+        output_retries: int = 1, api: Literal["chat", "responses"] = "chat", memory: str | None = None,
+        window: int | Window | None = None, summary: str | None = None, stream: bool = False,
+        on_delta: OnDelta | None = None, price: tuple[float, ...] | None = None, base_url: str | None = None,
         client: AsyncOpenAI | None = None, **options: Any,
     ) -> None:  # fmt: skip
-        if not isinstance(writes, str):
-            unknown = sorted(set(writes) - set(ANSWER_FIELDS))
-            if unknown:
-                raise DefinitionError(f"Agent writes {', '.join(unknown)}: an answer has {', '.join(ANSWER_FIELDS)}")
-        if refused := sorted(NOT_OPTIONS & options.keys()):
-            raise DefinitionError(
-                f"Agent takes no {', '.join(refused)}: retries are the node's, as retry=RetryPolicy(); what belongs to "
-                f"the client is given to one of your own, as client=openai.AsyncOpenAI(...)"
-            )
+        if api not in APIS:
+            raise DefinitionError(f"Agent(api=...) is one of {', '.join(APIS)}, not {api!r}")
+        if max_turns < 1 or output_retries < 0:
+            raise DefinitionError("Agent needs max_turns of at least 1 and output_retries of at least 0")
+        if on_delta is not None and not stream:
+            raise DefinitionError("Agent(on_delta=...) is told what is streamed: give stream=True too")
+        _check_options(options, output=output)
+        form = None if output is None else Form(output)
+        self.writes = _writes(writes, memory, form)
         if client is not None:
             check_client(client)
-        self.model, self.reads, self.writes, self.instructions = model, reads, writes, instructions
-        self.base_url, self.client, self.options = base_url, client, options
+        named = _named_tools(tools)
+        self.reads, self.base_url, self.client = reads, base_url, client
+        self.past = Past.of(memory, window, summary)
+        self.terms = Terms(
+            api=APIS[api], model=model, instructions=instructions, options=options, tools=named,
+            offered=_offered(APIS[api], tools, named), form=form, max_turns=max_turns, output_retries=output_retries,
+            price=price_of(price), stream=stream, on_delta=on_delta,
+        )  # fmt: skip
 
     def fields(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The state fields it reads, as far as they are named, and those it writes."""
@@ -68,20 +94,23 @@ class Agent:
             reads: tuple[str, ...] = (self.reads,)
         else:
             reads = () if callable(self.reads) else tuple(self.reads)
-        return reads, (self.writes,) if isinstance(self.writes, str) else tuple(self.writes.values())
+        kept = () if self.past is None else self.past.fields()
+        return (*reads, *kept), (*self.writes.values(), *kept)
 
     async def __call__(self, state: Any, run: Visit) -> dict[str, Any]:
-        """Ask once and return the change. Raises ModelUnavailable, ModelRefused, MissingApiKey."""
-        messages = self._messages(state)
-        request = {"model": self.model, **self.options}
+        """Ask until there is an answer and return the change.
 
-        async def ask(idempotency_key: str) -> dict[str, Any]:
-            client = self._reached(run)  # not before: a call that is in the log already needs neither key nor server
-            return await client.complete({**request, "messages": messages}, idempotency_key)
-
-        asked = {**request, "api": "chat.completions", "messages": [Shared(one) for one in messages]}
-        answer = await run.effect("model", ask, kind="model", mutating=False, asked=asked, usage=usage_of)
-        return self._change(answer, run)
+        Raises ModelUnavailable, ModelRefused (and what is one: ConversationTooLong, ContentFiltered, OutputInvalid,
+        TooManyTurns), MissingApiKey, and what a tool raises that is to be raised.
+        """
+        asked = self._asked(state)
+        talk = Talk(self.terms, run, lambda: self._reached(run))
+        if self.past is None:
+            return self._change(await talk.to_end([], asked), talk, run)
+        sent, summed_up = await self.past.sent(state, asked, talk, self.terms)
+        answer = await talk.to_end(sent, asked)
+        kept = self.past.change(state, answer.messages, summed_up, extends=run.extends)
+        return {**kept, **self._change(answer, talk, run)}
 
     def _reached(self, run: Visit) -> Reached:
         if self.client is not None:
@@ -95,53 +124,85 @@ class Agent:
 
     # --- in and out
 
-    def _messages(self, state: Any) -> Messages:
+    def _asked(self, state: Any) -> Messages:
+        """What the model is asked now, as messages."""
         given = self.reads(state) if callable(self.reads) else self._told(state)
         messages: Messages = [{"role": "user", "content": given}] if isinstance(given, str) else _listed(given)
-        if self.instructions:
-            messages.insert(0, {"role": "system", "content": self.instructions})
         return [{key: without_surrogates(value) for key, value in one.items()} for one in messages]
 
-    def _told(self, state: Any) -> str:
+    def _told(self, state: Any) -> Any:
         if isinstance(self.reads, str):
             return _text(_field(state, self.reads))
         assert not callable(self.reads)  # noqa: S101 - the caller looked
+        if not self.reads and self.past is not None:
+            return []  # another node has put the question into the memory
         return "\n\n".join(f"{name}: {_text(_field(state, name))}" for name in self.reads)
 
-    def _change(self, answer: dict[str, Any], run: Visit) -> dict[str, Any]:
-        values = answer_values(answer)
-        pairs = [("text", self.writes)] if isinstance(self.writes, str) else list(self.writes.items())
-        return {key: [values[name]] if run.extends(key) else values[name] for name, key in pairs}
+    def _change(self, answer: Answer, talk: Talk, run: Visit) -> dict[str, Any]:
+        said = answer.said
+        values = {
+            "text": said.text, "finish_reason": said.finish_reason, "model": said.model, "id": said.id,
+            "usage": talk.usage, "output": answer.output,
+        }  # fmt: skip
+        return {key: [values[name]] if run.extends(key) else values[name] for name, key in self.writes.items()}
 
 
-def answer_values(answer: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a model's answer that a node may write. Raises ModelRefused if there is no answer in it."""
-    choices = answer.get("choices") or []
-    if not choices:
-        raise ModelRefused("the model server sent an answer without choices")
-    first = choices[0]
-    return {
-        "text": first.get("message", {}).get("content") or "",
-        "finish_reason": first.get("finish_reason") or "",
-        "model": answer.get("model") or "",
-        "id": answer.get("id") or "",
-        "usage": usage_of(answer),
-    }
+# --- what an agent may be ------------------------------------------------------------------------------------------
 
 
-def usage_of(answer: dict[str, Any]) -> dict[str, int]:
-    """Counts to add to a run's usage: calls, input and output tokens."""
-    used = answer.get("usage")
-    counts = used if isinstance(used, dict) else {}
-    return {
-        "calls": 1,
-        "input_tokens": _count(counts.get("prompt_tokens")),
-        "output_tokens": _count(counts.get("completion_tokens")),
-    }
+def _check_options(options: Mapping[str, Any], *, output: Any) -> None:
+    if refused := sorted(NOT_OPTIONS & options.keys()):
+        raise DefinitionError(
+            f"Agent takes no {', '.join(refused)}: retries are the node's, as retry=RetryPolicy(); what belongs to "
+            f"the client is given to one of your own, as client=openai.AsyncOpenAI(...)"
+        )
+    if output is not None and (both := sorted({"response_format", "text"} & options.keys())):
+        raise DefinitionError(f"Agent takes output= or {', '.join(both)}=, not both")
 
 
-def _count(value: Any) -> int:
-    return value if type(value) is int and value >= 0 else 0
+def _writes(writes: Writes | None, memory: str | None, form: Form | None) -> dict[str, str]:
+    """Which field of the answer goes into which of the state."""
+    if writes is None:
+        if memory is None:
+            raise DefinitionError("Agent needs writes=, a field for its answer, or memory=, one for the conversation")
+        return {}
+    if isinstance(writes, str):
+        return {"text" if form is None else "output": writes}
+    unknown = sorted(set(writes) - set(ANSWER_FIELDS))
+    if unknown:
+        raise DefinitionError(f"Agent writes {', '.join(unknown)}: an answer has {', '.join(ANSWER_FIELDS)}")
+    if "output" in writes and form is None:
+        raise DefinitionError("Agent writes the answer's output, which there is only with output=, a type")
+    return dict(writes)
+
+
+def _named_tools(tools: Sequence[Callable[..., Any] | Tool | Mapping[str, Any]]) -> dict[str, Tool]:
+    named: dict[str, Tool] = {}
+    for given in tools:
+        if isinstance(given, Mapping):
+            if given.get("type", "function") == "function":
+                raise DefinitionError("Agent(tools=...) takes functions as they are, not what they look like as JSON")
+            continue
+        if not callable(given):
+            raise DefinitionError(f"Agent(tools=...) takes functions and Tools, got {type(given).__name__}")
+        tool = given if isinstance(given, Tool) else Tool(given)
+        if tool.name in named:
+            raise DefinitionError(
+                f"Agent has two tools of the name {tool.name}; give one another, as Tool(..., name=...)"
+            )
+        named[tool.name] = tool
+    return named
+
+
+def _offered(
+    api: Api, tools: Sequence[Callable[..., Any] | Tool | Mapping[str, Any]], named: Mapping[str, Tool]
+) -> tuple[Mapping[str, Any], ...]:
+    """The tools as the model is told of them: those of the server's own as they were given."""
+    ours = [api.tool(one.name, one.description, one.schema) for one in named.values()]
+    return (*ours, *(dict(one) for one in tools if isinstance(one, Mapping)))
+
+
+# --- what it reads -------------------------------------------------------------------------------------------------
 
 
 def _listed(given: Any) -> Messages:

@@ -49,7 +49,7 @@ def drive(
     SIGINT and SIGTERM let the run go after its node (a second one, or five seconds, cuts it off): it can be resumed.
     """
     say, done = progress(wanted=not asked.verbose)
-    listeners = [_log_lines() if asked.verbose else _progress_of(say)]
+    listeners = [lines_on_stderr() if asked.verbose else progress_of(say)]
     try:
         run_id, state, here = asyncio.run(
             _driven(Engine(store, workflows=flows, checkpoints=checkpoints, listeners=listeners), begin)
@@ -59,7 +59,8 @@ def drive(
     return report(run_id, state, asked, here=here)
 
 
-def _log_lines() -> Listener:
+def lines_on_stderr() -> Listener:
+    """A listener that writes a log line for each event."""
     from eventflow.telemetry import log_lines, to_stderr  # noqa: PLC0415 - a twentieth of a second, when it is asked for
 
     to_stderr()
@@ -82,8 +83,8 @@ async def _driven(engine: Engine, begin: Callable[[Engine], Awaitable[Run]]) -> 
 
 
 @contextlib.contextmanager
-def stopping(engine: Engine) -> Iterator[asyncio.Event]:
-    """While the block runs, SIGINT and SIGTERM drain the engine; the event is set once that is done."""
+def stopping(engine: Engine, *, told: asyncio.Event | None = None) -> Iterator[asyncio.Event]:
+    """While the block runs, SIGINT and SIGTERM drain the engine; the event is set once that is done, `told` at once."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     tasks: set[asyncio.Task[Any]] = set()
@@ -95,6 +96,8 @@ def stopping(engine: Engine) -> Iterator[asyncio.Event]:
             stopped.set()
 
     def drain() -> None:
+        if told is not None:
+            told.set()
         tasks.add(loop.create_task(let_go(0.0 if tasks else None)))
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -137,7 +140,9 @@ def _sentence(run_id: str, state: State, resume: str, *, here: bool) -> str:
     return f"run {run_id} was stopped and can go on: `{resume}`"
 
 
-def _progress_of(say: Callable[[str], None]) -> Callable[[State, Notice], None]:
+def progress_of(say: Callable[[str], None]) -> Listener:
+    """A listener that says what is going on, in the line of a terminal that changes."""
+
     def listener(state: State, notice: Notice) -> None:
         run = state.run.run_id
         if isinstance(notice, CheckpointTaken):

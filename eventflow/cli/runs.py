@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from eventflow.address import find_run, moment, resolve
 from eventflow.cli.driving import Asked, drive
 from eventflow.cli.flows import load_flow, load_flows
+from eventflow.cli.forecast import progress_document, progress_text
 from eventflow.cli.policy import NO_OPTIONS, PolicyArgs, policy_of
 from eventflow.cli.shell import (
     OK,
@@ -37,6 +38,7 @@ from eventflow.clock import SystemClock
 from eventflow.engine import Engine, Run, delete_run
 from eventflow.errors import Conflict, InvalidState, NeedsConfirmation, SettingsError
 from eventflow.log import Head, Query
+from eventflow.progress import progress_at
 from eventflow.recovery import recover
 from eventflow.state import STATUSES, Status
 from eventflow.workflow import Workflow
@@ -188,13 +190,19 @@ def show_run(address: str, /, *, store: StoreArg = None, output: FormatArg = "ta
     try:
         place = resolve(log, address)
         state = recover(log, place.head, place.version).state
+        present = state.version == place.head.version
+        now = SystemClock().now() if present and not log.owner_gone(place.head.owner) else None
+        known = progress_at(log, place.head, state, now=now)
     finally:
         log.close()
     if output == "table":
         print_standing(place.head.run_id, state)
         print_failure(state)
+        if present and not state.ended:
+            print(visible(f"progress: {progress_text(known)}"))
     else:
-        print_json(state_document(place.head.run_id, state), lines=output == "jsonl")
+        document = {**state_document(place.head.run_id, state), "progress": progress_document(known)}
+        print_json(document, lines=output == "jsonl")
     return OK
 
 

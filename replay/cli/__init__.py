@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
+
+# Rows by the ten thousand and no cycles among them: CPython's own thresholds cost a tenth of a long answer.
+COLLECTOR = (50_000, 20, 50)
+REHEARSE = (
+    "Ask today's code about recorded runs: same, needs migration, or diverges, and where. Exit code 4 if any does."
+)
+BISECT = "Find the first variant, or revision, with which a run comes out otherwise. Exit code 4 if there is one."
 
 
 def build() -> object:
     """The app with all its commands."""
     from eventflow import __version__  # noqa: PLC0415 - the package imports nothing of the command line, and stays light
     from eventflow.cli.shell import new_app  # noqa: PLC0415
-    from replay.cli import asking, branching, comparing, reading  # noqa: PLC0415
+    from replay.cli import asking, auditing, branching, comparing, reading  # noqa: PLC0415
 
     app = new_app(
         "replay", "Read the log: the whole history of a run, its state at any point, and questions to both.", __version__
@@ -24,6 +32,10 @@ def build() -> object:
     app.command(asking.search_, name="search")
     app.command(asking.stats_, name="stats")
     app.command(branching.fork_, name="fork")
+    # Loaded when they are asked for: they decide anew, and so load what decides.
+    app.command("replay.cli.rehearsing:rehearse_", name="rehearse", help=REHEARSE)
+    app.command("replay.cli.rehearsing:bisect_", name="bisect", help=BISECT)
+    app.command(auditing.verify_, name="verify")
     return app
 
 
@@ -31,4 +43,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run `replay` with the process's arguments, and exit with its code."""
     from eventflow.cli.shell import run_app  # noqa: PLC0415 - see above
 
+    gc.set_threshold(*COLLECTOR)
     sys.exit(run_app(build(), argv))  # type: ignore[arg-type]

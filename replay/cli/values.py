@@ -9,13 +9,14 @@ from eventflow.cli.shell import plain_json
 from replay.path import MISSING
 
 MAX_CELL = 120  # characters of a value in a row: a line or two of a terminal
+_as_json = json.JSONEncoder(ensure_ascii=False).encode  # made once: a table may have many rows
 
 
 def value_text(value: Any, limit: int = MAX_CELL) -> str:
     """A value as JSON in a table, cut where it is long; a dash where there is none."""
     if value is MISSING:
         return "-"
-    text = json.dumps(plain_json(value), ensure_ascii=False)
+    text = _as_json(plain_json(value))
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters, all with -o json)"
 
 

@@ -184,7 +184,22 @@ def test_what_can_not_be_asked_is_not_sent(serve, agent, data, said):
     [
         ({"writes": {"txt": "a"}}, "Agent writes txt"),
         ({"writes": "a", "max_retries": 3}, "takes no max_retries"),
-        ({"writes": "a", "stream": True}, "takes no stream"),
+        ({"writes": "a", "messages": []}, "takes no messages"),
+        ({"writes": "a", "on_delta": print}, "give stream=True too"),
+        ({"writes": "a", "api": "completions"}, "is one of chat, responses, not 'completions'"),
+        ({}, "needs writes=, a field for its answer, or memory=, one for the conversation"),
+        ({"writes": {"output": "a"}}, "which there is only with output="),
+        ({"writes": "a", "output": dict[str, int], "text": {}}, "output= or text=, not both"),
+        ({"writes": "a", "output": list[int]}, "an answer is an object"),
+        ({"writes": "a", "output": object()}, "can't be told as JSON"),
+        ({"writes": "a", "max_turns": 0}, "max_turns of at least 1"),
+        ({"writes": "a", "price": (1.0,)}, "what a million tokens cost"),
+        ({"writes": "a", "price": (1.0, -2.0)}, "what a million tokens cost"),
+        ({"writes": "a", "window": 3}, "give memory=, its field"),
+        ({"writes": "a", "memory": "m", "summary": "s"}, "give window= too"),
+        ({"writes": "a", "tools": [7]}, "takes functions and Tools, got int"),
+        ({"writes": "a", "tools": [{"type": "function"}]}, "takes functions as they are"),
+        ({"writes": "a", "tools": [os.getpid, os.getpid]}, "two tools of the name getpid"),
         ({"writes": "a", "extra_headers": {"x-secret": "1"}}, "takes no extra_headers"),
         ({"writes": "a", "api_key": "sk-1"}, "takes no api_key"),
         ({"writes": "a", "client": object()}, "takes an openai.AsyncOpenAI, got builtins.object"),
@@ -430,6 +445,29 @@ def test_a_server_of_another_kind_is_found_out(monkeypatch, kind, body, error, s
         server.shutdown()
         thread.join()
     assert state.error.type == error
+    assert said in state.error.message
+
+
+@pytest.mark.parametrize(
+    ("api", "kind", "said"),
+    [
+        ("chat", "text/html", "is not a chat completion; look whether OPENAI_BASE_URL"),
+        ("responses", "text/html", "is not a response; look whether OPENAI_BASE_URL"),
+        ("chat", "application/json", "is not a chat completion; look whether OPENAI_BASE_URL"),
+    ],
+)
+def test_what_is_no_stream_is_found_out(api, kind, said):
+    """A page, or an answer in one piece, where a stream was asked for."""
+    handler = type("Fixed", (_Fixed,), {"kind": kind, "body": b'{"choices": []}'})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # looks for its end every 10 ms
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        agent = Agent(model="m", reads="q", writes="a", stream=True, api=api, base_url=url)
+        state, _ = story(ended(asking(agent, retry=RetryPolicy(attempts=1)), {"q": "?"}))
+        server.shutdown()
+        thread.join()
+    assert state.error.type == "ModelRefused"
     assert said in state.error.message
 
 

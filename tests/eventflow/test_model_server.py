@@ -257,6 +257,55 @@ def test_a_finish_reason_is_told_in_each_protocol_s_words() -> None:
     assert events[-1].type == "response.incomplete"
 
 
+def test_an_error_s_code_reaches_the_client() -> None:
+    """Clients tell errors of one status apart by their code."""
+    with ModelServer([Reply("too long", status=400, error_code="context_length_exceeded")]) as server:
+        with pytest.raises(openai.BadRequestError) as caught:
+            ask(server)
+        assert caught.value.code == "context_length_exceeded"
+
+
+def test_a_raw_body_goes_as_it_is() -> None:
+    """Whatever it is, it is sent with the status and the content type that an answer would have."""
+    with ModelServer([Reply(raw="{garbage"), Reply(raw="data: [DONE]\n\n"), Reply(raw="no", status=503)]) as server:
+        assert send(server, "POST", CHAT, b"{}") == (200, b"{garbage")
+        assert ask(server, stream=True) == []
+        assert send(server, "POST", RESPONSES, b"{}") == (503, b"no")
+
+
+def test_a_model_may_refuse_in_each_protocol_s_words() -> None:
+    """A refusal stands where the text would, whole or streamed."""
+    with ModelServer(lambda _: Reply(refusal="I would rather not")) as server, client_of(server) as client:
+        message = create(client, CHAT).choices[0].message
+        assert (message.content, message.refusal) == (None, "I would rather not")
+        assert create(client, RESPONSES).output[0].content[0].refusal == "I would rather not"
+        with client.responses.stream(model="m", input="Hello") as stream:
+            assert stream.get_final_response().output[0].content[0].refusal == "I would rather not"
+        with client.chat.completions.stream(model="m", messages=HELLO) as chunks:
+            assert chunks.get_final_completion().choices[0].message.refusal == "I would rather not"
+
+
+def test_cached_tokens_are_part_of_the_usage() -> None:
+    """Both protocols tell them beside the prompt's tokens."""
+    with ModelServer(lambda _: Reply("x", cached_tokens=2)) as server:
+        assert ask(server).usage.prompt_tokens_details.cached_tokens == 2
+        assert ask(server, RESPONSES).usage.input_tokens_details.cached_tokens == 2
+
+
+def test_a_slow_stream_comes_bit_by_bit() -> None:
+    """Its first words are there before its last are sent, and close() does not wait for those."""
+    with ModelServer([Reply("one two", pace=0.01), Reply("one two", pace=3600.0)]) as server:
+        assert text_of(ask(server, stream=True)) == "one two"
+        with pytest.raises(openai.APITimeoutError):
+            ask(server, stream=True, timeout=0.2)
+
+
+def test_a_tool_call_s_arguments_may_be_anything() -> None:
+    """A text goes as it is: models do write what is no JSON."""
+    with ModelServer([Reply(tool_calls=(("f", "{broken"),))]) as server:
+        assert ask(server).choices[0].message.tool_calls[0].function.arguments == "{broken"
+
+
 def test_a_script_that_has_ended_says_so() -> None:
     """A call past the end of the script is refused in a way that no client retries, and says why."""
     with ModelServer(["only one"]) as server:
@@ -292,6 +341,7 @@ def test_a_script_that_fails_is_heard(script: Any) -> None:
     "write",
     [
         *(lambda: Reply(status=302), lambda: Reply(status=204), lambda: Reply(delay=-1), lambda: Reply(delay=math.nan)),
+        lambda: Reply(pace=-1),
         *(lambda: Reply(headers={"Content-Length": "3"}), lambda: Reply(headers={"X-Name": "two\r\nlines"})),
         *(lambda: Reply(tool_calls=(("f", {"x": object()}),)), lambda: ModelServer("letters")),
     ],

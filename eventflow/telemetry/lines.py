@@ -1,4 +1,4 @@
-"""Recorded events as log lines. The only file that imports structlog; the library is never configured here.
+"""Recorded events as log lines. The only file that imports structlog; a library that uses this never configures it.
 
 `log_lines()` is a listener for an engine: it is called after the commit, so a log line can neither delay nor undo a fact.
 Payloads are not logged: names, numbers and times only.
