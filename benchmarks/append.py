@@ -98,7 +98,9 @@ async def _one_run(store: Path | str, steps: int, laps: Laps | None) -> None:
 def concurrent(plan: Plan, place: Path, progress: Progress) -> list[Figure]:
     """Many runs at once beside the bare group-commit writer, as it stands and tuned."""
     events = plan.runs * plan.steps
-    ours, plain, tuned = [], [], []
+    ours: list[float] = []
+    plain: list[float] = []
+    tuned: list[float] = []
     for turn in progress.each(range(plan.rounds), "append: concurrent", plan.rounds):
         ours.append(events / asyncio.run(_many_runs(place / f"many-{turn}", plan)))
         for at_once, side in ((False, plain), (True, tuned)):

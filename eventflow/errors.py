@@ -143,6 +143,27 @@ class UndeclaredTarget(EventflowError):
         )
 
 
+class BranchesDisagree(EventflowError):
+    """Two branches brought the same field, and no reducer says how the two become one."""
+
+    def __init__(self, field: str, one: str, other: str) -> None:
+        self.field, self.one, self.other = field, one, other
+        super().__init__(
+            f"branches {one!r} and {other!r} both bring {field!r}: declare how the two become one "
+            f"(Annotated[..., extend], add, merge or a function), or let each write a field of its own"
+        )
+
+
+class BudgetExceeded(EventflowError):
+    """A run has used what it was given."""
+
+    def __init__(self, run_id: str, what: str) -> None:
+        self.run_id, self.what = run_id, what
+        super().__init__(
+            f"run {run_id} has used its budget ({what}); resume it with a larger one, as budget=Budget(...)"
+        )
+
+
 # --- appending -----------------------------------------------------------------------------------------------------
 
 
@@ -371,6 +392,26 @@ class NodeCancelled(EventflowError):
     """A node's body was cancelled, and not by the engine: by something it waited for."""
 
 
+class BranchesFailed(EventflowError):
+    """More branches of a node failed than it tolerates."""
+
+    def __init__(self, node: str, failed: Sequence[str], count: int, first: str) -> None:
+        self.node, self.failed, self.count = node, tuple(failed), count
+        names = ", ".join(self.failed[:5]) + (", …" if len(self.failed) > 5 else "")
+        super().__init__(
+            f"{len(self.failed)} of {count} branches of node {node!r} failed ({names}); the first: {first}"
+        )
+
+
+class ChildFailed(EventflowError):
+    """A run that was started as a part of another did not end well."""
+
+    def __init__(self, run_id: str, status: str, error: str) -> None:
+        self.run_id, self.status = run_id, status
+        self.message = 0  # the number of the message that told of it
+        super().__init__(f"child run {run_id} {status.replace('_', ' ')}" + (f": {error}" if error else ""))
+
+
 class RunLost(EventflowError):
     """A node's handle was taken away: the node timed out, was cancelled, or the run is driven elsewhere."""
 
@@ -443,6 +484,14 @@ class RunFailed(EventflowError):
         self.run_id, self.node, self.error = run_id, node, error
         advice = "" if "resume" in error.message else "; mend the cause, then resume the run"
         super().__init__(f"run {run_id} failed in node {node!r}: {error.type}: {error.message}{advice}")
+
+
+class RunTimedOutError(EventflowError):
+    """A run's deadline passed before its end."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"run {run_id} did not end before its deadline; rewind it, or fork it, to go on")
 
 
 class RunCancelledError(EventflowError):

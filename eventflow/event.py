@@ -29,7 +29,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A run was accepted; always version 1, durable before any code of the user runs."""
+    """A run was accepted; always version 1, durable before any code of the user runs.
+
+    `caller_id` and `caller_key` name the run that started it as a part of itself; `deadline` is ns since the epoch, UTC,
+    0 for none; `budget` holds limits by what they limit.
+    """
 
     run_id: str
     store_id: bytes
@@ -43,6 +47,10 @@ class RunStarted:
     subject: str | None = None
     actor: str = ""
     why: str = ""
+    caller_id: str = ""
+    caller_key: bytes = b""
+    deadline: int = 0
+    budget: FrozenDict = EMPTY
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +74,13 @@ class RunCompleted:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """One attempt of a node failed and another will follow at `retry_at` (ns since the epoch, UTC)."""
+    """One attempt of a node, or of a branch of it, failed and another follows at `retry_at` (ns since the epoch, UTC)."""
 
     node: str
     attempt: int
     error: Failure
     retry_at: int
+    branch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +93,14 @@ class RunFailed:
 
 @dataclass(frozen=True, slots=True)
 class RunResumed:
-    """An engine took the run up again; `definition` is set when it differs from the one known so far."""
+    """An engine took the run up again; `definition` and `budget` are set when they differ from those known so far."""
 
     node: str
     definition_digest: bytes
     definition: FrozenDict | None = None
     actor: str = ""
     why: str = ""
+    budget: FrozenDict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +129,60 @@ class RunCancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class RunTimedOut:
+    """The run's deadline passed before its end."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSkipped:
+    """Somebody said how the node ends, in place of its code; the transition that follows has the result."""
+
+    node: str
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UndoBegan:
+    """The run is about to end as `ending` (failed, cancelled, timed_out), and what it did is undone first."""
+
+    node: str
+    ending: str
+    error: Failure | None = None
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BranchesOpened:
+    """The node split into branches; `items` are what they work on, where the node maps over a list."""
+
+    node: str
+    names: FrozenList
+    items: FrozenList | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BranchFinished:
+    """A branch ended with a result, which goes into the state at the join."""
+
+    node: str
+    branch: str
+    result: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class BranchFailed:
+    """A branch failed for good; what that means for the node is decided at the join."""
+
+    node: str
+    branch: str
+    error: Failure
+
+
+@dataclass(frozen=True, slots=True)
 class SignalReceived:
     """A message from outside was taken from the inbox; `message` is its number there."""
 
@@ -138,10 +202,11 @@ class SignalRefused:
 
 @dataclass(frozen=True, slots=True)
 class WaitOpened:
-    """The run stands still in `node` until something comes, or until a moment.
+    """The run, or a branch of it, stands still in `node` until something comes, or until a moment.
 
-    `kind` is signal, human or timer; `name` that of the signal waited for; `until` ns since the epoch, UTC, 0 for no
-    limit; `restore` says what the limit means when the run is taken up again; `spec` is what people are shown.
+    `kind` is signal, human, timer, child or unknown (what became of a call); `name` that of the signal, child or call
+    waited for; `until` ns since the epoch, UTC, 0 for no limit; `restore` says what the limit means when the run is
+    taken up again; `spec` is what people are shown.
     """
 
     node: str
@@ -150,20 +215,28 @@ class WaitOpened:
     until: int = 0
     restore: str = "deadline"
     spec: FrozenDict = EMPTY
+    branch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class WaitClosed:
-    """What was waited for came (`signal`, with the number of its message), or its time was over (`timeout`)."""
+    """What was waited for came (`signal`, with the number of its message), or its time was over (`timeout`).
+
+    `settled` closes a wait for what became of a call.
+    """
 
     node: str
     outcome: str
     message: int = 0
+    branch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EffectStarted:
-    """A call to the outside is about to be made; durable before it is."""
+    """A call to the outside is about to be made; durable before it is.
+
+    `undo` names what takes it back, should the run end otherwise than well.
+    """
 
     name: str
     key: str
@@ -173,13 +246,16 @@ class EffectStarted:
     input_digest: bytes
     idempotency_key: str
     attempt: int = 1
+    branch: str = ""
+    undo: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EffectFinished:
     """A call to the outside gave a result; it is never made again on this line.
 
-    `actor` is set where somebody said so who looked (see `Engine.settle`).
+    `actor` is set where somebody said so who looked (see `Engine.settle`), `reused` where the result is that of the
+    call that finished at that version, on a line that was left.
     """
 
     name: str
@@ -188,6 +264,8 @@ class EffectFinished:
     usage: FrozenDict = EMPTY
     actor: str = ""
     why: str = ""
+    branch: str = ""
+    reused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +275,7 @@ class EffectFailed:
     name: str
     key: str
     error: Failure
+    branch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,16 +286,23 @@ class EffectRejected:
     key: str
     actor: str = ""
     why: str = ""
+    branch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Rewound:
-    """The run went back to an earlier version; nothing is erased, later versions leave the line."""
+    """The run went back to an earlier version; nothing is erased, later versions leave the line.
+
+    `reuse` holds the versions at which calls finished that may answer on the new line too, by what they were; `signals`
+    the messages that were consumed since and come back.
+    """
 
     to: int
     node: str
     actor: str = ""
     why: str = ""
+    reuse: FrozenDict = EMPTY
+    signals: FrozenList = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +377,12 @@ RunEvent = (
     | RunSuspended
     | RunPaused
     | RunCancelled
+    | RunTimedOut
+    | NodeSkipped
+    | UndoBegan
+    | BranchesOpened
+    | BranchFinished
+    | BranchFailed
     | SignalReceived
     | SignalRefused
     | WaitOpened

@@ -11,6 +11,9 @@ from typing import get_args
 
 from eventflow.event import (
     AttemptFailed,
+    BranchesOpened,
+    BranchFailed,
+    BranchFinished,
     CheckpointCreated,
     CheckpointsDeleted,
     EffectFailed,
@@ -19,6 +22,7 @@ from eventflow.event import (
     EffectStarted,
     Event,
     Forked,
+    NodeSkipped,
     Recorded,
     Rewound,
     RunCancelled,
@@ -30,10 +34,12 @@ from eventflow.event import (
     RunResumed,
     RunStarted,
     RunSuspended,
+    RunTimedOut,
     SignalReceived,
     SignalRefused,
     StoreCreated,
     Transitioned,
+    UndoBegan,
     WaitClosed,
     WaitOpened,
 )
@@ -123,7 +129,17 @@ def _said(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line an ev
         case RunResumed():
             changed = ", with another definition" if event.definition is not None else ""
             return f"{_by(event.actor, event.why).removeprefix(': ')}{changed}".removeprefix(", ")
-        case RunSuspended() | RunPaused() | RunCancelled():
+        case RunTimedOut():
+            return "its deadline passed"
+        case UndoBegan():
+            return f"before it ends as {event.ending}{_by(event.actor, event.why)}"
+        case BranchesOpened():
+            return f"{len(event.names) if event.items is None else len(event.items)} branches"
+        case BranchFinished():
+            return f"branch {event.branch}"
+        case BranchFailed():
+            return f"branch {event.branch}: {event.error.type}: {event.error.message}"
+        case RunSuspended() | RunPaused() | RunCancelled() | NodeSkipped():
             return _by(event.actor, event.why).removeprefix(": ")
         case SignalReceived():
             return f"{event.name} (message {event.message}){_by(event.actor, '')}"

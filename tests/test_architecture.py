@@ -16,7 +16,7 @@ SOURCES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py
 FLOORS = {
     "errors": 0, "plain": 0, "change": 0, "event": 0, "clock": 0, "retry": 0,
     "state": 1, "checkpoint": 1,
-    "codec": 2, "proof": 2, "workflow": 2,
+    "codec": 2, "proof": 2, "budget": 2, "workflow": 2,
     "log": 3,
     "recovery": 4, "address": 4, "verification": 4, "forking": 4, "progress": 4, "subscription": 4,
     "run": 5,

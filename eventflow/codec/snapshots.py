@@ -30,7 +30,7 @@ from eventflow.codec.events import failure_from_plain
 from eventflow.errors import Corrupt, WrittenByNewer
 from eventflow.plain import ROPE_FROM, FrozenDict, FrozenList, Rope, raw, raw_items
 from eventflow.proof import DIGEST_SIZE, digest
-from eventflow.state import STATUSES, WAITS, Identity, Parent, State
+from eventflow.state import STATUSES, WAITS, Caller, Identity, Parent, State
 
 SNAPSHOT_FORMAT = 1
 SMALLEST_PIECE = 4_000  # bytes; with its row's head this fills one page of the store
@@ -171,6 +171,8 @@ def _standing(state: State) -> list[Any]:
         None if state.error is None else
         [state.error.type, state.error.message, state.error.where, state.error.retryable],
         state.effects, state.signals, state.usage, state.wait,
+        None if run.caller is None else [run.caller.run_id, run.caller.run_key], run.deadline, run.budget, state.steps,
+        state.branches, state.undo, state.undoing, state.reuse,
     ]  # fmt: skip
 
 
@@ -301,10 +303,12 @@ _NONE = type(None)
 _TYPES: tuple[tuple[type, ...], ...] = (
     (str,), (bytes,), (int,), (bytes,), (str,), (bytes,), (FrozenDict,), (bytes,), (FrozenList,), (str, _NONE), (int,),
     (FrozenList, _NONE), (int,), (bytes,), (int,), (int,), (int,), (str,), (int,), (int,), (int,), (int,), (int,),
-    (FrozenList, _NONE), (FrozenDict,), (FrozenList,), (FrozenDict,), (FrozenDict, _NONE),
+    (FrozenList, _NONE), (FrozenDict,), (FrozenList,), (FrozenDict,), (FrozenDict, _NONE), (FrozenList, _NONE), (int,),
+    (FrozenDict,), (int,), (FrozenDict, _NONE), (FrozenList,), (FrozenDict, _NONE), (FrozenDict,),
 )  # fmt: skip
 _WAIT = {"id": int, "kind": str, "name": str, "opened": int, "restore": str, "spec": FrozenDict, "until": int}
 _PARENT = (str, bytes, int, int)
+_CALLER = (str, bytes)
 
 
 def _state(data: FrozenDict, values: list[Any], where: str) -> State:
@@ -313,20 +317,45 @@ def _state(data: FrozenDict, values: list[Any], where: str) -> State:
         raise Corrupt(where, "has a field of another type")
     if not (0 <= v[16] < len(STATUSES) and 0 <= v[19] < len(WAITS)):
         raise WrittenByNewer(where, "a status")
-    parent, effects, usage = v[11], v[24], v[26]
-    if parent is not None and tuple(map(type, parent)) != _PARENT:
-        raise Corrupt(where, "names a parent in a way that can't be read")
+    parent, effects, usage, caller = v[11], v[24], v[26], v[28]
+    for one, shape in ((parent, _PARENT), (caller, _CALLER)):
+        if one is not None and tuple(map(type, one)) != shape:
+            raise Corrupt(where, "names a parent in a way that can't be read")
     if not all(map(_is_effect, effects.values())) or not {int, float}.issuperset(map(type, usage.values())):
         raise Corrupt(where, "does not have the fields of a state")
     if v[27] is not None and {name: type(value) for name, value in v[27].items()} != _WAIT:
         raise Corrupt(where, "waits in a way that can't be read")
+    if not _is_way_on(v[32], v[33], v[34], v[35]):
+        raise Corrupt(where, "goes on in a way that can't be read")
     identity = Identity(
-        v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], None if parent is None else Parent(*parent)
-    )
+        v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], None if parent is None else Parent(*parent),
+        None if caller is None else Caller(*caller), v[29], v[30],
+    )  # fmt: skip
     return State(
         identity, v[12], v[13], v[14], v[15], STATUSES[v[16]], v[17], v[18], data, WAITS[v[19]], v[20], v[21], v[22],
-        failure_from_plain(v[23], where), effects, v[25], usage, v[27],
+        failure_from_plain(v[23], where), effects, v[25], usage, v[27], v[31], v[32], v[33], v[34], v[35],
     )  # fmt: skip
+
+
+_BRANCHES = ("of", "left", "items", "names", "standing")
+_UNDO = {"at": int, "by": str, "key": str, "name": str, "branch": str}
+_UNDOING = {"actor": (str,), "why": (str,), "ending": (str,), "error": (FrozenList, _NONE)}
+
+
+def _is_way_on(branches: Any, undo: Any, undoing: Any, reuse: Any) -> bool:
+    """Whether branches, what is to be undone, and what may answer again have the form in which a state holds them."""
+    if branches is not None:
+        shaped = set(branches) == set(_BRANCHES) and type(branches["of"]) is FrozenDict
+        counted = shaped and type(branches["left"]) is type(branches["standing"]) is int
+        listed = counted and type(branches["names"]) is FrozenList and type(branches["items"]) in (FrozenList, _NONE)
+        if not listed or not all(map(_is_effect, branches["of"].values())):
+            return False
+    if undoing is not None and not (
+        set(undoing) == set(_UNDOING) and all(type(undoing[name]) in types for name, types in _UNDOING.items())
+    ):
+        return False
+    fits = all(type(one) is FrozenDict and {name: type(part) for name, part in one.items()} == _UNDO for one in undo)
+    return fits and all(type(one) is FrozenList and {int}.issuperset(map(type, one)) for one in reuse.values())
 
 
 def _is_effect(entry: Any) -> bool:

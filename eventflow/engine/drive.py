@@ -7,18 +7,23 @@ workflow decides where that leads, and one event says all of it.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
+from eventflow.budget import over_budget
 from eventflow.change import extend
 from eventflow.clock import NS
 from eventflow.codec import read_events
-from eventflow.engine.standing import Bell, WaitTimedOut, come, opened
+from eventflow.engine.bodies import Bodies, Hands
+from eventflow.engine.section import Section, Verdict, hold, let_in
+from eventflow.engine.standing import PARK_AFTER, Bell, Place, Spawn, WaitTimedOut, next_moment, suspends
+from eventflow.engine.undo import ending_of, undo_one
 from eventflow.errors import (
+    BranchesDisagree,
+    BudgetExceeded,
+    ChildFailed,
     EffectUnknown,
     EventflowError,
     GuardFailed,
@@ -30,52 +35,54 @@ from eventflow.errors import (
 )
 from eventflow.event import (
     AttemptFailed,
+    Event,
     Recorded,
     RunCancelled,
     RunCompleted,
-    RunFailed,
     RunPaused,
     RunSuspended,
+    UndoBegan,
     WaitClosed,
+    WaitOpened,
 )
+from eventflow.plain import FrozenDict
 from eventflow.recovery import line
-from eventflow.run import Journal, Threads, Visit, fact, failure_of, is_final
-from eventflow.state import State
-from eventflow.workflow import Decision, Go, Node, Pause, Workflow
+from eventflow.run import Journal, Visit, facts, failure_of, is_final
+from eventflow.state import State, open_waits
+from eventflow.workflow import Decision, Go, Node, Pause, Split, Standing, Workflow, joined
 
-Interrupt = Literal["", "cancelled", "stopped"]
+Interrupt = Literal["", "cancelled", "stopped", "undo"]
 CUT_OFF = "its node was cut off"  # why a run was suspended, where its node had not ended
 LONGEST_REST = 7 * 86_400.0  # seconds; what asks for a longer rest before the next attempt gets a week
-
-
-@dataclass(frozen=True, slots=True)
-class Hands:
-    """The threads of an engine: for the bodies of plain nodes, and for the calls they and others make.
-
-    Two pools, since a body waits for its calls: in one pool, bodies that fill it would wait for ever.
-    """
-
-    bodies: Threads
-    calls: Threads
 
 
 class Driver:
     """One run being driven by this process."""
 
-    def __init__(self, flow: Workflow, journal: Journal, hands: Hands, *, stop_before: frozenset[str]) -> None:
-        self.flow, self.journal, self._hands = flow, journal, hands
-        self._stop_before = stop_before
+    def __init__(
+        self, flow: Workflow, journal: Journal, hands: Hands, *, spawn: Spawn, stop_before: frozenset[str] = frozenset(),
+        parks: bool = True,
+    ) -> None:  # fmt: skip
+        self.flow, self.journal, self.spawn = flow, journal, spawn
+        self.bell = Bell()
+        self.bodies = Bodies(hands, journal.shop.clock)
+        self.stop_before = stop_before
+        self.parked = False  # it stands still and has left the task: the engine wakes it
+        self.task: asyncio.Task[State] | None = None
+        self._park_after = PARK_AFTER if parks else None
         self._taken_up_at = journal.state.visit
         self._stopping = False
         self._interrupt: Interrupt = ""
         self._inside = False  # between the begin of a body and the record of what came of it
         self._visit: Visit | None = None  # what the body was given as its run, if it takes one
         self._reading_mail = False
-        self._bell = Bell()
-        self.threads: list[str] = []  # bodies running in threads, by node name
-        self.task: asyncio.Task[State] | None = None
 
     # --- from outside
+
+    @property
+    def threads(self) -> list[str]:
+        """The nodes whose bodies run in threads."""
+        return self.bodies.threads
 
     @property
     def ending(self) -> bool:
@@ -95,7 +102,7 @@ class Driver:
     def stop(self) -> None:
         """Let the run go after the node it is in."""
         self._stopping = True
-        self._bell.ring()
+        self.bell.ring()
 
     def abandon(self) -> None:
         """Let the run go now; the node it is in begins again at the next resume."""
@@ -103,8 +110,8 @@ class Driver:
 
     def _cut(self, interrupt: Interrupt, why: str) -> None:
         self._interrupt = self._interrupt or interrupt
-        self._stopping = True
-        self._bell.ring()
+        self._stopping = self._stopping or interrupt != "undo"
+        self.bell.ring()
         if self._visit is not None:
             self._visit.take_away(why)
         if self._inside and self.task is not None:
@@ -113,59 +120,85 @@ class Driver:
     async def take_mail(self) -> None:
         """Turn the messages in the run's inbox into events."""
         journal = self.journal
-        if self._reading_mail or journal.released:
+        if self._reading_mail or journal.released or self.parked:
             return
         self._reading_mail = True
         try:
             for number, data in journal.shop.log.inbox(journal.state.run.run_key):
                 if journal.state.ended or journal.released:
                     break
-                event = fact(number, data)
-                ends = isinstance(event, RunCancelled)
                 try:
-                    await journal.record(event, taken=(number,), release=ends)
+                    await self._take(number, facts(journal.state, number, data, driven=True))
                 except RunLost:  # it ended meanwhile; what waits in its inbox is for whoever takes it up again
                     break
-                if ends:
-                    self._cut("cancelled", "the run was cancelled")
-                elif isinstance(event, RunPaused):
-                    self._stopping = True
         finally:
             self._reading_mail = False
-            self._bell.ring()
+            self.bell.ring()
+
+    async def _take(self, number: int, events: tuple[Event, ...]) -> None:
+        ends = isinstance(events[-1], RunCancelled)
+        await self.journal.record(*events, taken=(number,), release=ends)
+        if ends:
+            self._cut("cancelled", "the run was cancelled")
+        elif isinstance(events[-1], UndoBegan):
+            self._cut("undo", "the run was cancelled")
+        elif isinstance(events[-1], RunPaused):
+            self._stopping = True
 
     # --- the loop
 
     async def _drive(self) -> State:
         journal = self.journal
+        deadline = self._deadline()
         try:
             await self.take_mail()
-            while not self._halted():
-                await self._step()
-        except asyncio.CancelledError:
-            if not self._interrupt:
-                raise
-            asyncio.current_task().uncancel()  # type: ignore[union-attr]
+            while await self._driven():
+                pass
         finally:
+            if deadline is not None:
+                deadline.cancel()
             if self._visit is not None:
                 self._visit.take_away("the run is no longer driven here")
         await journal.settle()  # a list of facts may still be under way
+        if self.parked:
+            return journal.state
         if not journal.state.ended and not journal.released and journal.cut_off is None:
             with suppress(RunLost):  # a message may end it at this moment
                 await self._let_go()
         await journal.settle()
         return journal.state
 
+    async def _driven(self) -> bool:
+        """Drive until the run halts, is parked or cut off; True if there is something left to do here."""
+        try:
+            seen = self.bell.count
+            while not self._halted() and not self.parked:
+                seen = self.bell.count
+                await self._step()
+        except asyncio.CancelledError:
+            if not self._interrupt:
+                raise
+            asyncio.current_task().uncancel()  # type: ignore[union-attr]
+        if self._interrupt == "undo":  # what ran was cut off; what it did is undone now
+            self._interrupt = ""
+            return not self._stopping
+        if self.parked:
+            await self.journal.settle()
+            self.parked = not self._reading_mail and self.bell.count == seen and not self._halted()
+            return not self.parked
+        return False
+
     def _halted(self) -> bool:
         state = self.journal.state
         if state.ended or self._stopping or state.status == "paused":
             return True
-        return state.node in self._stop_before and state.visit != self._taken_up_at
+        return state.node in self.stop_before and state.visit != self._taken_up_at
 
     async def _let_go(self) -> None:
         journal = self.journal
-        if journal.state.status == "paused":
-            await journal.record(release=True)
+        standing = journal.state.status == "waiting" and bool(open_waits(journal.state))
+        if journal.state.status == "paused" or (standing and not suspends(journal.state)):
+            await journal.record(release=True)  # what stands still stands so without us
             return
         if journal.shop.policy.at_shutdown and journal.shop.log.durable:
             with suppress(EventflowError):  # without it the run is recovered from its events
@@ -173,16 +206,39 @@ class Driver:
         why = CUT_OFF if self._interrupt == "stopped" else ""
         await journal.record(RunSuspended(journal.state.node, why=why), release=True)
 
-    async def _step(self) -> None:
+    def _deadline(self) -> asyncio.Task[None] | None:
+        moment = self.journal.state.run.deadline
+        return asyncio.ensure_future(self._time_out(moment)) if moment else None
+
+    async def _time_out(self, moment: int) -> None:
+        """End the run when its time is over."""
+        journal = self.journal
+        await journal.shop.clock.wait_until(moment)
+        if journal.state.ended or journal.released or self.parked or journal.state.undoing is not None:
+            return
+        event, ends = ending_of(journal.state, "timed_out")
+        with suppress(RunLost):  # it ended at this moment
+            await journal.record(event, release=ends)
+            self._cut("cancelled" if ends else "undo", "the run's deadline has passed")
+
+    async def _step(self) -> None:  # noqa: C901, PLR0912 - the hot path: one call more costs every step
         state = self.journal.state
         node = self.flow.nodes[state.node]
         if state.retry_at and not await self._rested(state.retry_at):
             return
-        if node.pause is not None:
-            await self._stand(node, node.pause)
+        if state.run.budget and state.undoing is None and (what := over_budget(state, self.journal.shop.clock.now())):
+            await self._fail(BudgetExceeded(state.run.run_id, what))
             return
         self._inside = True
         try:
+            if (
+                state.undoing is not None
+                or node.pause is not None
+                or node.branches is not None
+                or state.wait is not None
+            ):
+                await self._odd(node, state)
+                return
             if node.is_async and node.timeout is None and not node.takes_run:  # the short way
                 try:
                     returned = await node.call(self.flow.schema.view(state.data))
@@ -190,14 +246,18 @@ class Driver:
                     self._check_cancelled(node)
                     raise
             else:
-                visit = self._visit = Visit(self.journal, self.event_at, self._hands.calls, self._extends)
-                returned = await self._returned(node, visit, state)
+                returned = await self._returned(node, state)
+            if type(returned) is Standing:
+                await self._hold(returned)
+                return
             event, after = self._decided(state, returned)
             await self.journal.record(event, after=after, release=type(event) is RunCompleted)
-        except (NoEdgeHolds, GuardFailed, EffectUnknown) as error:
-            await self._fail(state, error)
+        except (NoEdgeHolds, GuardFailed, BudgetExceeded, BranchesDisagree) as error:
+            await self._fail(error)
+        except EffectUnknown as error:
+            await self._ask(state, error)
         except Exception as error:
-            if isinstance(error, RunLost) and self.journal.state.ended:
+            if isinstance(error, RunLost) and (self.journal.state.ended or self._interrupt):
                 return
             if self.journal.cut_off is not None or isinstance(error, StoreUnusable):
                 raise
@@ -205,43 +265,119 @@ class Driver:
         finally:
             self._inside, self._visit = False, None
 
+    async def _odd(self, node: Node, state: State) -> None:
+        """A step of a run that undoes what it did, stands still, or has split."""
+        if state.undoing is not None:
+            self._visit = self.visit(attempt=state.attempt)
+            await undo_one(self.flow, self.journal, self._visit, self.event_at)
+        elif node.branches is not None and isinstance(node.body, Split):
+            verdict, self.parked = await Section(self, node, node.body).run(self._park_after)
+            await self._joined(state, verdict)
+        elif node.pause is not None:
+            await self._stand(node, node.pause)
+        elif state.wait is not None and state.wait["kind"] == "unknown":
+            await self._rest(self._place(), self.bell.count)
+        else:
+            returned = await self._returned(node, state)
+            if type(returned) is not Standing:  # its code has changed: it waits for nothing any more
+                await self.journal.record(WaitClosed(node.name, "settled"))
+                event, _ = self._decided(self.journal.state, returned)
+                await self.journal.record(event, release=type(event) is RunCompleted)
+            else:
+                await self._hold(returned)
+
+    # --- standing still
+
+    def _place(self) -> Place:
+        return Place(self.journal, self.bell, self.journal.state.node, self.spawn)
+
     async def _stand(self, node: Node, pause: Pause) -> None:
         """Stand still in a node until what it waits for has come, or its time is over."""
-        journal = self.journal
+        journal, place = self.journal, self._place()
+        self._inside = False  # nothing of the user's runs: a stop rings the bell
+        seen = self.bell.count
+        await place.opened(pause, self.flow.schema.view(journal.state.data))
         try:
-            await opened(journal, self.flow, pause)
-            ended = await come(journal, pause, self._bell)
-            if ended is None:
-                return  # look again whether the run goes on here
-            outcome, message, payload = ended
-            closed = WaitClosed(node.name, outcome, message)
-            returned = pause.lapsed() if outcome == "timeout" else pause.change(payload)
-            if returned is None:
-                await self._lapsed(node, closed)
-            else:
-                event, _ = self._decided(journal.state, returned)
-                await journal.record(closed, event, release=type(event) is RunCompleted)
-        except (NoEdgeHolds, GuardFailed) as error:
-            await self._fail(journal.state, error)
-        except EventflowError as error:
-            if journal.state.ended or journal.cut_off is not None or isinstance(error, StoreUnusable | RunLost):
-                raise
-            await self._fail(journal.state, error)
-
-    async def _lapsed(self, node: Node, closed: WaitClosed) -> None:
-        """The time of a wait without a default is over: its edge on `timed_out`, else the end."""
-        state = self.journal.state
-        error = WaitTimedOut(f"node {node.name!r} waited in vain until its timeout")
-        if not self.flow.has_edge(node.name, "timed_out"):
-            await self._fail(state, error)
+            came = await place.come(pause.accepted)
+        except ChildFailed as error:
+            await self._lapsed(node, WaitClosed(node.name, "signal", error.message), error)
             return
-        decision = self.flow.decide(state, "timed_out", error=failure_of(error))
+        if came is None:
+            await self._rest(place, seen)
+            return  # look again whether the run goes on here
+        closed = WaitClosed(node.name, came.outcome, came.message)
+        returned = pause.lapsed() if came.outcome == "timeout" else pause.change(came.payload)
+        if returned is None:
+            await self._lapsed(node, closed, WaitTimedOut(f"node {node.name!r} waited in vain until its timeout"))
+        else:
+            event, _ = self._decided(journal.state, returned)
+            await journal.record(closed, event, release=type(event) is RunCompleted)
+
+    async def _lapsed(self, node: Node, closed: WaitClosed, error: Exception) -> None:
+        """A wait ended badly: the edge that says what follows, else the end."""
+        state = self.journal.state
+        trigger = self._trigger(node, error)
+        if not self.flow.has_edge(node.name, trigger):
+            await self.journal.record(closed)
+            await self._fail(error)
+            return
+        decision = self.flow.decide(state, trigger, error=failure_of(error))
         await self.journal.record(closed, decision.event)
 
-    async def _returned(self, node: Node, visit: Visit, state: State) -> Any:
-        """What the body returns. The visit ends with it: what it left running can record nothing any more."""
+    async def _hold(self, standing: Standing) -> None:
+        """Stand still for a body that returned to wait; it is called again once what it waits for has come."""
+        journal, place = self.journal, self._place()
+        self._inside = False
+        if journal.state.wait is None:
+            await hold(place, standing)
+        while not self._halted() and not self.parked:
+            seen = self.bell.count
+            came = await place.come(standing.pause.accepted)
+            if came is not None:
+                await journal.record(*let_in(place, standing, came.outcome, came.message, came.payload))
+                return
+            await self._rest(place, seen)
+
+    async def _rest(self, place: Place, seen: int) -> None:
+        """Rest until something comes; what rests for long leaves memory."""
+        until = next_moment(self.journal.state)
+        resting = asyncio.ensure_future(place.rest(until, seen))
         try:
-            return await self._body(node, visit, state)
+            await asyncio.wait({resting}, timeout=self._park_after)
+            self.parked = not resting.done() and not self._stopping
+        finally:
+            resting.cancel()
+
+    async def _ask(self, state: State, error: EffectUnknown) -> None:
+        """Stand still until somebody says what became of a call."""
+        spec = FrozenDict({"key": error.key, "effect": error.effect})
+        await self.journal.record(WaitOpened(state.node, "unknown", error.effect, spec=spec), visit=state.visit)
+
+    async def _joined(self, state: State, verdict: Verdict) -> None:
+        """What the branches' ends mean for the node."""
+        if verdict.failure is not None:
+            raise verdict.failure
+        if verdict.updates is None:
+            return
+        change, after = joined(state.data, verdict.updates, self.flow.schema.reducers)
+        decision = self.flow.decide(self.journal.state, "done", change)
+        event = decision.event
+        await self.journal.record(event, after=after, release=type(event) is RunCompleted)
+
+    # --- one node
+
+    def visit(self, *, branch: str = "", attempt: int = 0) -> Visit:
+        """A handle for a body: what it gets as its run."""
+        return Visit(
+            self.journal, self.event_at, self.bodies.hands.calls, self._extends, branch=branch,
+            undoes=self.flow.compensations, attempt=attempt,
+        )  # fmt: skip
+
+    async def _returned(self, node: Node, state: State) -> Any:
+        """What the body returns. The visit ends with it: what it left running can record nothing any more."""
+        visit = self._visit = self.visit()
+        try:
+            return await self.bodies.run(node, visit, self.flow.schema.view(state.data))
         except asyncio.CancelledError:
             self._check_cancelled(node)
             raise
@@ -256,54 +392,9 @@ class Driver:
 
     async def _rested(self, until: int) -> bool:
         """Wait for the moment of the next attempt; False if something else came first."""
-        rest = asyncio.ensure_future(self.journal.shop.clock.wait_until(until))
-        rung = asyncio.ensure_future(self._bell.wait())
-        try:
-            await asyncio.wait({rest, rung}, return_when=asyncio.FIRST_COMPLETED)
-            return rest.done() and not self._stopping
-        finally:
-            rung.cancel()
-            rest.cancel()
-
-    # --- one node
-
-    async def _body(self, node: Node, visit: Visit, state: State) -> Any:
-        view = self.flow.schema.view(state.data)
-        args = (view, visit) if node.takes_run else (view,)
-        if node.timeout is None:
-            return await (node.call(*args) if node.is_async else self._in_thread(node, args))
-        return await self._timed(node, visit, args)
-
-    async def _in_thread(self, node: Node, args: tuple[Any, ...]) -> Any:
-        """Run a plain function beside the event loop, so that it can't stall other runs."""
-
-        def work() -> Any:
-            self.threads.append(node.name)
-            try:
-                return node.call(*args)
-            finally:
-                self.threads.remove(node.name)
-
-        returned = await asyncio.wrap_future(self._hands.bodies.submit(work))
-        return await returned if inspect.isawaitable(returned) else returned
-
-    async def _timed(self, node: Node, visit: Visit, args: tuple[Any, ...]) -> Any:
-        assert node.timeout is not None  # noqa: S101 - the caller looked
-        body = asyncio.ensure_future(node.call(*args) if node.is_async else self._in_thread(node, args))
-        limit = asyncio.ensure_future(self.journal.shop.clock.sleep(node.timeout))
-        try:
-            await asyncio.wait({body, limit}, return_when=asyncio.FIRST_COMPLETED)
-            if body.done():
-                return body.result()
-            visit.take_away(f"it took longer than its timeout of {node.timeout:g} s")
-            raise NodeTimedOut(f"node {node.name!r} took longer than its timeout of {node.timeout:g} s")
-        finally:
-            limit.cancel()
-            if not body.done():
-                body.cancel()
-                await asyncio.wait({body})
-            if not body.cancelled():
-                body.exception()  # what it raises on its way out is nobody's any more
+        clock, seen = self.journal.shop.clock, self.bell.count
+        await self._place().rest(until, seen)
+        return clock.now() >= until and not self._stopping
 
     def _decided(self, state: State, returned: Any) -> Decision:
         """What follows from what a node returned."""
@@ -318,30 +409,42 @@ class Driver:
         failure = failure_of(error)
         policy, clock = node.retry, self.journal.shop.clock
         if state.attempt < policy.attempts and policy.covers(error) and not is_final(error):
-            rest = max(policy.rest(state.attempt, seed=state.run.run_key), _asked_rest(error))
+            rest = max(policy.rest(state.attempt, seed=state.run.run_key), self.asked_rest(error))
             retry_at = clock.now() + round(rest * NS)
             await self.journal.record(AttemptFailed(node.name, state.attempt, failure, retry_at))
             return
         trigger = self._trigger(node, error)
         if not self.flow.has_edge(node.name, trigger):
-            await self._fail(state, error)
+            await self._fail(error)
             return
         try:
             decision = self.flow.decide(state, trigger, error=failure)
         except (NoEdgeHolds, GuardFailed) as problem:
-            await self._fail(state, problem)
+            await self._fail(problem)
             return
         await self.journal.record(decision.event, after=decision.after)
 
     def _trigger(self, node: Node, error: Exception) -> str:
         """The trigger an error fires: its own where an edge waits for it, else `failed`."""
-        own = (
-            "timed_out" if isinstance(error, NodeTimedOut) else "cancelled" if isinstance(error, NodeCancelled) else ""
-        )
+        own = ""
+        if isinstance(error, NodeTimedOut | WaitTimedOut):
+            own = "timed_out"
+        elif isinstance(error, NodeCancelled) or (isinstance(error, ChildFailed) and error.status == "cancelled"):
+            own = "cancelled"
         return own if own and self.flow.has_edge(node.name, own) else "failed"
 
-    async def _fail(self, state: State, error: Exception) -> None:
-        await self.journal.record(RunFailed(state.node, failure_of(error)), release=True)
+    async def _fail(self, error: Exception) -> None:
+        event, ends = ending_of(self.journal.state, "failed", error=failure_of(error))
+        await self.journal.record(event, release=ends)
+
+    def asked_rest(self, error: Exception) -> float:
+        """Seconds that an error asks to wait before the next attempt, as `retry_after`; 0 if it asks for nothing."""
+        asked = getattr(error, "retry_after", None)
+        if isinstance(asked, timedelta):
+            asked = asked.total_seconds()
+        if not isinstance(asked, int | float) or math.isnan(asked):
+            return 0.0
+        return min(max(float(asked), 0.0), LONGEST_REST)
 
     def _extends(self, field: str) -> bool:
         return self.flow.schema.reducers.get(field) is extend
@@ -351,13 +454,3 @@ class Driver:
         log = self.journal.shop.log
         key = line(log, self.journal.state.run.run_key, version)[-1].run_key
         return read_events(log.read(key, version, version), log.blobs)[0]
-
-
-def _asked_rest(error: Exception) -> float:
-    """Seconds that an error asks to wait before the next attempt, as `retry_after`; 0 if it asks for nothing."""
-    asked = getattr(error, "retry_after", None)
-    if isinstance(asked, timedelta):
-        asked = asked.total_seconds()
-    if not isinstance(asked, int | float) or math.isnan(asked):
-        return 0.0
-    return min(max(float(asked), 0.0), LONGEST_REST)

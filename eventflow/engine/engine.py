@@ -15,11 +15,13 @@ from typing import Any, Self
 from weakref import WeakValueDictionary
 
 from eventflow.address import Address, check_run_id, find_run, resolve, version_at
+from eventflow.budget import Budget
 from eventflow.checkpoint import Checkpoint, CheckpointPolicy, select
 from eventflow.clock import NS, Clock, SystemClock
 from eventflow.codec import encode, pack
-from eventflow.engine.delivery import deliver, settle
-from eventflow.engine.drive import Driver, Hands
+from eventflow.engine.bodies import Hands
+from eventflow.engine.delivery import check_unknown, deliver
+from eventflow.engine.desk import Desk
 from eventflow.engine.handle import Run
 from eventflow.engine.operations import (
     check_rewind,
@@ -30,9 +32,10 @@ from eventflow.engine.operations import (
     rewind_run,
 )
 from eventflow.engine.standing import question
-from eventflow.engine.terms import Terms, by_name, flow_for, resumed, vouch_for, was_cut_off
+from eventflow.engine.terms import Terms, by_name, check_undone, flow_for, resumed, vouch_for, was_cut_off
 from eventflow.errors import (
     Conflict,
+    DefinitionError,
     EventflowError,
     NeedsConfirmation,
     NodeNotFound,
@@ -46,14 +49,13 @@ from eventflow.errors import (
 from eventflow.event import Event, RunStarted, Vouch
 from eventflow.forking import fork_run, who
 from eventflow.log import Append, Appended, Entry, First, Head, Log, Post, Posted, Query, Writer, open_log
-from eventflow.plain import freeze
+from eventflow.plain import EMPTY, freeze
 from eventflow.proof import digest, genesis
 from eventflow.recovery import Recovered, recover
-from eventflow.run import CANCEL, PAUSE, SIGNAL, Journal, Listener, Shop, Threads, begin, message
+from eventflow.run import CANCEL, PAUSE, SETTLE, SIGNAL, Listener, Shop, Threads, begin, message
 from eventflow.state import FINAL, State, Status, status_after
-from eventflow.workflow import Workflow
+from eventflow.workflow import Child, Workflow
 
-MAIL_POLL = 0.05  # seconds between looks at the store's last transaction for other processes' messages
 THREADS = 64  # plain functions at a time: they wait for the outside more than they compute
 OPEN_STATUSES: tuple[Status, ...] = ("pending", "running", "waiting")
 
@@ -76,12 +78,8 @@ class Engine:
         self._flows = by_name(workflows)
         self._listeners = list(listeners)
         self._pick_up, self._grace, self._threads = pick_up, grace, threads
-        self._drivers: dict[bytes, Driver] = {}
-        self._left: list[Driver] = []  # ended, with bodies that still run in threads
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._shop: Shop | None = None
-        self._post: asyncio.Task[None] | None = None
-        self._stopping = False
 
     # --- life
 
@@ -91,7 +89,7 @@ class Engine:
         self._end_owner = log.new_owner(owner)
         self._shop = Shop(log, Writer(log), self._clock, self._policy, owner, self._listeners)
         self._hands = Hands(Threads(self._threads, "eventflow-node"), Threads(self._threads, "eventflow-call"))
-        self._stopping = False
+        self._desk = Desk(self._shop, self._hands, self._spawn)
         if self._pick_up:
             try:
                 await self.pick_up()
@@ -111,9 +109,7 @@ class Engine:
             return
         await self.drain()
         shop, self._shop = self._shop, None
-        if self._post is not None:
-            self._post.cancel()
-            await asyncio.wait({self._post})
+        await self._desk.close()
         for made in shop.resources.values():
             with suppress(Exception):  # what can't be closed any more is closed
                 await made.close()
@@ -129,18 +125,7 @@ class Engine:
 
         Returns the names of nodes whose plain functions are still running in threads; their results are dropped.
         """
-        self._stopping = True
-        drivers = list(self._drivers.values())
-        for driver in drivers:
-            driver.stop()
-        tasks = {driver.task for driver in drivers if driver.task is not None}
-        if tasks:
-            await asyncio.wait(tasks, timeout=self._grace if grace is None else grace)
-            for driver in drivers:
-                if driver.task is not None and not driver.task.done():
-                    driver.abandon()
-            await asyncio.wait(tasks)
-        return sorted({f"{d.journal.state.run.run_id}: {name}" for d in (*drivers, *self._left) for name in d.threads})
+        return await self._desk.drain(self._grace if grace is None else grace)
 
     @property
     def log(self) -> Log:
@@ -157,21 +142,31 @@ class Engine:
 
     async def start(
         self, flow: Workflow, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = (),
-        subject: str | None = None, actor: str = "", why: str = "",
+        subject: str | None = None, timeout: float | None = None,  # noqa: ASYNC109 - the run's time, which is recorded
+        budget: Budget | None = None, actor: str = "",
+        why: str = "",
     ) -> Run:  # fmt: skip
         """Start a run, durably, and drive it; the same id again follows the run that is there.
 
+        `timeout` is how many seconds of wall time it has, waits and stops included; `budget` what it may use.
         Raises RunExists if the id belongs to another workflow or another input, InvalidState or NotPlainData for the
         input, DefinitionError for the workflow.
         """
-        shop = self._open
-        self._flows[flow.name] = flow
-        name = check_run_id(run_id) if run_id is not None else fresh_run_id(self._clock)
+        if timeout is not None and not timeout > 0:
+            raise DefinitionError("start(timeout=...) is in seconds: give more than 0")
         first = flow.schema.initial({} if data is None else data)
+        name = check_run_id(run_id) if run_id is not None else fresh_run_id(self._clock)
         event = RunStarted(
-            name, shop.log.store_id, flow.name, flow.digest, flow.shape, flow.start, first, digest(encode(first)),
+            name, self._open.log.store_id, flow.name, flow.digest, flow.shape, flow.start, first, digest(encode(first)),
             freeze(list(tags), "tags"), subject, actor, why,
+            deadline=0 if timeout is None else self._clock.now() + round(timeout * NS),
+            budget=EMPTY if budget is None else budget.plain(),
         )  # fmt: skip
+        return await self._started(flow, event)
+
+    async def _started(self, flow: Workflow, event: RunStarted) -> Run:
+        shop, name = self._open, event.run_id
+        self._flows.update(by_name([flow]))
         async with self._turn(name):
             if (head := shop.log.head(name)) is not None:
                 return await self._follow(flow, head, event.input_digest)
@@ -215,8 +210,8 @@ class Engine:
             raise RunExists(head.run_id, f"workflow {entry.workflow if entry else '?'!r}")
         if recover(log, head, 1 if entry.parent_id is None else None).state.run.input_digest != asked:
             raise RunExists(head.run_id, "another input")
-        if head.run_key in self._drivers or head.status not in OPEN_STATUSES or not self._free(head):
-            return Run(log, head, flow, self._drivers.get(head.run_key))
+        if head.run_key in self._desk or head.status not in OPEN_STATUSES or not self._free(head):
+            return Run(log, head, flow, self._desk.seat(head.run_key))
         with suppress(Conflict):  # somebody else may take it over first; then follow that one
             return await self._resume(head, Terms(why="started again"))
         return Run(log, log.head(head.run_id) or head, flow, None)
@@ -225,33 +220,30 @@ class Engine:
         self, flow: Workflow, recovered: Recovered, epoch: int, stop_before: frozenset[str] = frozenset()
     ) -> Run:
         shop = self._open
-        key = recovered.state.run.run_key
-        marks = shop.log.checkpoints(key)
-        journal = Journal(shop, recovered.state, epoch, recovered.progress, marks, needed=recovered.snapshot)
-        driver = Driver(flow, journal, self._hands, stop_before=stop_before)
-        self._drivers[key] = driver
-        shop.active += 1
-        if shop.listeners:
-            journal.tell(driver.event_at(recovered.state.version))
-        driver.start().add_done_callback(lambda _: self._ended(key, driver))
-        if self._post is None or self._post.done():
-            self._post = asyncio.get_running_loop().create_task(self._read_mail())
-        if self._stopping:
-            driver.stop()
-        head = shop.log.head_of(key)
+        seat = self._desk.drive(flow, recovered, epoch, stop_before)
+        if shop.listeners and seat.driver is not None:
+            seat.driver.journal.tell(seat.driver.event_at(recovered.state.version))
+        head = shop.log.head_of(recovered.state.run.run_key)
         if head is None:
             raise StoreClosed("the run vanished while it was being started")
-        return Run(shop.log, head, flow, driver)
+        return Run(shop.log, head, flow, seat)
 
-    def _ended(self, key: bytes, driver: Driver) -> None:
-        if self._drivers.get(key) is driver:
-            del self._drivers[key]
-        if driver.threads:
-            self._left = [*(one for one in self._left if one.threads), driver]
-        if self._shop is not None:
-            self._shop.active -= 1
-        if driver.task is not None and not driver.task.cancelled():
-            driver.task.exception()  # `result` raises it to whoever asks
+    async def _spawn(self, child: Child, run_id: str, data: Any, caller: State) -> None:
+        """Start the run of a child, or go on with it; one that failed before is taken up again."""
+        flow, log = child.flow, self._open.log
+        head = log.head(run_id)
+        if head is not None and head.status == "failed":
+            await self.resume(run_id, why="its caller was resumed")
+            return
+        if head is not None and (head.status not in OPEN_STATUSES or head.run_key in self._desk):
+            return
+        first = flow.schema.initial(data)
+        event = RunStarted(
+            run_id, log.store_id, flow.name, flow.digest, flow.shape, flow.start, first, digest(encode(first)),
+            caller.run.tags, caller.run.subject, caller_id=caller.run.run_id, caller_key=caller.run.run_key,
+            deadline=caller.run.deadline,
+        )  # fmt: skip
+        await self._started(flow, event)
 
     # --- resume, rewind, fork
 
@@ -275,12 +267,13 @@ class Engine:
 
     async def _go_on(self, head: Head, terms: Terms) -> Run:
         log, run = self._open.log, head.run_id
-        driver = self._drivers.get(head.run_key)
+        driver = self._desk.driver(head.run_key)
         if driver is not None and driver.ending and driver.task is not None:
             await asyncio.wait({driver.task})  # it is about to stand still: what comes after that is asked for
-            head, driver = find_run(log, run, whole=True), self._drivers.get(head.run_key)
-        if driver is not None:
-            return Run(log, head, driver.flow, driver)
+            await asyncio.sleep(0)
+            head = find_run(log, run, whole=True)
+        if (seat := self._desk.seat(head.run_key)) is not None:
+            return Run(log, head, seat.flow, seat)
         if head.status == "completed":
             return self.get(run)
         if head.status in ("cancelled", "timed_out"):
@@ -292,6 +285,7 @@ class Engine:
         if not self._free(head):
             raise RunOwned(head.run_id, log.owner_text(head.owner))
         state = recover(log, head).state
+        check_undone(state)
         flow = flow_for(self._flows, state, strict=terms.strict)
         node = flow.nodes[state.node]
         if node.after_crash == "ask" and not terms.yes and was_cut_off(log, head, state, self._clock.now()):
@@ -341,10 +335,11 @@ class Engine:
 
     async def _let_go(self, head: Head) -> None:
         """Stop driving a run here, now."""
-        driver = self._drivers.get(head.run_key)
+        driver = self._desk.wake(head.run_key)
         if driver is not None and driver.task is not None:
             driver.abandon()
             await asyncio.wait({driver.task})
+            await asyncio.sleep(0)
 
     async def fork(
         self, address: str, *, change: Mapping[str, Any] | None = None, run_id: str | None = None, drive: bool = True,
@@ -380,7 +375,7 @@ class Engine:
         for status in OPEN_STATUSES:
             for listed in log.runs(Query(status=status)):
                 head = listed.head
-                if head.run_key in self._drivers or not log.owner_gone(head.owner):
+                if head.run_key in self._desk or not log.owner_gone(head.owner):
                     continue
                 if listed.entry.workflow not in self._flows:
                     unknown.append(head.run_id)
@@ -398,7 +393,7 @@ class Engine:
         head = find_run(log, run)
         entry = log.entry(head.run_key)
         flow = self._flows.get(entry.workflow) if entry else None
-        return Run(log, head, flow, self._drivers.get(head.run_key))
+        return Run(log, head, flow, self._desk.seat(head.run_key))
 
     # --- messages
 
@@ -406,12 +401,14 @@ class Engine:
         """Send a run a message; durable when this returns, taken by whoever drives the run. Returns its number."""
         return await self._send(run, message(SIGNAL, name=name, payload=payload, actor=actor or who()))
 
-    async def answer(self, run: str, answer: Any, *, actor: str = "") -> int:
+    async def answer(self, run: str, answer: Any, *, wait: int | None = None, actor: str = "") -> int:
         """Answer what a run asks a person, once; returns the message's number.
 
-        Raises NotWaiting if it asks nobody, InvalidState if the answer will not do.
+        `wait` says which question, where it asks several at once. Raises NotWaiting if it asks nobody, InvalidState if
+        the answer will not do, SettingsError if it is not clear what is answered.
         """
-        return await self.signal(run, question(self._open.log, run, self._flows, answer), answer, actor=actor)
+        name = question(self._open.log, run, self._flows, answer, wait=wait)
+        return await self.signal(run, name, answer, actor=actor)
 
     async def pause(self, run: str, *, actor: str = "", why: str = "") -> int:
         """Ask that a run stand still after the node it is in."""
@@ -429,27 +426,14 @@ class Engine:
         answer = await shop.writer.write(Post(head.run_key, data), alone=shop.active == 0)
         assert isinstance(answer, Posted)  # noqa: S101 - a Post is answered by Posted
         with suppress(EventflowError):  # it is durable: if it can't be taken now, whoever drives the run next does
-            driver = self._drivers.get(head.run_key)
+            driver = self._desk.wake(head.run_key)
             if driver is not None:
                 await driver.take_mail()
                 await driver.gone()
             async with self._turn(run):
-                if head.run_key not in self._drivers and self._free(find_run(shop.log, run, whole=True)):
+                if head.run_key not in self._desk and self._free(find_run(shop.log, run, whole=True)):
                     await deliver(shop, head.run_id)
         return answer.message
-
-    async def _read_mail(self) -> None:
-        """Look now and then whether other processes have written messages for runs that are driven here."""
-        log = self._open.log
-        seen = -1
-        while self._shop is not None:
-            with suppress(EventflowError):  # a look that fails is made again
-                if self._drivers and (mark := log.change_mark()) != seen:
-                    for key in log.mail():
-                        if (driver := self._drivers.get(key)) is not None:
-                            await driver.take_mail()
-                    seen = mark
-            await asyncio.sleep(MAIL_POLL)
 
     # --- by hand
 
@@ -486,15 +470,13 @@ class Engine:
         delete_run(self._open.log, self._clock, run, why=why)
 
     async def settle(
-        self, run: str, effect: str, key: str = "1", *, output: Any = None, happened: bool, why: str = ""
-    ) -> None:
-        """Record what became of a call whose outcome is unknown: its result, or that it never happened; then resume.
+        self, run: str, effect: str, key: str = "1", *, output: Any = None, happened: bool, branch: str = "",
+        actor: str = "", why: str = "",
+    ) -> int:  # fmt: skip
+        """Say what became of a call whose outcome is unknown: its result, or that it never happened; the run goes on.
 
-        Raises RunNotFound, RunOwned while the run is driven, EffectMisused if the outcome is not unknown, NotPlainData.
+        Returns the message's number. Raises RunNotFound, EffectMisused if the outcome is not unknown, NotPlainData.
         """
-        shop = self._open
-        async with self._turn(run):
-            head = find_run(shop.log, run, whole=True)
-            if head.run_key in self._drivers or not self._free(head):
-                raise RunOwned(head.run_id, shop.log.owner_text(head.owner))
-            await settle(shop, head, effect, key, output=output, happened=happened, why=why)
+        check_unknown(self._open.log, run, effect, key, branch)
+        told = {"key": key, "branch": branch, "happened": happened, "output": output}
+        return await self._send(run, message(SETTLE, name=effect, payload=told, actor=actor or who(), why=why))

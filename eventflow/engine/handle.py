@@ -7,8 +7,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from eventflow.codec import read_events
-from eventflow.engine.drive import Driver
-from eventflow.errors import EventflowError, RunCancelledError, RunFailed, RunNotFound, Stopped
+from eventflow.engine.desk import Seat
+from eventflow.errors import (
+    EventflowError,
+    RunCancelledError,
+    RunFailed,
+    RunNotFound,
+    RunTimedOutError,
+    Stopped,
+)
 from eventflow.event import Recorded
 from eventflow.log import Head, Log
 from eventflow.plain import thaw
@@ -23,8 +30,8 @@ _PAGE = 500  # events a follower takes at a time
 class Run:
     """A handle on one run. `flow` is None where its workflow is not known here: everything but typed results works."""
 
-    def __init__(self, log: Log, head: Head, flow: Workflow | None, driver: Driver | None) -> None:
-        self._log, self._head, self._flow, self._driver = log, head, flow, driver
+    def __init__(self, log: Log, head: Head, flow: Workflow | None, seat: Seat | None) -> None:
+        self._log, self._head, self._flow, self._seat = log, head, flow, seat
 
     def __repr__(self) -> str:
         try:
@@ -45,7 +52,7 @@ class Run:
     @property
     def state(self) -> State:
         """Where the run stands now, with its data; recovered from the log unless this process drives it."""
-        driver = self._driver
+        driver = None if self._seat is None else self._seat.driver
         if driver is not None and driver.task is not None and not driver.task.done():
             return driver.journal.state
         return recover(self._log, self._now()).state
@@ -73,13 +80,29 @@ class Run:
 
     async def wait(self) -> State:
         """Return the state once the run has ended, or was let go by the process that drives it."""
-        if self._driver is not None and self._driver.task is not None:
-            return await asyncio.shield(self._driver.task)
+        if self._seat is not None and (state := await self._driven(self._seat)) is not None:
+            return state
         while (head := self._now()).status not in ("completed", "failed", "cancelled", "timed_out", "paused"):
             if self._log.owner_gone(head.owner):  # nobody drives it: it will not move
                 break
             await asyncio.sleep(POLL)
         return recover(self._log, self._now()).state
+
+    async def _driven(self, seat: Seat) -> State | None:
+        """The state in which this process lets the run go, however often it leaves memory in between."""
+        while True:
+            driver = seat.driver
+            if driver is not None and driver.task is not None:
+                state = await asyncio.shield(driver.task)
+                if not driver.parked:
+                    return state
+                await asyncio.sleep(0)  # so that it is seen to be parked
+            elif seat.left is not None:
+                return seat.left
+            else:
+                await seat.change()
+                if seat.driver is None and seat.left is None:
+                    return None
 
     async def result(self) -> Any:
         """The final state in the declared type. Raises RunFailed with its cause, RunCancelledError or Stopped."""
@@ -90,6 +113,8 @@ class Run:
             raise RunFailed(self.id, state.node, state.error)
         if state.status == "cancelled":
             raise RunCancelledError(self.id, self._why(state))
+        if state.status == "timed_out":
+            raise RunTimedOutError(self.id)
         raise Stopped(self.id)
 
     def _typed(self, state: State) -> Any:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from eventflow.codec import root_digest, state_digest
 from eventflow.engine.drive import CUT_OFF
-from eventflow.errors import DefinitionChanged, DefinitionError, NodeNotFound, WorkflowUnknown
+from eventflow.errors import DefinitionChanged, DefinitionError, NodeNotFound, NotResumable, WorkflowUnknown
 from eventflow.event import RunResumed, RunSuspended, Vouch
 from eventflow.forking import who
 from eventflow.log import NOBODY, Head, Log
 from eventflow.recovery import history
-from eventflow.state import State
+from eventflow.state import State, branch_names
 from eventflow.workflow import Workflow, difference
 
 
@@ -28,12 +28,22 @@ class Terms:
 
 
 def by_name(workflows: Iterable[Workflow]) -> dict[str, Workflow]:
-    """Workflows by their names. Raises DefinitionError if two have the same: a run could be driven by the wrong one."""
+    """Workflows by their names, those of their children included. Raises DefinitionError if two have the same: a run could be driven by the wrong one."""
     found: dict[str, Workflow] = {}
-    for flow in workflows:
-        if found.setdefault(flow.name, flow) is not flow:
+    todo = list(workflows)
+    while todo:
+        flow = todo.pop(0)
+        known = found.setdefault(flow.name, flow)
+        if known is not flow:
             raise DefinitionError(f"two workflows are named {flow.name!r}; an engine tells them apart by their names")
+        todo.extend(child for child in flow.children() if found.get(child.name) is not child)
     return found
+
+
+def check_undone(state: State) -> None:
+    """Refuse a run that failed and has taken back what it did: its data speaks of what is not so any more."""
+    if state.status == "failed" and state.undoing is not None and not state.undo:
+        raise NotResumable(state.run.run_id, "what it did was taken back; rewind it with at=, or fork it")
 
 
 def resumed(flow: Workflow, state: State, terms: Terms) -> RunResumed:
@@ -51,9 +61,21 @@ def flow_for(flows: Mapping[str, Workflow], state: State, *, strict: bool = Fals
     node = flow.nodes.get(state.node)
     if node is None or node.kind != run.definition.get("nodes", {}).get(state.node, node.kind):
         raise NodeNotFound(run.run_id, state.node, difference(run.definition, flow.shape))
+    check_branches(flow, state)
     if strict and flow.digest != run.definition_digest:
         raise DefinitionChanged(run.run_id, difference(run.definition, flow.shape))
     return flow
+
+
+def check_branches(flow: Workflow, state: State) -> None:
+    """Refuse a definition in which a branch that the run has open is gone. Raises NodeNotFound."""
+    if state.branches is None or state.undoing is not None:
+        return
+    known = flow.nodes[state.node].branches or {}
+    for name in [] if state.branches["items"] is not None else branch_names(state.branches):
+        if name not in known:
+            run = state.run
+            raise NodeNotFound(run.run_id, f"{state.node}/{name}", difference(run.definition, flow.shape))
 
 
 def was_cut_off(log: Log, head: Head, state: State, now: int) -> bool:

@@ -133,6 +133,9 @@ class MemoryLog:
         for message in append.taken:
             del run.inbox[message]
         self._mark(run, append.marks)
+        for post in append.posts:
+            with contextlib.suppress(RunNotFound):
+                self._post(post)
         size = sum(map(len, sealed.data)) + sum(blob.size for packed in append.events for blob in packed.blobs)
         return Appended(sealed.head, len(self._events), sealed.digests, size)
 

@@ -91,8 +91,7 @@ class Append:
 
     `expected` is the version the writer believes is last, `epoch` the one it holds. `claim` takes the lease (and raises
     the epoch) if the run is free or its owner is gone; `release` lets it go. `taken` are inbox messages these events
-    come from. `marks` and `snapshot` ride along: a snapshot only in the same transaction as an event that vouches for it
-    or before it.
+    come from. `marks` ride along, and `posts`: messages to other runs, which are left out where such a run is not there.
     """
 
     run_id: str
@@ -109,6 +108,7 @@ class Append:
     taken: tuple[int, ...] = ()
     marks: tuple[Checkpoint, ...] = ()
     first: First | None = None
+    posts: tuple[Post, ...] = ()
 
 
 class Appended(NamedTuple):

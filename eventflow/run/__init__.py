@@ -1,16 +1,19 @@
 """One run: its journal, the visits of its nodes, its mail."""
 
 from eventflow.run.failure import failure_of, is_final
-from eventflow.run.journal import CheckpointTaken, Journal, Listener, Notice, Shop, begin
-from eventflow.run.mail import CANCEL, PAUSE, SIGNAL, fact, message
+from eventflow.run.journal import Journal
+from eventflow.run.mail import CANCEL, PAUSE, SETTLE, SIGNAL, called_off, facts, last_words, message
+from eventflow.run.shop import CheckpointTaken, Listener, Notice, Shop, begin
 from eventflow.run.threads import Threads
-from eventflow.run.visit import Visit
+from eventflow.run.visit import Fetch, Visit, takes
 
 __all__ = [
     "CANCEL",
     "PAUSE",
+    "SETTLE",
     "SIGNAL",
     "CheckpointTaken",
+    "Fetch",
     "Journal",
     "Listener",
     "Notice",
@@ -18,8 +21,11 @@ __all__ = [
     "Threads",
     "Visit",
     "begin",
-    "fact",
+    "called_off",
+    "facts",
     "failure_of",
     "is_final",
+    "last_words",
     "message",
+    "takes",
 ]

@@ -10,6 +10,9 @@ import traceback
 from pathlib import Path
 
 from eventflow.errors import (
+    BranchesDisagree,
+    BranchesFailed,
+    BudgetExceeded,
     DefinitionError,
     EffectMisused,
     EffectUnknown,
@@ -29,7 +32,7 @@ MAX_MESSAGE = 2_000  # characters; an error's sentence is for people, some libra
 
 # What would fail in the same way again, however often it is tried.
 _FINAL = (
-    DefinitionError, EffectMisused, EffectUnknown, GuardFailed, InvalidState, MissingApiKey, ModelRefused, NoEdgeHolds,
+    BranchesDisagree, BranchesFailed, BudgetExceeded, DefinitionError, EffectMisused, EffectUnknown, GuardFailed, InvalidState, MissingApiKey, ModelRefused, NoEdgeHolds,
     NotPlainData, StateIsReadOnly, UndeclaredTarget,
 )  # fmt: skip
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from eventflow.checkpoint import (
     MIN_EVENTS,
@@ -20,66 +19,33 @@ from eventflow.checkpoint import (
     CheckpointPolicy,
     Due,
     Kind,
-    Passage,
     Progress,
     due,
     expired,
     merged,
 )
-from eventflow.clock import Clock
 from eventflow.codec import Packed, PackedState, pack, pack_state
 from eventflow.errors import Conflict, EventflowError, RunLost
 from eventflow.event import (
-    AttemptFailed,
     Event,
     Recorded,
     RunCancelled,
     RunCompleted,
     RunFailed,
-    RunStarted,
+    RunTimedOut,
     Transitioned,
+    UndoBegan,
     Vouch,
 )
-from eventflow.log import Answer, Append, Appended, First, Head, Kept, Log, Upkeep, Writer
+from eventflow.log import Answer, Append, Appended, Kept, Post, Upkeep
 from eventflow.plain import FrozenDict
-from eventflow.state import State, evolve, status_after
+from eventflow.run.mail import called_off, last_words
+from eventflow.run.shop import CheckpointTaken, Notice, Shop, passage
+from eventflow.state import State, evolve, standing_after, status_after
 
 ENVELOPE = 110  # bytes an event's array adds to its body, about; only the checkpoint policy's estimate uses it
 SMALL_STATE = 128 << 10  # bytes; packing less takes under 2 ms, which is less than a thread may be kept waiting
 BREATH = 4  # commits of a lone run after which the event loop's other tasks get a turn: they wait under 2 ms
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointTaken:
-    """A checkpoint was made; `seconds` is what packing its bytes took, 0 for a mark alone."""
-
-    run_id: str
-    checkpoint: Checkpoint
-    seconds: float
-
-
-Notice = Recorded | CheckpointTaken
-Listener = Callable[[State, Notice], None]
-
-
-@dataclass(slots=True)
-class Shop:
-    """What all runs of an engine share: the log, its writer, time, policy, listeners."""
-
-    log: Log
-    writer: Writer
-    clock: Clock
-    policy: CheckpointPolicy
-    owner: bytes
-    listeners: list[Listener] = field(default_factory=list)
-    active: int = 0
-    resources: dict[Any, Any] = field(default_factory=dict)
-    meanwhile: CheckpointPolicy = field(init=False)  # the policy of a run while a snapshot of it is in flight
-    by_size_only: bool = field(init=False)  # whether a plain transition is worth a checkpoint by its size alone
-
-    def __post_init__(self) -> None:
-        self.by_size_only = self.policy.by_size_only
-        self.meanwhile = replace(self.policy, auto=False, every=None, interval=None)
 
 
 @dataclass(slots=True)
@@ -107,7 +73,7 @@ class _Closed(NamedTuple):
 
 
 # Facts that move the run: what was true of the visit before may not be true any more.
-_TURNS = (Transitioned, RunCompleted, RunFailed, RunCancelled)
+_TURNS = (Transitioned, RunCompleted, RunFailed, RunCancelled, RunTimedOut, UndoBegan)
 
 
 class Journal:
@@ -268,7 +234,7 @@ class Journal:
         quiet = type(last) is Transitioned and last.error is None and progress.events + len(sizes) < MIN_EVENTS
         if quiet and self.shop.by_size_only:
             return NOTHING_DUE
-        return due(self._policy(), progress.ahead(len(sizes), sum(sizes)), _passage(events), now)
+        return due(self._policy(), progress.ahead(len(sizes), sum(sizes)), passage(events), now)
 
     def _landed(self, closed: _Closed, answer: Answer) -> None:
         """What follows from an append that is durable."""
@@ -310,15 +276,24 @@ class Journal:
 
     def _append_of(self, one: _Asked, packed: tuple[Packed, ...], now: int, mark: Checkpoint | None) -> Append:
         run, state = self.state.run, self.state
-        status, waiting = state.status, state.waiting_for
-        for event in one.events:
-            status, waiting = status_after(state, event)
-            if len(one.events) > 1:
-                state = replace(state, status=status, waiting_for=waiting)
-        return Append(
-            run.run_id, run.run_key, run.incarnation, self.state.version, self.epoch, packed, now, status, waiting,
+        if len(one.events) == 1:
+            status, waiting = status_after(state, one.events[0])
+        else:
+            status, waiting = standing_after(state, one.events)
+        append = Append(
+            run.run_id, run.run_key, run.incarnation, state.version, self.epoch, packed, now, status, waiting,
             release=one.release, taken=one.taken, marks=() if mark is None else (mark,),
         )  # fmt: skip
+        if status != "running" or state.undo:
+            append.posts = self._posts(one.events)
+        return append
+
+    def _posts(self, events: tuple[Event, ...]) -> tuple[Post, ...]:
+        """What other runs are told in the same transaction."""
+        if not events:
+            return ()
+        state = self.state
+        return (*last_words(state, events[-1]), *called_off(self.shop.log, state, events[-1]))
 
     def _vouch_used(self, vouch: Vouch) -> None:
         self._vouched = vouch.version
@@ -469,33 +444,6 @@ def _joined(lists: list[_Asked]) -> _Asked:
     )  # fmt: skip
 
 
-def _passage(events: tuple[Event, ...]) -> Passage:
-    last = events[-1] if events else None
-    if isinstance(last, Transitioned):
-        return Passage(last.node, last.to, failed=last.error is not None)
-    if isinstance(last, RunCompleted):
-        return Passage(last.node)
-    return Passage(failed=isinstance(last, RunFailed | AttemptFailed))
-
-
 def _look_at(answer: asyncio.Future[Answer]) -> None:
     if not answer.cancelled():
         answer.exception()
-
-
-async def begin(
-    shop: Shop, head: Head | None, event: Event, *, run_id: str, run_key: bytes, incarnation: int, first: First
-) -> Appended:
-    """Append a run's first event and take its lease. Raises VersionConflict if the run is there already."""
-    status, waiting = status_after(None, event)
-    now = shop.clock.now()
-    entered = event.node if isinstance(event, RunStarted) else None
-    kinds = due(shop.policy, Progress(last=now), Passage(entered=entered), now).kinds
-    marks = (Checkpoint(first.at + 1, kinds, now),) if kinds else ()
-    append = Append(
-        run_id, run_key, incarnation, head.version if head else first.at, 0, (pack(event),), now, status, waiting,
-        claim=shop.owner, marks=marks, first=first,
-    )  # fmt: skip
-    answer = await shop.writer.write(append, alone=shop.active == 0)
-    assert isinstance(answer, Appended)  # noqa: S101 - an Append is answered by Appended
-    return answer

@@ -1,19 +1,39 @@
-"""Messages for a run from outside: what is put into its inbox, and the fact each becomes.
+"""Messages for a run from outside: what is put into its inbox, and the facts each becomes.
 
-A message needs neither version nor epoch and is durable when it is posted; the run's owner turns it into one event and
-takes it out of the inbox in the same transaction, so it takes effect once.
+A message needs neither version nor epoch and is durable when it is posted; the run's owner turns it into facts and takes
+it out of the inbox in the same transaction, so it takes effect once. A run's last words to the one that started it, and
+what it tells its own children when it ends, are messages too.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from eventflow.change import apply
 from eventflow.codec import decode, encode
 from eventflow.errors import Corrupt
-from eventflow.event import Event, RunCancelled, RunPaused, SignalReceived
+from eventflow.event import (
+    EffectFinished,
+    EffectRejected,
+    Event,
+    Failure,
+    NodeSkipped,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunPaused,
+    RunTimedOut,
+    SignalReceived,
+    SignalRefused,
+    UndoBegan,
+    WaitClosed,
+)
+from eventflow.log import Log, Post
 from eventflow.plain import freeze
+from eventflow.state import State, effect_id, open_waits
 
-SIGNAL, PAUSE, CANCEL = "signal", "pause", "cancel"
+SIGNAL, PAUSE, CANCEL, SETTLE = "signal", "pause", "cancel", "settle"
+CHILD = "child"  # the signal in which a run tells its caller how it ended; its id stands behind it
 
 
 def message(kind: str, *, name: str = "", payload: Any = None, actor: str = "", why: str = "") -> bytes:
@@ -21,16 +41,82 @@ def message(kind: str, *, name: str = "", payload: Any = None, actor: str = "", 
     return encode({"actor": actor, "kind": kind, "name": name, "payload": freeze(payload, "payload"), "why": why})
 
 
-def fact(number: int, data: bytes) -> Event:
-    """The event a message becomes. Raises Corrupt."""
+def facts(state: State, number: int, data: bytes, *, driven: bool) -> tuple[Event, ...]:
+    """The facts a message becomes for a run in this state; `driven` says that its code may be at work. Raises Corrupt."""
     where = f"message {number}"
     value = decode(data, where)
     if not isinstance(value, dict) or not {"actor", "kind", "name", "payload", "why"} <= value.keys():
         raise Corrupt(where, "can't be read")
     if value["kind"] == SIGNAL:
-        return SignalReceived(value["name"], freeze(value["payload"]), number, value["actor"])
+        return (SignalReceived(value["name"], freeze(value["payload"]), number, value["actor"]),)
     if value["kind"] == PAUSE:
-        return RunPaused(value["actor"], value["why"])
+        return (RunPaused(value["actor"], value["why"]),)
     if value["kind"] == CANCEL:
-        return RunCancelled(value["actor"], value["why"])
+        if state.undoing is not None:
+            return (SignalRefused(number, "the run is ending already"),)
+        if state.undo:
+            return (UndoBegan(state.node, "cancelled", None, value["actor"], value["why"]),)
+        return (RunCancelled(value["actor"], value["why"]),)
+    if value["kind"] == SETTLE:
+        return _settled(state, number, value, driven=driven)
     raise Corrupt(where, f"is of a kind that this eventflow does not know ({value['kind']!r})")
+
+
+def _settled(state: State, number: int, value: dict[str, Any], *, driven: bool) -> tuple[Event, ...]:
+    """What became of a call whose outcome was unknown, as somebody says who looked."""
+    name, told = value["name"], value["payload"]
+    key, branch = told["key"], told.get("branch", "")
+    entry = state.effects.get(effect_id(name, key, branch))
+    if entry is None or entry["status"] != "started":
+        return (SignalRefused(number, f"the outcome of effect {name!r} (key {key}) is not unknown"),)
+    event: Event = EffectRejected(name, key, value["actor"], value["why"], branch)
+    if told["happened"]:
+        event = EffectFinished(
+            name, key, freeze(told["output"], "output"), actor=value["actor"], why=value["why"], branch=branch
+        )
+    for where, wait in open_waits(state):
+        if where == branch and wait["kind"] == "unknown" and (wait["name"], wait["spec"].get("key")) == (name, key):
+            return event, WaitClosed(state.node, "settled", 0, branch)
+    if driven:
+        return (
+            SignalRefused(number, f"effect {name!r} (key {key}) is under way; nobody has to say what became of it"),
+        )
+    return (event,)
+
+
+# --- what a run says when it ends ----------------------------------------------------------------------------------
+
+_ENDINGS: dict[type, str] = {
+    RunCompleted: "completed", RunFailed: "failed", RunCancelled: "cancelled", RunTimedOut: "timed_out",
+}  # fmt: skip
+
+
+def last_words(state: State, event: Event) -> tuple[Post, ...]:
+    """What an end tells the run that started this one; nothing if nobody did, or if it is no end."""
+    caller, status = state.run.caller, _ENDINGS.get(type(event))
+    if caller is None or status is None:
+        return ()
+    told: dict[str, Any] = {"run_id": state.run.run_id, "status": status}
+    if isinstance(event, RunCompleted):
+        told["data"] = apply(state.data, event.change)
+    error: Failure | None = getattr(event, "error", None)
+    if error is not None:
+        told["error"] = f"{error.type}: {error.message}"
+    why = getattr(event, "why", "")
+    if why:
+        told["error"] = why
+    words = message(SIGNAL, name=f"{CHILD}:{state.run.run_id}", payload=told, actor=state.run.run_id)
+    return (Post(caller.run_key, words),)
+
+
+def called_off(log: Log, state: State, event: Event) -> tuple[Post, ...]:
+    """What the children of a run are told that it waits for no more."""
+    if not isinstance(event, RunFailed | RunCancelled | RunTimedOut | UndoBegan | NodeSkipped):
+        return ()
+    posts: list[Post] = []
+    for _, wait in open_waits(state):
+        head = log.head(wait["name"]) if wait["kind"] == CHILD else None
+        if head is not None:
+            why = f"run {state.run.run_id}, which started it, goes on without it"
+            posts.append(Post(head.run_key, message(CANCEL, actor=state.run.run_id, why=why)))
+    return tuple(posts)

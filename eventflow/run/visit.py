@@ -11,20 +11,22 @@ import asyncio
 import hashlib
 import inspect
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from eventflow.budget import over_budget
 from eventflow.codec import Shared, encode, unshared
-from eventflow.errors import EffectMisused, EffectUnknown, NotPlainData, RunLost
+from eventflow.errors import BudgetExceeded, EffectMisused, EffectUnknown, NotPlainData, RunLost
 from eventflow.event import EffectFailed, EffectFinished, EffectRejected, EffectStarted, Event, Failure, Recorded
 from eventflow.plain import EMPTY, FrozenDict, freeze, thaw
 from eventflow.proof import digest
 from eventflow.run.failure import failure_of
 from eventflow.run.journal import Journal
 from eventflow.run.threads import Threads
-from eventflow.state import effect_id
+from eventflow.state import effect_id, reuse_key
 
+NO_UNDOES: Mapping[str, Callable[..., Any]] = {}
 Fetch = Callable[[int], Recorded]  # the event at a version of this run
 
 
@@ -35,8 +37,12 @@ class Visit:
     edge, or that of the attempt before. `extends(field)` tells whether a state field is a list that is extended.
     """
 
-    def __init__(self, journal: Journal, event_at: Fetch, calls: Threads, extending: Callable[[str], bool]) -> None:
+    def __init__(
+        self, journal: Journal, event_at: Fetch, calls: Threads, extending: Callable[[str], bool], *, branch: str = "",
+        undoes: Mapping[str, Callable[..., Any]] = NO_UNDOES, attempt: int = 0,
+    ) -> None:  # fmt: skip
         state = journal.state
+        self.branch, self._undoes = branch, undoes
         self._journal, self._event_at, self._calls = journal, event_at, calls
         self.extends = extending
         self._loop = asyncio.get_running_loop()
@@ -45,7 +51,8 @@ class Visit:
         self._counted: _Counted | None = None  # most visits make no call
         self.id = state.run.run_id
         self.node = state.node
-        self.attempt = state.attempt
+        self.attempt = attempt or state.attempt
+        self.last_beat = 0.0  # monotonic seconds of the last sign of life
         self._tags = state.run.tags
         self.subject = state.run.subject
         self.error: Failure | None = state.error
@@ -68,6 +75,22 @@ class Visit:
             kept[key] = make()
         return kept[key]
 
+    def heartbeat(self) -> None:
+        """Say that the node's code is alive, for nodes with an `idle_timeout`; from any thread. Raises RunLost."""
+        self._check()
+        self.last_beat = self._journal.shop.clock.monotonic()
+
+    def recorded(self, name: str, *, key: str = "1") -> tuple[bool, Any]:
+        """Whether a call of this visit has a recorded result, and the result."""
+        entry = self._entry(name, key)
+        if entry is None or entry["status"] != "finished":
+            return False, None
+        return True, thaw(entry["output"])
+
+    def _entry(self, name: str, key: str) -> FrozenDict | None:
+        entry: FrozenDict | None = self._journal.state.effects.get(effect_id(name, key, self.branch))
+        return entry
+
     def take_away(self, why: str) -> None:
         """Make every later call on this visit raise RunLost; the first reason given stays."""
         self._lost = self._lost or why
@@ -83,10 +106,10 @@ class Visit:
         if not of_loop and threading.get_ident() == self._thread:
             raise EffectMisused(f"run {self.id}: an `async def` node awaits run.effect or run.reject")
 
-    async def _record(self, event: Event) -> None:
-        """Record a fact of this visit; nothing may come between the check and the journal's taking it."""
+    async def _record(self, *events: Event) -> None:
+        """Record facts of this visit; nothing may come between the check and the journal's taking them."""
         self._check()
-        await self._journal.record(event, visit=self._visit)
+        await self._journal.record(*events, visit=self._visit)
 
     # --- effects
 
@@ -142,10 +165,9 @@ class Visit:
         """Refuse a finished result, so that the call may be made again. Raises EffectMisused if there is none."""
         self._check()
         self._check_thread(of_loop=True)
-        entry = self._journal.state.effects.get(effect_id(name, key))
-        if entry is None or entry["status"] != "finished":
+        if not self.recorded(name, key=key)[0]:
             raise EffectMisused(f"run {self.id}: effect {name!r} (key {key}) has no result here that could be rejected")
-        await self._record(EffectRejected(name, key, why=why))
+        await self._record(EffectRejected(name, key, why=why, branch=self.branch))
 
     def reject_sync(self, name: str, *, key: str = "1", why: str = "") -> None:
         """The same for a plain `def` node."""
@@ -163,17 +185,22 @@ class Visit:
 
     async def _effect(self, call: _Call) -> Any:
         asked = _plain_input(call)
-        data = encode(_values(asked))
-        entry = self._journal.state.effects.get(effect_id(call.name, call.key))
+        named = digest(encode(_values(asked)))
+        entry = self._entry(call.name, call.key)
         if entry is not None:
-            self._check_same(call, entry, digest(data))
+            self._check_same(call, entry, named)
             if entry["status"] == "finished":
                 return thaw(entry["output"])
             if entry["status"] == "started" and entry["mutating"]:
                 settled, value = await self._settled(call, entry)
                 if settled:
                     return await self._finish(call, value)
-        started = self._started(call, entry, asked, digest(data))
+        started = self._started(call, entry, asked, named)
+        if entry is None and (answer := self._answer_of_before(call, named)) is not None:
+            await self._record(started, answer)
+            return thaw(answer.output)
+        if what := over_budget(self._journal.state, self._journal.shop.clock.now()):
+            raise BudgetExceeded(self.id, what)
         await self._record(started)
         self._check()
         return await self._made(call, started.idempotency_key)
@@ -198,19 +225,36 @@ class Visit:
         except LookupError as error:
             if type(error) is not LookupError:  # a slip such as a missing key says nothing about the call
                 raise
-            await self._record(EffectRejected(call.name, call.key, why="reconcile: it never happened"))
+            why = "reconcile: it never happened"
+            await self._record(EffectRejected(call.name, call.key, why=why, branch=self.branch))
             return False, None
 
     def _started(self, call: _Call, entry: FrozenDict | None, asked: Any, name: bytes) -> EffectStarted:
         attempt = 1 if entry is None else entry["attempt"] + 1
         return EffectStarted(
-            call.name, call.key, call.kind, call.mutating, asked, name, self._idempotency_key(call), attempt
+            call.name, call.key, call.kind, call.mutating, asked, name, self._idempotency_key(call), attempt, self.branch,
+            call.name if call.name in self._undoes else "",
         )  # fmt: skip
+
+    def _answer_of_before(self, call: _Call, asked: bytes) -> EffectFinished | None:
+        """The result of the same call on a line that was left, if the rewind said that those answer again."""
+        state = self._journal.state
+        if not state.reuse:
+            return None
+        versions = state.reuse.get(reuse_key(state.node, effect_id(call.name, call.key, self.branch), asked))
+        if not versions:
+            return None
+        found = self._event_at(versions[0]).event
+        if not isinstance(found, EffectFinished):
+            return None
+        return EffectFinished(call.name, call.key, found.output, branch=self.branch, reused=versions[0])
 
     def _idempotency_key(self, call: _Call) -> str:
         """The same for every attempt of a call on a line; another on every other line, run and store."""
         run = self._journal.state.run
         parts = [run.run_key, run.incarnation, self._line, self._visit, call.name, call.key]
+        if self.branch:
+            parts.append(self.branch)
         return f"ef-{hashlib.sha256(encode(parts)).hexdigest()[:32]}"
 
     async def _made(self, call: _Call, idempotency_key: str) -> Any:
@@ -225,11 +269,11 @@ class Visit:
 
     async def _failed(self, call: _Call, error: Exception) -> None:
         if self._lost is None:
-            await self._record(EffectFailed(call.name, call.key, failure_of(error)))
+            await self._record(EffectFailed(call.name, call.key, failure_of(error), self.branch))
 
     async def _called(self, call: _Call, idempotency_key: str) -> Any:
         kwargs = dict(call.kwargs)
-        if _takes(call.function, "idempotency_key"):
+        if takes(call.function, "idempotency_key"):
             kwargs["idempotency_key"] = idempotency_key
         return await self._run(call.function, *call.args, **kwargs)
 
@@ -248,7 +292,7 @@ class Visit:
                 await self._failed(call, error)
             raise
         used: FrozenDict = EMPTY if call.usage is None else freeze(call.usage(value))
-        await self._record(EffectFinished(call.name, call.key, output, used))
+        await self._record(EffectFinished(call.name, call.key, output, used, branch=self.branch))
         return thaw(output)
 
 
@@ -312,7 +356,8 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _takes(function: Callable[..., Any], name: str) -> bool:
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function has a parameter of that name."""
     try:
         return name in inspect.signature(function).parameters
     except (TypeError, ValueError):

@@ -1,28 +1,40 @@
 """Workflows: definition, decision, check, diagram. One folder, the only one that imports transitions."""
 
+from eventflow.workflow.branches import AT_ONCE, Map, Parallel, Split, joined
 from eventflow.workflow.check import Problem
+from eventflow.workflow.children import Child, Choice, child_id, end_name
 from eventflow.workflow.definition import Decision, Workflow, difference, set_runner
-from eventflow.workflow.parts import Body, Edge, Go, Node, Opening, Pause
+from eventflow.workflow.parts import Body, Edge, Go, Node, Opening, Pause, Standing
 from eventflow.workflow.schema import Schema, parameters
 from eventflow.workflow.waits import NO_DEFAULT, Human, Sleep, Wait, answer_name
 
 __all__ = [
+    "AT_ONCE",
     "NO_DEFAULT",
     "Body",
+    "Child",
+    "Choice",
     "Decision",
     "Edge",
     "Go",
     "Human",
+    "Map",
     "Node",
     "Opening",
+    "Parallel",
     "Pause",
     "Problem",
     "Schema",
     "Sleep",
+    "Split",
+    "Standing",
     "Wait",
     "Workflow",
     "answer_name",
+    "child_id",
     "difference",
+    "end_name",
+    "joined",
     "parameters",
     "set_runner",
 ]

@@ -25,12 +25,15 @@ class _Graph:
     edges: Sequence[Edge]
     start: str
     fields: frozenset[str]
+    reduced: frozenset[str]
 
 
-def find_problems(nodes: Mapping[str, Node], edges: Sequence[Edge], start: str, fields: Iterable[str]) -> list[Problem]:
-    """All findings; only the fatal ones where there are any."""
-    flow = _Graph(nodes, edges, start, frozenset(fields))
-    fatal = _unknown_names(flow) + _undeclared_fields(flow)
+def find_problems(
+    nodes: Mapping[str, Node], edges: Sequence[Edge], start: str, *, fields: Iterable[str], reduced: Iterable[str] = ()
+) -> list[Problem]:
+    """All findings; only the fatal ones where there are any. `reduced` are the fields that have a reducer."""
+    flow = _Graph(nodes, edges, start, frozenset(fields), frozenset(reduced))
+    fatal = _unknown_names(flow) + _undeclared_fields(flow) + _disagreeing_branches(flow)
     if fatal:
         return fatal
     return [
@@ -122,4 +125,18 @@ def _undeclared_fields(flow: _Graph) -> list[Problem]:
                 if name not in declared:
                     text = f"node {node.name!r} {verb} {name!r}, which the workflow's state does not declare"
                     found.append(Problem("undeclared field", text, fatal=True))
+    return found
+
+
+def _disagreeing_branches(flow: _Graph) -> list[Problem]:
+    found = []
+    for node in flow.nodes.values():
+        brought: dict[str, str] = {}
+        for branch, one in (node.branches or {}).items():
+            fields = getattr(one.body, "fields", None)
+            for name in () if fields is None or not branch else fields()[1]:
+                if name in brought and name not in flow.reduced:
+                    text = f"branches {brought[name]!r} and {branch!r} of node {node.name!r} both write {name!r} without a reducer"
+                    found.append(Problem("branches disagree", text, fatal=True))
+                brought[name] = branch
     return found

@@ -19,7 +19,9 @@ from eventflow.plain import FrozenDict, freeze
 from eventflow.proof import digest
 from eventflow.retry import NO_RETRY, RetryPolicy
 from eventflow.state import State
+from eventflow.workflow.branches import Split
 from eventflow.workflow.check import Problem, find_problems
+from eventflow.workflow.children import Child
 from eventflow.workflow.machine import DecisionMachine
 from eventflow.workflow.parts import TRIGGERS, AfterCrash, Body, Edge, Guard, Node, Pause, Trigger
 from eventflow.workflow.schema import Schema, parameters
@@ -67,6 +69,7 @@ class Workflow:
         self.schema = Schema(state)
         self.nodes: dict[str, Node] = {}
         self.edges: list[Edge] = []
+        self.compensations: dict[str, Callable[..., Any]] = {}
         self.start = ""
         self._compiled: _Compiled | None = None
 
@@ -76,36 +79,34 @@ class Workflow:
     # --- building
 
     def add_node(
-        self, name: str, body: Callable[..., Any] | Body | Pause, *, retry: RetryPolicy | None = None,
-        timeout: float | None = None, after_crash: AfterCrash = "retry", targets: tuple[str, ...] | list[str] = (),
+        self, name: str, body: Callable[..., Any] | Body | Pause | Split, *, retry: RetryPolicy | None = None,
+        timeout: float | None = None, idle_timeout: float | None = None, after_crash: AfterCrash = "retry",
+        targets: tuple[str, ...] | list[str] = (),
     ) -> Self:  # fmt: skip
-        """Add a node: a function of (state) or (state, run), plain or async, an Agent, or a Wait, Human or Sleep.
+        """Add a node: a function of (state) or (state, run), plain or async, or one of the kinds that are shipped.
 
-        `retry`, `timeout` (seconds) and `after_crash` say what its failures deserve; `targets` are nodes it may choose
-        with Go besides those it has edges to. Raises DefinitionError.
+        Those are Agent, Tool, Parallel, Map, Child, Choice, Wait, Human and Sleep. `retry` and `timeout` (seconds; of
+        each attempt) say what its failures deserve, `idle_timeout` how long its code may go without `run.heartbeat()`,
+        `after_crash` whether it may begin again; of a Parallel or Map they are those of each branch. `targets` are
+        nodes it may choose with Go besides those it has edges to. Raises DefinitionError.
         """
         self._check_open()
         if not name or len(name) > 128 or name in self.nodes:
             raise DefinitionError(f"node {name!r} is defined twice, or its name is empty or longer than 128 characters")
-        if isinstance(body, Pause):
-            if timeout is not None or retry is not None:
-                raise DefinitionError(f"node {name!r}: a wait has no retries, and its timeout is its own")
-            self.nodes[name] = Node(
-                name, body, body.kind, takes_run=False, is_async=False, targets=tuple(targets), pause=body
-            )  # fmt: skip
-            return self
-        if not callable(body):
-            raise DefinitionError(f"node {name!r} needs a function or an Agent, got {type(body).__name__}")
-        if timeout is not None and timeout <= 0:
-            raise DefinitionError(f"node {name!r}: timeout is in seconds and must be more than 0")
-        kind = getattr(body, "kind", "function")
-        default_retry = getattr(body, "default_retry", NO_RETRY)
-        special = isinstance(body, Body)
-        is_async = special or any(map(inspect.iscoroutinefunction, (body, type(body).__call__)))
-        takes_run = special or parameters(body) == 2
-        self.nodes[name] = Node(
-            name, body, kind, takes_run, is_async, retry or default_retry, timeout, after_crash, tuple(targets)
-        )
+        terms = _NodeTerms(retry, timeout, idle_timeout, after_crash, tuple(targets) or getattr(body, "targets", ()))
+        self.nodes[name] = _split_node(name, body, terms) if isinstance(body, Split) else _node(name, body, terms)
+        return self
+
+    def add_compensation(self, effect: str, function: Callable[..., Any]) -> Self:
+        """Say what takes a call back, by the call's name, should the run fail, be cancelled or time out after it.
+
+        The function gets the call's result; one that takes `idempotency_key` is given it. It runs as a call itself, the
+        newest first, and is recorded. Raises DefinitionError.
+        """
+        self._check_open()
+        if not effect or not callable(function) or effect in self.compensations:
+            raise DefinitionError(f"a compensation of {effect!r} needs the name of a call, once, and a function")
+        self.compensations[effect] = function
         return self
 
     def add_edge(
@@ -154,7 +155,9 @@ class Workflow:
 
     def check(self) -> list[Problem]:
         """What is wrong with the definition, before anything runs; an empty list if nothing is."""
-        return find_problems(self.nodes, self.edges, self.start, self.schema.fields)
+        return find_problems(
+            self.nodes, self.edges, self.start, fields=self.schema.fields, reduced=self.schema.reducers
+        )
 
     def decide(
         self,
@@ -206,7 +209,21 @@ class Workflow:
             raise DefinitionError("import eventflow before running a workflow")
         return _runner(self, {} if data is None else data, **options)
 
+    def children(self) -> list[Workflow]:
+        """The workflows whose runs this one's nodes start."""
+        bodies = [one.body for node in self.nodes.values() for one in (node, *(node.branches or {}).values())]
+        return [body.flow for body in bodies if isinstance(body, Child)]
+
     # --- closing
+
+    def _branch_kinds(self) -> dict[str, Any]:
+        """The branches' kinds by node and branch, where there are any."""
+        kinds = {
+            name: {branch: one.kind for branch, one in node.branches.items()}
+            for name, node in self.nodes.items()
+            if node.branches is not None
+        }
+        return {"branches": kinds} if kinds else {}
 
     def _closed(self) -> _Compiled:
         if self._compiled is None:
@@ -224,6 +241,7 @@ class Workflow:
                 "name": self.name,
                 "version": self.version,
                 "nodes": {name: node.kind for name, node in self.nodes.items()},
+                **self._branch_kinds(),
                 "edges": [[edge.source, edge.target, edge.trigger, edge.label] for edge in self.edges],
                 "start": self.start,
                 "terminals": sorted(terminals),
@@ -234,6 +252,63 @@ class Workflow:
         return _Compiled(
             DecisionMachine(list(self.nodes), self.edges), shape, digest(encode(shape)), terminals, guarded
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _NodeTerms:
+    """What `add_node` was told besides the body."""
+
+    retry: RetryPolicy | None
+    timeout: float | None
+    idle: float | None
+    after_crash: AfterCrash
+    targets: tuple[str, ...]
+
+
+def _node(name: str, body: Any, terms: _NodeTerms) -> Node:
+    """A node, or a branch of one, that does not split. Raises DefinitionError."""
+    if isinstance(body, Pause):
+        if terms.timeout is not None or terms.retry is not None or terms.idle is not None:
+            raise DefinitionError(f"node {name!r}: a wait has no retries, and its timeout is its own")
+        return Node(name, body, body.kind, takes_run=False, is_async=False, targets=terms.targets, pause=body)
+    if not callable(body):
+        raise DefinitionError(f"node {name!r} needs a function or an Agent, got {type(body).__name__}")
+    for word, seconds in (("timeout", terms.timeout), ("idle_timeout", terms.idle)):
+        if seconds is not None and seconds <= 0:
+            raise DefinitionError(f"node {name!r}: {word} is in seconds and must be more than 0")
+    special = isinstance(body, Body)
+    is_async = special or any(map(inspect.iscoroutinefunction, (body, type(body).__call__)))
+    takes_run = special or parameters(body) == 2
+    if terms.idle is not None and not takes_run:
+        raise DefinitionError(
+            f"node {name!r}: idle_timeout needs a function of (state, run) that calls run.heartbeat()"
+        )
+    return Node(
+        name, body, getattr(body, "kind", "function"), takes_run, is_async,
+        terms.retry or _own_retry(body), terms.timeout, terms.after_crash, terms.targets,
+        idle=terms.idle,
+    )  # fmt: skip
+
+
+def _own_retry(body: Any) -> RetryPolicy:
+    own = getattr(body, "default_retry", NO_RETRY)
+    return own if isinstance(own, RetryPolicy) else NO_RETRY
+
+
+def _split_node(name: str, body: Split, terms: _NodeTerms) -> Node:
+    """A node that splits; what it was told is of each branch. Raises DefinitionError."""
+    branches: dict[str, Node] = {}
+    for branch, one in body.bodies.items():
+        if isinstance(one, Split) or len(branch) > 128:
+            raise DefinitionError(
+                f"branch {branch!r} of node {name!r} can't split again; make it a Child, whose nodes may"
+            )
+        of_pause = _NodeTerms(None, None, None, "retry", ()) if isinstance(one, Pause) else terms
+        branches[branch] = _node(branch or name, one, of_pause)
+    return Node(
+        name, body, body.kind, takes_run=False, is_async=False, after_crash=terms.after_crash, targets=terms.targets,
+        branches=branches,
+    )  # fmt: skip
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -34,7 +34,7 @@ class Body(Protocol):
 class Opening:
     """What a wait says when it begins: what for, until when (ns since the epoch, UTC; 0: no limit), what people see."""
 
-    kind: Literal["signal", "human", "timer"]
+    kind: Literal["signal", "human", "timer", "child"]
     name: str = ""
     until: int = 0
     restore: Restore = "deadline"
@@ -77,11 +77,33 @@ class Go:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What a Body of ours returns to make its run stand still in its node, and to be called again afterwards.
+
+    What comes is recorded as the result of the call `name` and `key`, so that the body finds it there.
+    """
+
+    pause: Pause
+    name: str
+    key: str
+
+
+class Splits(Protocol):
+    """Something that can be a node and splits into branches."""
+
+    kind: str
+    bodies: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
-    """A state of the machine and the code that runs in it. `timeout` is in seconds."""
+    """A state of the machine and the code that runs in it. `timeout` and `idle` are in seconds.
+
+    `branches` are the nodes of a split's bodies, by the names it has for them.
+    """
 
     name: str
-    body: Callable[..., Any] | Pause
+    body: Callable[..., Any] | Pause | Splits
     kind: str
     takes_run: bool
     is_async: bool
@@ -90,6 +112,8 @@ class Node:
     after_crash: AfterCrash = "retry"
     targets: tuple[str, ...] = ()
     pause: Pause | None = None  # the body again where it is one: told apart once, not at each step
+    idle: float | None = None
+    branches: Mapping[str, Node] | None = None
 
     def call(self, *args: Any) -> Any:
         """Call the node's code; a wait has none."""

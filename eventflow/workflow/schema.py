@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from eventflow.change import Change, Reducer, extend, resolve
 from eventflow.errors import DefinitionError, InvalidState
-from eventflow.plain import FrozenDict, FrozenList, freeze, raw_items, thaw
+from eventflow.plain import FrozenDict, FrozenList, freeze, raw_items, same, thaw
 
 Shape = Literal["dict", "typed_dict", "dataclass", "model"]
 _SIMPLE = frozenset({str, int, float, bool, bytes})
@@ -100,6 +100,16 @@ class Schema:
         if self._whole is not None and isinstance(returned, self.declared):
             return resolve(held, self.update(self._fields_of(returned), held, whole=True), {})
         return resolve(held, self.update(returned, held), self.reducers)
+
+    def brought(self, returned: Any, held: FrozenDict) -> dict[str, Any]:
+        """What a branch returned, as plain values by field, for the join. Raises InvalidState or NotPlainData.
+
+        A whole state of the declared type brings the fields that differ from the one that is held.
+        """
+        if self._whole is not None and isinstance(returned, self.declared):
+            update = self.update(self._fields_of(returned), held, whole=True)
+            return {name: value for name, value in update.items() if name not in held or not same(held[name], value)}
+        return self.update(returned, held)
 
     def edit(self, changes: Mapping[str, Any], held: FrozenDict) -> Change:
         """A change by hand, which sets fields and passes no reducer. Raises InvalidState or NotPlainData."""

@@ -23,7 +23,7 @@ def story(work):
 
 async def settled(engine):
     """Wait until no snapshot is in flight: there is one at a time, and what is due meanwhile waits for it."""
-    for driver in list(engine._drivers.values()):
+    for driver in list(engine._desk.drivers()):
         await driver.journal.settle()
 
 

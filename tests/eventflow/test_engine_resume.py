@@ -503,7 +503,7 @@ def test_a_crash_in_a_later_attempt_asks_and_one_in_the_rest_before_it_does_not(
             assert resting.retry_at == clock.now() + 60 * 10**9
             clock.advance(60)
             await asyncio.sleep(0.01)
-            crashed = engine._drivers.pop(resting.run.run_key)  # as if the process had ended: nobody lets go
+            crashed = engine._desk._seats.pop(resting.run.run_key).driver  # as if the process had ended: nobody lets go
             crashed.task.cancel()
             await asyncio.wait({crashed.task})
             with pytest.raises(NeedsConfirmation):

@@ -90,6 +90,7 @@ def test_a_stopped_process_at_the_gate_is_named(filled: Path, child: Start) -> N
     def work(say: Callable[[str], None]) -> None:
         gate = Gate(filled)
         with gate.held():
+            gate.name_holder()
             say("held")
             os.kill(os.getpid(), signal.SIGSTOP)
 

@@ -481,7 +481,7 @@ def test_an_event_of_a_newer_eventflow_stops_the_fold(behind: Callable[[], tuple
         head = author.add(head, MOVE)
     old = events(author.log, head, 5)[0]
     place = Place(old.run_key, old.incarnation, old.version, old.epoch, old.time, old.before)
-    event = seal(replace(pack(MOVE), code=99), place)
+    event = seal(pack(MOVE)._replace(code=99), place)
     position = author.log.read(head.run_key, 5, 5)[0].position
     author = rows("log", lambda txn, table: txn.put(number(position), event, db=table))
     with pytest.raises(WrittenByNewer):

@@ -107,12 +107,23 @@ def test_a_call_that_does_no_harm_is_made_again_with_the_same_key(crashed):
     assert [e.attempt for e in events if isinstance(e, EffectStarted)] == [1, 2]
 
 
-def test_a_changing_call_with_an_unknown_outcome_stops_the_run(crashed):
-    """Nobody guesses: not even an error edge is taken, and nothing is called."""
+def test_a_changing_call_with_an_unknown_outcome_makes_the_run_wait(crashed):
+    """Nobody guesses: not even an error edge is taken, and nothing is called; a person must say what became of it."""
     store, ledger = crashed()
-    state, _ = resumed(store, paying(ledger, die=False))
-    assert (state.status, state.node, state.error.type) == ("failed", "a", "EffectUnknown")
-    assert "Engine.settle" in state.error.message
+    flow = paying(ledger, die=False)
+
+    async def look(engine):
+        run = await engine.resume("r")
+        while run.status != "waiting":
+            await asyncio.sleep(0.001)
+        state = run.state
+        assert (state.waiting_for, state.node, state.wait["name"]) == ("unknown", "a", "pay")
+        await asyncio.sleep(0.05)
+        assert len(ledger.read_text().split()) == 1
+        await engine.settle("r", "pay", output="found", happened=True)
+
+    state, _ = resumed(store, flow, look)
+    assert state.data == {"got": "found"}
     assert len(ledger.read_text().split()) == 1
 
 
@@ -123,13 +134,15 @@ def test_an_unknown_outcome_is_settled_by_hand(crashed, happened, calls, got):
     flow = paying(ledger, die=False)
 
     async def settle(engine):
-        await (await engine.resume("r")).wait()
+        run = await engine.resume("r")
+        while run.status != "waiting":
+            await asyncio.sleep(0.001)
         with pytest.raises(EffectMisused, match="unknown are: pay#1"):
             await engine.settle("r", "pya", happened=True)
         await engine.settle("r", "pay", output="found", happened=happened, why="asked the bank")
+        await run.result()
         with pytest.raises(EffectMisused, match="unknown are: none"):
             await engine.settle("r", "pay", happened=True)
-        assert engine.get("r").status == "failed"
 
     state, _ = resumed(store, flow, settle)
     keys = ledger.read_text().split()

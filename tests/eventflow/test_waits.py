@@ -129,7 +129,7 @@ def test_a_resumed_wait_says_that_it_waits():
             run = await engine.start(flow, {}, run_id="r")
             await until(run, "waiting")
             wait = run.state.wait
-        assert log.head("r").status == "pending"
+        assert log.head("r").status == "waiting"
         async with Engine(log, workflows=[flow]) as engine:
             run = await engine.resume("r")
             assert (run.status, log.head("r").waiting_for, run.state.wait) == ("waiting", "signal", wait)

@@ -220,7 +220,7 @@ def test_a_fork_folds_from_its_parents_history(
     """Parent and child share a past and nothing after it."""
     life = lived(data, steps)
     parent = life.state
-    before = pack_state(parent).digest
+    before = state_digest(parent)
     forked = Forked("r2", b"s" * 16, "r", b"k" * 16, 1, parent.version, resolve(parent.data, change, {}))
     recorded = Recorded(forked, b"c" * 16, 1, parent.version + 1, 99, 1, 500, b"f" * 32, parent.digest)
     child = evolve(parent, recorded)

@@ -120,6 +120,7 @@ def _opened_for_writing(root: Path, wanted: Wanted) -> Opened:
     gate = files.Gate(root, timeout=wanted.gate_timeout)
     try:
         with gate.held():
+            gate.name_holder()
             if not (root / "CURRENT").exists():
                 _create(root, wanted)
             opened = _opened(root, files.data_directory(root), gate, wanted)

@@ -6,6 +6,7 @@ others would raise; every answer is looked at.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -158,6 +159,9 @@ class Batch:
             self._txn.delete(versioned(key, message), db=self._t.inbox)
         if append.marks:
             self._set_marks(key, append.marks)
+        for post in append.posts:
+            with contextlib.suppress(RunNotFound):
+                self._post(post)
         self._heads[append.run_id] = sealed.head
         return Appended(sealed.head, self.position, sealed.digests, size)
 

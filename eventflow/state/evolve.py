@@ -7,14 +7,17 @@ refused, so that a damaged history can't be folded by accident.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any, Literal, assert_never
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, assert_never
 
 from eventflow.change import Change, apply
 from eventflow.errors import Corrupt, EventflowError
 from eventflow.event import (
     AttemptFailed,
+    BranchesOpened,
+    BranchFailed,
+    BranchFinished,
     CheckpointCreated,
     CheckpointsDeleted,
     EffectFailed,
@@ -22,8 +25,8 @@ from eventflow.event import (
     EffectRejected,
     EffectStarted,
     Event,
-    Failure,
     Forked,
+    NodeSkipped,
     Recorded,
     Rewound,
     RunCancelled,
@@ -34,90 +37,35 @@ from eventflow.event import (
     RunResumed,
     RunStarted,
     RunSuspended,
+    RunTimedOut,
     SignalReceived,
     SignalRefused,
     StoreCreated,
     Transitioned,
+    UndoBegan,
     WaitClosed,
     WaitOpened,
 )
-from eventflow.plain import EMPTY, MAX_INT, MIN_INT, NOTHING, FrozenDict, FrozenList, ordered
-
-Status = Literal[
-    "pending", "running", "waiting", "paused", "completed", "failed", "cancelled", "timed_out", "parked"
-]  # closed; the order is the format's numbering
-STATUSES: tuple[Status, ...] = (
-    "pending", "running", "waiting", "paused", "completed", "failed", "cancelled", "timed_out", "parked",
-)  # fmt: skip
-WaitingFor = Literal["", "timer", "signal", "human", "child", "retry", "unknown"]
-WAITS: tuple[WaitingFor, ...] = ("", "timer", "signal", "human", "child", "retry", "unknown")
-ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled", "timed_out"})
-FINAL: frozenset[Status] = ENDED - {"failed"}  # only a rewind or a fork goes on from these
-
-
-@dataclass(frozen=True, slots=True)
-class Parent:
-    """The run a fork continues, and the version it continues from."""
-
-    run_id: str
-    run_key: bytes
-    incarnation: int
-    at: int
+from eventflow.plain import EMPTY, FrozenDict, FrozenList, ordered
+from eventflow.state.effects import call_closed, call_finished, only_finished, with_begun, without_branch
+from eventflow.state.parts import ENDED, FINAL, Caller, Identity, Parent, State, Status, WaitingFor
+from eventflow.state.waits import (
+    BranchEvent,
+    again,
+    branches_moved,
+    branches_resumed,
+    restored,
+    section_status,
+    split,
+    wait_kind,
+    wait_of,
+    without_message,
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What a run is, from its first event on."""
-
-    run_id: str
-    run_key: bytes
-    incarnation: int
-    store_id: bytes
-    workflow: str
-    definition_digest: bytes
-    definition: FrozenDict
-    input_digest: bytes
-    tags: FrozenList
-    subject: str | None
-    started: int
-    parent: Parent | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """The user's data and where the run stands, at one version.
-
-    `visit` is the version at which the run entered `node`; `line` the version at which its line begins (0, or that of
-    the last rewind or fork). `effects` are the calls of this visit by "name#key"; `signals` wait to be read; `usage`
-    sums what effects reported; `wait` is what the run stands still for. `time` is that of the last event, ns since the epoch, UTC.
-    """
-
-    run: Identity
-    version: int
-    digest: bytes
-    time: int
-    epoch: int
-    status: Status
-    node: str
-    visit: int
-    data: FrozenDict
-    waiting_for: WaitingFor = ""
-    line: int = 0
-    attempt: int = 1
-    retry_at: int = 0
-    error: Failure | None = None
-    effects: FrozenDict = EMPTY
-    signals: FrozenList = NOTHING
-    usage: FrozenDict = EMPTY
-    wait: FrozenDict | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether the run is over; a failed run can still be resumed."""
-        return self.status in ENDED
-
-
-def status_after(state: State | None, event: Event) -> tuple[Status, WaitingFor]:  # noqa: C901, PLR0911 - a table
+def status_after(  # noqa: C901, PLR0911, PLR0912 - a table
+    state: State | None, event: Event
+) -> tuple[Status, WaitingFor]:
     """Where a run stands once an event has happened: what a log is told with an append."""
     match event:
         case Transitioned():  # the most frequent first; it leaves a paused run paused
@@ -128,31 +76,42 @@ def status_after(state: State | None, event: Event) -> tuple[Status, WaitingFor]
             return "failed", ""
         case RunCancelled():
             return "cancelled", ""
+        case RunTimedOut():
+            return "timed_out", ""
         case RunPaused():
             return "paused", ""
         case RunResumed() if state is not None and state.wait is not None:
             return "waiting", state.wait["kind"]
-        case RunStarted() | RunResumed() | Rewound() | Forked():
+        case RunResumed() if state is not None and state.branches is not None:
+            branches = branches_resumed(state.branches, 0, 0, afresh=state.status == "failed")
+            return section_status(branches or state.branches)
+        case RunStarted() | RunResumed() | Rewound() | Forked() | NodeSkipped() | UndoBegan():
             return "running", ""
     if state is None or state.status == "paused":
         return "paused" if state else "running", ""
     match event:
+        case AttemptFailed() | WaitOpened() | WaitClosed() | BranchFinished() | BranchFailed() if event.branch:
+            return section_status(branches_moved(state, event, state.version + 1, 0))
         case AttemptFailed():
             return "waiting", "retry"
         case RunSuspended():
             return "pending", ""
         case WaitOpened():
-            return "waiting", _wait_kind(event.kind)
-        case WaitClosed():
+            return "waiting", wait_kind(event.kind)
+        case WaitClosed() | BranchesOpened():
             return "running", ""
     return state.status, state.waiting_for
 
 
-def _wait_kind(kind: str) -> WaitingFor:
-    for known in WAITS:
-        if known == kind:
-            return known
-    raise Corrupt("a wait", f"is of a kind that is not known ({kind!r})")
+def standing_after(state: State, events: Sequence[Event]) -> tuple[Status, WaitingFor]:
+    """Where a run stands once several events have happened, before any of them has its place."""
+    for event in events[:-1]:
+        status, waiting_for = status_after(state, event)
+        branches = state.branches
+        if isinstance(event, BranchEvent) and event.branch:
+            branches = branches_moved(state, event, state.version + 1, 0)
+        state = replace(state, status=status, waiting_for=waiting_for, branches=branches)
+    return status_after(state, events[-1]) if events else (state.status, state.waiting_for)
 
 
 def fold(state: State | None, events: Iterable[Recorded]) -> State | None:
@@ -182,37 +141,32 @@ def evolve(  # noqa: C901, PLR0911, PLR0912 - one match over the closed set of e
         case Transitioned():
             return _moved(state, recorded, event, after)
         case EffectStarted():
-            return _stamped(
-                state, recorded, effects=_with_effect(state, event.name, event.key, _begun(event, recorded.version))
-            )
+            return _stamped(state, recorded, effects=with_begun(state, event, recorded.version))
         case EffectFinished():
-            return _effect_finished(state, recorded, event)
+            return _stamped(state, recorded, **call_finished(state, recorded, event))
         case EffectFailed() | EffectRejected():
-            return _effect_closed(state, recorded, event)
+            return _stamped(state, recorded, **call_closed(state, recorded, event))
         case RunCompleted():
             _expect_node(state, recorded, event.node)
             data = _changed(state, recorded, event.change)
-            return _stamped(state, recorded, data=data, error=None, effects=EMPTY)
+            return _over(state, recorded, data=data, error=None)
+        case AttemptFailed() | WaitOpened() | WaitClosed() | BranchFinished() | BranchFailed() if event.branch:
+            return _in_branch(state, recorded, event)
         case AttemptFailed():
             _expect_node(state, recorded, event.node)
             return _stamped(state, recorded, attempt=event.attempt + 1, retry_at=event.retry_at, error=event.error)
-        case RunFailed():
-            _expect_node(state, recorded, event.node)
-            return _stamped(state, recorded, error=event.error)
         case RunResumed():
             return _resumed(state, recorded, event)
-        case RunSuspended():
-            _expect_node(state, recorded, event.node)
-            return _stamped(state, recorded)
-        case RunPaused() | RunCancelled():
-            return _stamped(state, recorded)
-        case SignalReceived():
-            entry = FrozenDict({"name": event.name, "message": event.message, "payload": event.payload})
-            return _stamped(state, recorded, signals=FrozenList([*state.signals, entry]))
-        case SignalRefused():
-            return _stamped(state, recorded, signals=_without(state, event.message))
+        case RunFailed() | RunSuspended() | RunPaused() | RunCancelled() | RunTimedOut() | NodeSkipped() | UndoBegan():
+            return _stopped(state, recorded, event)
+        case BranchesOpened():
+            return _split(state, recorded, event)
+        case SignalReceived() | SignalRefused():
+            return _stamped(state, recorded, signals=_signals(state, event))
         case WaitOpened() | WaitClosed():
             return _waited(state, recorded, event)
+        case BranchFinished() | BranchFailed():
+            raise Corrupt(f"version {recorded.version}", "is about a branch without a name")
         case Rewound():
             return _rewound(state, recorded, event)
         case Forked():
@@ -223,6 +177,38 @@ def evolve(  # noqa: C901, PLR0911, PLR0912 - one match over the closed set of e
             raise Corrupt(f"version {recorded.version}", f"{type(event).__name__} belongs to the store's own stream")
         case _:
             assert_never(event)
+
+
+Stop = RunFailed | RunSuspended | RunPaused | RunCancelled | RunTimedOut | NodeSkipped | UndoBegan
+
+
+def _stopped(state: State, recorded: Recorded, event: Stop) -> State:
+    """What somebody said of the run as a whole, or the end of it."""
+    if not isinstance(event, RunPaused | RunCancelled):
+        _expect_node(state, recorded, event.node)
+    if isinstance(event, RunFailed):
+        return _stamped(state, recorded, error=event.error)
+    if isinstance(event, NodeSkipped):
+        return _stamped(
+            state, recorded, wait=None, branches=None, effects=EMPTY, attempt=1, retry_at=0, error=None, undoing=None
+        )
+    if isinstance(event, UndoBegan):
+        return _undoing(state, recorded, event)
+    return _stamped(state, recorded)
+
+
+def _split(state: State, recorded: Recorded, event: BranchesOpened) -> State:
+    _expect_node(state, recorded, event.node)
+    if state.branches is not None:
+        raise Corrupt(f"version {recorded.version}", "splits a node that has split already")
+    return _stamped(state, recorded, branches=split(event))
+
+
+def _signals(state: State, event: SignalReceived | SignalRefused) -> FrozenList:
+    if isinstance(event, SignalRefused):
+        return without_message(state, event.message)
+    entry = FrozenDict({"name": event.name, "message": event.message, "payload": event.payload})
+    return FrozenList([*state.signals, entry])
 
 
 def _stamped(state: State, recorded: Recorded, **changes: Any) -> State:
@@ -241,7 +227,8 @@ def _started(event: RunStarted, recorded: Recorded) -> State:
         raise Corrupt(f"version {recorded.version}", "starts the run, which only version 1 does")
     identity = Identity(
         event.run_id, recorded.run_key, recorded.incarnation, event.store_id, event.workflow, event.definition_digest,
-        event.definition, event.input_digest, event.tags, event.subject, recorded.time,
+        event.definition, event.input_digest, event.tags, event.subject, recorded.time, None,
+        Caller(event.caller_id, event.caller_key) if event.caller_id else None, event.deadline, event.budget,
     )  # fmt: skip
     return State(
         identity, recorded.version, recorded.digest, recorded.time, recorded.epoch, "running", event.node,
@@ -258,14 +245,40 @@ def _moved(state: State, recorded: Recorded, event: Transitioned, after: FrozenD
     return State(
         state.run, recorded.version, recorded.digest, recorded.time, recorded.epoch, status,
         event.to, recorded.version, _changed(state, recorded, event.change) if after is None else after, "", state.line, 1, 0,
-        event.error, EMPTY, state.signals, state.usage,
+        event.error, EMPTY, state.signals, state.usage, None, state.steps + 1, None, state.undo, state.undoing, state.reuse,
     )  # fmt: skip
+
+
+def _over(state: State, recorded: Recorded, **changes: Any) -> State:
+    """The end of a run that ended well: what only a run that goes on needs is gone."""
+    return _stamped(
+        state, recorded, effects=EMPTY, branches=None, undo=FrozenList(), reuse=EMPTY, steps=state.steps + 1, **changes
+    )
+
+
+def _in_branch(state: State, recorded: Recorded, event: BranchEvent) -> State:
+    _expect_node(state, recorded, event.node)
+    changes: dict[str, Any] = {"branches": branches_moved(state, event, recorded.version, recorded.time)}
+    if isinstance(event, BranchFinished | BranchFailed):
+        changes["effects"] = without_branch(state.effects, event.branch)
+    if isinstance(event, WaitClosed):
+        changes["signals"] = without_message(state, event.message)
+    return _stamped(state, recorded, **changes)
+
+
+def _undoing(state: State, recorded: Recorded, event: UndoBegan) -> State:
+    if event.ending not in ("failed", "cancelled", "timed_out"):
+        raise Corrupt(f"version {recorded.version}", f"ends the run as {event.ending!r}, which no run ends as")
+    one = event.error
+    error = None if one is None else FrozenList([one.type, one.message, one.where, one.retryable])
+    undoing = ordered({"ending": event.ending, "error": error, "actor": event.actor, "why": event.why})
+    return _stamped(state, recorded, undoing=undoing, wait=None, branches=None, effects=EMPTY, attempt=1, retry_at=0)
 
 
 def _expect_node(state: State, recorded: Recorded, node: str) -> None:
     if state.node != node:
         raise Corrupt(f"version {recorded.version}", f"is about node {node!r}, but the run stands on {state.node!r}")
-    if state.status in ENDED and not isinstance(recorded.event, RunResumed):
+    if state.status in ENDED and not isinstance(recorded.event, RunResumed | NodeSkipped):
         raise _after_end(recorded)
 
 
@@ -285,11 +298,14 @@ def _resumed(state: State, recorded: Recorded, event: RunResumed) -> State:
     run = state.run
     if event.definition is not None:
         run = replace(run, definition_digest=event.definition_digest, definition=event.definition)
+    if event.budget is not None:
+        run = replace(run, budget=event.budget)
     fresh = state.status == "failed"
-    wait = None if state.wait is None else _restored(state.wait, state.time, recorded.time)
+    wait = None if state.wait is None else restored(state.wait, state.time, recorded.time)
+    branches = branches_resumed(state.branches, state.time, recorded.time, afresh=fresh)
     return _stamped(
         state, recorded, run=run, wait=wait, attempt=1 if fresh else state.attempt,
-        retry_at=0 if fresh else state.retry_at,
+        retry_at=0 if fresh else state.retry_at, branches=branches,
     )  # fmt: skip
 
 
@@ -304,7 +320,8 @@ def _rewound(state: State, recorded: Recorded, event: Rewound) -> State:
     return replace(
         state, version=recorded.version, digest=recorded.digest, time=recorded.time, epoch=recorded.epoch,
         status="running", waiting_for="", line=recorded.version, attempt=1, retry_at=0, error=None,
-        effects=_only_finished(state.effects), wait=None,
+        effects=only_finished(state.effects), wait=None, branches=again(state.branches), undoing=None,
+        reuse=event.reuse, signals=FrozenList([*state.signals, *event.signals]),
     )  # fmt: skip
 
 
@@ -317,13 +334,16 @@ def _forked(state: State, recorded: Recorded, event: Forked) -> State:
     parent = Parent(event.parent_id, event.parent_key, event.parent_incarnation, event.at)
     identity = replace(
         state.run, run_id=event.run_id, run_key=recorded.run_key, incarnation=recorded.incarnation,
-        store_id=event.store_id, parent=parent, started=recorded.time,
+        store_id=event.store_id, parent=parent, started=recorded.time, caller=None, deadline=0,
     )  # fmt: skip
     # A changed state makes recorded answers of this visit answers to another question: the visit begins anew.
-    effects = EMPTY if event.change else _only_finished(state.effects)
+    answers, branches = only_finished(state.effects), again(state.branches)
+    if event.change:
+        answers, branches = EMPTY, None
     return State(
         identity, recorded.version, recorded.digest, recorded.time, recorded.epoch, "running", state.node, state.visit,
-        _changed(state, recorded, event.change), line=recorded.version, effects=effects, usage=state.usage,
+        _changed(state, recorded, event.change), line=recorded.version, effects=answers, usage=state.usage,
+        steps=state.steps, branches=branches,
     )  # fmt: skip
 
 
@@ -337,83 +357,5 @@ def _waited(state: State, recorded: Recorded, event: WaitOpened | WaitClosed) ->
         problem = "closes a wait that is not open" if state.wait is None else "opens a wait while another is open"
         raise Corrupt(f"version {recorded.version}", problem)
     if isinstance(event, WaitClosed):
-        return _stamped(state, recorded, wait=None, signals=_without(state, event.message))
-    wait = FrozenDict({
-        "id": recorded.version, "kind": event.kind, "name": event.name, "spec": event.spec, "until": event.until,
-        "opened": recorded.time, "restore": event.restore,
-    })  # fmt: skip
-    return _stamped(state, recorded, wait=wait)
-
-
-def _without(state: State, message: int) -> FrozenList:
-    return FrozenList([one for one in state.signals if one["message"] != message]) if message else state.signals
-
-
-def _restored(wait: FrozenDict, last: int, now: int) -> FrozenDict:
-    """A wait after the run was taken up again: its limit stands, or goes on from where it was, or begins anew."""
-    until = wait["until"]
-    if not until or wait["restore"] == "deadline":
-        return wait
-    left = until - (last if wait["restore"] == "remaining" else wait["opened"])
-    return FrozenDict({**wait, "until": now + max(left, 0), "opened": now})
-
-
-# --- effects -------------------------------------------------------------------------------------------------------
-
-
-def effect_id(name: str, key: str) -> str:
-    """How a call is named in `State.effects`: no other name and key give the same."""
-    if "#" in name or "%" in name:
-        name = name.replace("%", "%25").replace("#", "%23")
-    return f"{name}#{key}"
-
-
-def _begun(event: EffectStarted, version: int) -> FrozenDict:
-    return ordered({
-        "kind": event.kind,
-        "status": "started",
-        "attempt": event.attempt,
-        "version": version,
-        "mutating": event.mutating,
-        "input_digest": event.input_digest,
-        "idempotency_key": event.idempotency_key,
-    })  # fmt: skip
-
-
-def _with_effect(state: State, name: str, key: str, entry: FrozenDict) -> FrozenDict:
-    return ordered({**state.effects, effect_id(name, key): entry})
-
-
-def _open_effect(state: State, recorded: Recorded, name: str, key: str) -> FrozenDict:
-    entry = state.effects.get(effect_id(name, key))
-    if entry is None:
-        raise Corrupt(f"version {recorded.version}", f"closes effect {name!r} (key {key}), which was never started")
-    return entry  # type: ignore[no-any-return]
-
-
-def _effect_finished(state: State, recorded: Recorded, event: EffectFinished) -> State:
-    entry = ordered(
-        {**_open_effect(state, recorded, event.name, event.key), "output": event.output, "status": "finished"}
-    )
-    usage = _summed(state.usage, event.usage) if event.usage else state.usage
-    return _stamped(state, recorded, effects=_with_effect(state, event.name, event.key, entry), usage=usage)
-
-
-def _summed(usage: FrozenDict, more: FrozenDict) -> FrozenDict:
-    """Counts added up, within 64 bits; what is not a number is left to the event that reported it."""
-    total: dict[str, Any] = {**usage}
-    for key, value in more.items():
-        if type(value) in (int, float):
-            total[key] = min(max(total.get(key, 0) + value, MIN_INT), MAX_INT)
-    return ordered(total)
-
-
-def _effect_closed(state: State, recorded: Recorded, event: EffectFailed | EffectRejected) -> State:
-    status = "failed" if isinstance(event, EffectFailed) else "rejected"
-    entry = {**_open_effect(state, recorded, event.name, event.key), "status": status}
-    entry.pop("output", None)
-    return _stamped(state, recorded, effects=_with_effect(state, event.name, event.key, ordered(entry)))
-
-
-def _only_finished(effects: FrozenDict) -> FrozenDict:
-    return FrozenDict({name: entry for name, entry in effects.items() if entry["status"] == "finished"})
+        return _stamped(state, recorded, wait=None, signals=without_message(state, event.message))
+    return _stamped(state, recorded, wait=wait_of(event, recorded.version, recorded.time))

@@ -1,0 +1,358 @@
+"""A node that has split: its branches side by side, each to its end, and what their ends mean for the node.
+
+Every branch's end is an event of its own, so that a crash repeats only what was not over; the join is the node's own
+transition, once. Branches are taken from the declared order by as many workers as may run at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from eventflow.clock import NS
+from eventflow.engine.bodies import Bodies
+from eventflow.engine.standing import Bell, Place, Spawn, WaitTimedOut
+from eventflow.errors import BranchesFailed, EffectUnknown, NodeCancelled, RunLost, StoreUnusable
+from eventflow.event import (
+    AttemptFailed,
+    BranchesOpened,
+    BranchFailed,
+    BranchFinished,
+    EffectFinished,
+    EffectStarted,
+    WaitClosed,
+    WaitOpened,
+)
+from eventflow.plain import EMPTY, NOTHING, FrozenDict, FrozenList, freeze
+from eventflow.run import Journal, Visit, failure_of, is_final
+from eventflow.state import State, branch, branch_names
+from eventflow.workflow import AT_ONCE, Child, Go, Map, Node, Split, Standing, Workflow
+
+
+class Verdict(NamedTuple):
+    """What came of the branches: they are joined, or the node fails, or it is left as it is."""
+
+    updates: Sequence[tuple[str, Any]] | None = None
+    failure: BranchesFailed | None = None
+
+
+LEFT = Verdict()
+
+
+class Crew(Protocol):
+    """What a section needs of the driver it belongs to."""
+
+    journal: Journal
+    flow: Workflow
+    bell: Bell
+    bodies: Bodies
+    spawn: Spawn
+
+    @property
+    def ending(self) -> bool:
+        """Whether nothing new may begin."""
+        ...
+
+    def visit(self, *, branch: str = "", attempt: int = 0) -> Visit:
+        """A handle for a body."""
+        ...
+
+    def asked_rest(self, error: Exception) -> float:
+        """Seconds that an error asks to wait."""
+        ...
+
+
+class Section:
+    """The branches of one visit of one node."""
+
+    def __init__(self, crew: Crew, node: Node, split: Split) -> None:
+        self._crew, self._node, self._split = crew, node, split
+        self._journal = crew.journal
+        self._view: Any = None
+        self._visits: dict[str, Visit] = {}
+        self._at_work = 0  # workers whose branch does not stand still
+        self._workers: set[asyncio.Task[None]] = set()
+        self._count = self._finished = self._failures = 0
+        self._said = asyncio.Event()  # the ends so far mean something for the node
+
+    async def run(self, park_after: float | None) -> tuple[Verdict, bool]:
+        """What came of the branches, and whether the run may leave memory since all of them stand still."""
+        self._view = self._crew.flow.schema.view(self._journal.state.data)
+        branches = await self._opened()
+        names = branch_names(branches)
+        self._count = len(names)
+        for one in branches["of"].values():
+            self._end(one["status"])
+        if (verdict := self._verdict()) is not None:
+            return verdict, False
+        left = deque(name for name in names if branch(branches, name)["status"] not in _OVER)
+        most = self._split.limit or (len(left) if self._stands() else AT_ONCE)
+        self._workers = {asyncio.create_task(self._work(left)) for _ in range(min(most, len(left)))}
+        try:
+            return await self._watched(park_after)
+        finally:
+            for visit in list(self._visits.values()):
+                visit.take_away("its node has ended")
+            await _cancelled(self._workers)
+
+    def _stands(self) -> bool:
+        """Whether all branches only stand still, so that any number may do it at once."""
+        nodes = (self._node.branches or {}).values()
+        return all(node.pause is not None for node in nodes)
+
+    async def _opened(self) -> FrozenDict:
+        state = self._journal.state
+        if state.branches is None:
+            items = self._split.items(self._view)
+            frozen: FrozenList | None = None if items is None else freeze(list(items), "the items")
+            names = NOTHING if items is not None else FrozenList(self._split.names(0))
+            state = await self._journal.record(BranchesOpened(state.node, names, frozen), visit=state.visit)
+        assert state.branches is not None  # noqa: S101 - the node has split
+        return state.branches
+
+    async def _watched(self, park_after: float | None) -> tuple[Verdict, bool]:
+        alive = set(self._workers)
+        said = asyncio.create_task(_until(self._said))
+        try:
+            while alive:
+                seen, idle = self._crew.bell.count, not self._at_work
+                done, _ = await asyncio.wait(
+                    {*alive, said}, timeout=park_after if idle else _LOOK, return_when=asyncio.FIRST_COMPLETED
+                )
+                for one in done - {said}:
+                    one.result()
+                alive -= done
+                if (verdict := self._verdict()) is not None:
+                    return verdict, False
+                still = idle and not done and not self._at_work and self._crew.bell.count == seen
+                if still and park_after is not None and not self._crew.ending:
+                    return LEFT, True
+        finally:
+            said.cancel()
+        return LEFT, False
+
+    def _end(self, status: str) -> None:
+        """Count how one branch stands."""
+        self._finished += status == "finished"
+        self._failures += status == "failed"
+        if self._split.terms.verdict(self._count, self._finished, self._failures):
+            self._said.set()
+
+    def _verdict(self) -> Verdict | None:
+        """What the ends so far mean for the node; None while it is open."""
+        said = self._split.terms.verdict(self._count, self._finished, self._failures)
+        branches = self._journal.state.branches
+        if not said or branches is None:
+            return None if branches is not None else LEFT
+        if said == "fail":
+            failed = [name for name in branch_names(branches) if branch(branches, name)["status"] == "failed"]
+            first = branches["of"][failed[0]]["error"]
+            return Verdict(failure=BranchesFailed(self._node.name, failed, self._count, f"{first[0]}: {first[1]}"))
+        ends = [(name, branch(branches, name)) for name in branch_names(branches)]
+        results = [(name, end["result"]) for name, end in ends if end["status"] == "finished"]
+        return Verdict(updates=self._split.updates(results, self._count))
+
+    # --- one branch after the other
+
+    async def _work(self, left: deque[str]) -> None:
+        while left and not self._crew.ending:
+            name = left.popleft()
+            self._at_work += 1
+            try:
+                while not await self._once(name):
+                    if self._crew.ending:
+                        return
+                branches = self._journal.state.branches
+                if branches is not None:
+                    self._end(branch(branches, name)["status"])
+            finally:
+                self._at_work -= 1
+
+    async def _once(self, name: str) -> bool:
+        """One attempt, or one look at what a branch waits for; True once the branch is over."""
+        branches = self._journal.state.branches
+        if branches is None:
+            return True
+        entry = branch(branches, name)
+        if entry["status"] in _OVER:
+            return True
+        node = (self._node.branches or {})[self._split.body_name(name)]
+        given = self._view if branches["items"] is None else branches["items"][int(name)]
+        try:
+            if retry_at := entry.get("retry_at", 0):
+                await self._rest(name, retry_at)
+                if self._journal.shop.clock.now() < retry_at:
+                    return False
+            if node.pause is not None:
+                await self._stand(name, node, given)
+            elif "wait" in entry and entry["wait"]["kind"] == "unknown":
+                await self._rest(name, 0)
+            else:
+                await self._attempt(name, node, given, entry["attempt"])
+        except (RunLost, StoreUnusable):
+            raise
+        except Exception as error:
+            if self._journal.cut_off is not None:
+                raise
+            await self._failed(name, node, entry["attempt"], error)
+        return False
+
+    async def _attempt(self, name: str, node: Node, given: Any, attempt: int) -> None:
+        visit = self._visits[name] = self._crew.visit(branch=name, attempt=attempt)
+        try:
+            returned = await self._crew.bodies.run(node, visit, given)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._crew.ending or (task is not None and task.cancelling()):
+                raise
+            raise NodeCancelled(f"branch {name!r} was cancelled by something it waited for") from None
+        finally:
+            visit.take_away("its branch has ended")
+            self._visits.pop(name, None)
+        if isinstance(returned, Standing):
+            await self._hold(name, returned)
+        else:
+            await self._record(BranchFinished(self._node.name, name, self._result(returned)))
+
+    def _result(self, returned: Any) -> Any:
+        """What a branch brings to the join, as plain data."""
+        if isinstance(self._split, Map) and self._split.writes is not None:
+            return freeze(_plain(returned), "the branch's result")
+        if isinstance(returned, Go):
+            returned = returned.update
+        flow = self._crew.flow
+        return freeze(flow.schema.brought(returned, self._journal.state.data), "the branch's result")
+
+    async def _record(self, *events: Any) -> State:
+        return await self._journal.record(*events, visit=self._journal.state.visit)
+
+    # --- standing still
+
+    def _place(self, name: str) -> Place:
+        return Place(self._journal, self._crew.bell, self._node.name, self._crew.spawn, name)
+
+    async def _stand(self, name: str, node: Node, given: Any) -> None:
+        pause = node.pause
+        assert pause is not None  # noqa: S101 - the caller looked
+        place = self._place(name)
+        seen = self._crew.bell.count
+        wait = await place.opened(pause, given)
+        came = await place.come(pause.accepted)
+        if came is None:
+            await self._rest(name, wait["until"], seen)
+            return
+        closed = WaitClosed(self._node.name, came.outcome, came.message, name)
+        if came.outcome == "timeout":
+            brought = pause.lapsed()
+            if brought is None:
+                raise WaitTimedOut(f"branch {name!r} of node {self._node.name!r} waited in vain until its timeout")
+        elif isinstance(pause, Child) and isinstance(self._split, Map) and self._split.writes is not None:
+            brought = pause.result(came.payload)
+        else:
+            brought = pause.change(came.payload)
+        await self._record(closed, BranchFinished(self._node.name, name, self._result(brought)))
+
+    async def _hold(self, name: str, standing: Standing) -> None:
+        """Stand still for a body that returned to wait, and record what came as the result it asked for."""
+        place = self._place(name)
+        while True:
+            seen = self._crew.bell.count
+            if place.wait is None:
+                await hold(place, standing)
+            came = await place.come(standing.pause.accepted)
+            if came is not None:
+                await self._record(*let_in(place, standing, came.outcome, came.message, came.payload))
+                return
+            wait = place.wait
+            await self._rest(name, wait["until"] if wait else 0, seen)
+            if self._crew.ending:
+                return
+
+    async def _rest(self, name: str, until: int, seen: int | None = None) -> None:
+        self._at_work -= 1
+        try:
+            await self._place(name).rest(until, self._crew.bell.count if seen is None else seen)
+        finally:
+            self._at_work += 1
+
+    # --- failing
+
+    async def _failed(self, name: str, node: Node, attempt: int, error: Exception) -> None:
+        journal = self._journal
+        failure = failure_of(error)
+        if isinstance(error, EffectUnknown):
+            spec = FrozenDict({"key": error.key, "effect": error.effect})
+            await self._record(WaitOpened(self._node.name, "unknown", error.effect, spec=spec, branch=name))
+            return
+        events: list[Any] = []
+        if self._place(name).wait is not None:
+            outcome = "timeout" if isinstance(error, WaitTimedOut) else "signal"
+            events.append(WaitClosed(self._node.name, outcome, getattr(error, "message", 0), name))
+        policy = node.retry
+        if attempt < policy.attempts and policy.covers(error) and not is_final(error):
+            rest = max(
+                policy.rest(attempt, seed=journal.state.run.run_key + name.encode()), self._crew.asked_rest(error)
+            )
+            retry_at = journal.shop.clock.now() + round(rest * NS)
+            events.append(AttemptFailed(self._node.name, attempt, failure, retry_at, name))
+        else:
+            events.append(BranchFailed(self._node.name, name, failure))
+        await self._record(*events)
+
+
+async def hold(place: Place, standing: Standing) -> None:
+    """Open the wait of a body that returned to wait; what it waits for is a call of its own."""
+    state = place.journal.state
+    opening = standing.pause.opening(None, place.journal.shop.clock.now())
+    spec: FrozenDict = EMPTY if opening.spec is None else freeze(opening.spec, "the wait")
+    begun = EffectStarted(
+        standing.name, standing.key, "wait", mutating=False, input=spec, input_digest=bytes(32), idempotency_key="",
+        branch=place.branch,
+    )  # fmt: skip
+    opened = WaitOpened(
+        place.node, opening.kind, opening.name, opening.until, opening.restore, spec, place.branch
+    )  # fmt: skip
+    await place.journal.record(begun, opened, visit=state.visit)
+
+
+def let_in(
+    place: Place, standing: Standing, outcome: str, message: int, payload: Any
+) -> tuple[WaitClosed, EffectFinished]:
+    """The facts of what came for a body that returned to wait."""
+    if outcome == "timeout":
+        payload = standing.pause.lapsed()
+        if payload is None:
+            raise WaitTimedOut(f"node {place.node!r} waited in vain until its timeout")
+    closed = WaitClosed(place.node, outcome, message, place.branch)
+    return closed, EffectFinished(standing.name, standing.key, freeze(payload, "the answer"), branch=place.branch)
+
+
+async def _until(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+_OVER = ("finished", "failed")
+_LOOK = 0.2  # seconds between looks whether all branches stand still by now
+
+
+def _plain(value: Any) -> Any:
+    """A value of the user's as plain data, where pydantic knows how."""
+    from pydantic_core import to_jsonable_python  # noqa: PLC0415 - only objects pay for the import
+
+    if value is None or isinstance(value, str | int | float | bytes | dict | list | tuple):
+        return value
+    return to_jsonable_python(value)
+
+
+async def _cancelled(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until they are gone."""
+    left = {task for task in tasks if not task.done()}
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left)
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.exception()

@@ -1,0 +1,78 @@
+"""What all runs of an engine share, how a run's first event is written, and what listeners are told.
+
+How one run's facts go on from there is its journal's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from eventflow.checkpoint import Checkpoint, CheckpointPolicy, Passage, Progress, due
+from eventflow.clock import Clock
+from eventflow.codec import pack
+from eventflow.event import AttemptFailed, Event, Recorded, RunCompleted, RunFailed, RunStarted, Transitioned
+from eventflow.log import Append, Appended, First, Head, Log, Writer
+from eventflow.state import State, status_after
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointTaken:
+    """A checkpoint was made; `seconds` is what packing its bytes took, 0 for a mark alone."""
+
+    run_id: str
+    checkpoint: Checkpoint
+    seconds: float
+
+
+Notice = Recorded | CheckpointTaken
+Listener = Callable[[State, Notice], None]
+
+
+@dataclass(slots=True)
+class Shop:
+    """What all runs of an engine share: the log, its writer, time, policy, listeners."""
+
+    log: Log
+    writer: Writer
+    clock: Clock
+    policy: CheckpointPolicy
+    owner: bytes
+    listeners: list[Listener] = field(default_factory=list)
+    active: int = 0
+    resources: dict[Any, Any] = field(default_factory=dict)
+    meanwhile: CheckpointPolicy = field(init=False)  # the policy of a run while a snapshot of it is in flight
+    by_size_only: bool = field(init=False)  # whether a plain transition is worth a checkpoint by its size alone
+
+    def __post_init__(self) -> None:
+        self.by_size_only = self.policy.by_size_only
+        self.meanwhile = replace(self.policy, auto=False, every=None, interval=None)
+
+
+def passage(events: tuple[Event, ...]) -> Passage:
+    """What the last of some events did, as far as a checkpoint policy asks."""
+    last = events[-1] if events else None
+    if isinstance(last, Transitioned):
+        return Passage(last.node, last.to, failed=last.error is not None)
+    if isinstance(last, RunCompleted):
+        return Passage(last.node)
+    return Passage(failed=isinstance(last, RunFailed | AttemptFailed))
+
+
+async def begin(
+    shop: Shop, head: Head | None, event: Event, *, run_id: str, run_key: bytes, incarnation: int, first: First
+) -> Appended:
+    """Append a run's first event and take its lease. Raises VersionConflict if the run is there already."""
+    status, waiting = status_after(None, event)
+    now = shop.clock.now()
+    entered = event.node if isinstance(event, RunStarted) else None
+    kinds = due(shop.policy, Progress(last=now), Passage(entered=entered), now).kinds
+    marks = (Checkpoint(first.at + 1, kinds, now),) if kinds else ()
+    append = Append(
+        run_id, run_key, incarnation, head.version if head else first.at, 0, (pack(event),), now, status, waiting,
+        claim=shop.owner, marks=marks, first=first,
+    )  # fmt: skip
+    answer = await shop.writer.write(append, alone=shop.active == 0)
+    assert isinstance(answer, Appended)  # noqa: S101 - an Append is answered by Appended
+    return answer

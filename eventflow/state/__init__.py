@@ -1,0 +1,40 @@
+"""What the events of a run add up to: the user's data, and where the run stands; one folder, one way in."""
+
+from eventflow.state.effects import UNDO, effect_id, reuse_key
+from eventflow.state.evolve import evolve, fold, standing_after, status_after
+from eventflow.state.parts import (
+    ENDED,
+    FINAL,
+    STATUSES,
+    WAITS,
+    Caller,
+    Identity,
+    Parent,
+    State,
+    Status,
+    WaitingFor,
+)
+from eventflow.state.waits import branch, branch_names, open_waits
+
+__all__ = [
+    "ENDED",
+    "FINAL",
+    "STATUSES",
+    "UNDO",
+    "WAITS",
+    "Caller",
+    "Identity",
+    "Parent",
+    "State",
+    "Status",
+    "WaitingFor",
+    "branch",
+    "branch_names",
+    "effect_id",
+    "evolve",
+    "fold",
+    "open_waits",
+    "reuse_key",
+    "standing_after",
+    "status_after",
+]
