@@ -93,7 +93,10 @@ class RunFailed:
 
 @dataclass(frozen=True, slots=True)
 class RunResumed:
-    """An engine took the run up again; `definition` and `budget` are set when they differ from those known so far."""
+    """An engine took the run up again; `definition` and `budget` are set when they differ from those known so far.
+
+    A migration's `change` of the data, and the node it moves the run `to`, are recorded with it.
+    """
 
     node: str
     definition_digest: bytes
@@ -101,6 +104,8 @@ class RunResumed:
     actor: str = ""
     why: str = ""
     budget: FrozenDict | None = None
+    change: Change = NO_CHANGE
+    to: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 Importing the engine also tells workflows who runs them in one line.
 """
 
+from eventflow.budget import Budget
 from eventflow.change import add, extend, merge
 from eventflow.checkpoint import NO_CHECKPOINTS, Checkpoint, CheckpointPolicy
 from eventflow.clock import Clock, ManualClock, SystemClock
@@ -13,15 +14,19 @@ from eventflow.plain import clean_text
 from eventflow.recovery import recover
 from eventflow.retry import RetryPolicy
 from eventflow.run import CheckpointTaken, Visit
+from eventflow.schedules import Schedule, run_schedules
 from eventflow.state import State
 from eventflow.subscription import subscribe
-from eventflow.workflow import Go, Human, Sleep, Wait, Workflow
+from eventflow.workflow import Child, Choice, Go, Human, Map, Parallel, Sleep, Wait, Workflow
 
 __all__ = [
     "NO_CHECKPOINTS",
+    "Budget",
     "Checkpoint",
     "CheckpointPolicy",
     "CheckpointTaken",
+    "Child",
+    "Choice",
     "Clock",
     "Engine",
     "EventflowError",
@@ -29,10 +34,13 @@ __all__ = [
     "Human",
     "Log",
     "ManualClock",
+    "Map",
     "MemoryLog",
+    "Parallel",
     "RetryPolicy",
     "Run",
     "RunFailed",
+    "Schedule",
     "Sleep",
     "State",
     "SystemClock",
@@ -45,5 +53,6 @@ __all__ = [
     "merge",
     "open_log",
     "recover",
+    "run_schedules",
     "subscribe",
 ]

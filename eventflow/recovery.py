@@ -106,7 +106,7 @@ def _own(log: Log, state: State, run_key: bytes) -> State:
     parent = Parent(event.parent_id, event.parent_key, event.parent_incarnation, event.at)
     identity = replace(
         state.run, run_id=event.run_id, run_key=run_key, incarnation=forked.incarnation, store_id=event.store_id,
-        parent=parent, started=forked.time,
+        parent=parent, started=forked.time, caller=None, deadline=0,
     )  # fmt: skip
     return replace(state, run=identity)
 

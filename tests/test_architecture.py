@@ -21,7 +21,7 @@ FLOORS = {
     "recovery": 4, "address": 4, "verification": 4, "forking": 4, "progress": 4, "subscription": 4,
     "run": 5,
     "engine": 6,
-    "agents": 7, "telemetry": 7, "testing": 7,
+    "agents": 7, "schedules": 7, "telemetry": 7, "testing": 7,
     "cli": 8, "face": 8, "__main__": 8, "__init__": 8,
 }  # fmt: skip
 REPLAY_FLOORS = {

@@ -30,7 +30,7 @@ from eventflow.cli.shell import (
 )
 from eventflow.clock import SystemClock
 from eventflow.engine import Engine, Run
-from eventflow.engine.engine import OPEN_STATUSES
+from eventflow.engine.leases import OPEN_STATUSES
 from eventflow.errors import EventflowError, SettingsError, StoreUnusable
 from eventflow.log import Query
 from eventflow.run import Listener

@@ -66,7 +66,7 @@ SHAPES: dict[type, Shape] = {
     facts.RunCompleted: Shape(3, ("node",), ("change",)),
     facts.AttemptFailed: Shape(4, ("node", "attempt", "retry_at", "branch"), ("error",)),
     facts.RunFailed: Shape(5, ("node",), ("error",)),
-    facts.RunResumed: Shape(6, ("node", "definition_digest", "actor", "why"), ("definition", "budget")),
+    facts.RunResumed: Shape(6, ("node", "definition_digest", "actor", "why", "to"), ("definition", "budget", "change")),
     facts.RunPaused: Shape(7, ("actor", "why"), ()),
     facts.RunCancelled: Shape(8, ("actor", "why"), ()),
     facts.SignalReceived: Shape(9, ("name", "message", "actor"), ("payload",)),

@@ -8,7 +8,6 @@ from eventflow.engine.operations import (
     delete_checkpoints,
     delete_run,
     fresh_run_id,
-    rewind_run,
 )
 from eventflow.forking import fork_run, who, write_one
 
@@ -20,7 +19,6 @@ __all__ = [
     "delete_run",
     "fork_run",
     "fresh_run_id",
-    "rewind_run",
     "run_once",
     "run_sync",
     "who",

@@ -15,27 +15,19 @@ from eventflow.clock import Clock, id_text
 from eventflow.codec import pack, pack_state
 from eventflow.errors import (
     CheckpointNotFound,
-    NeedsConfirmation,
     NoCheckpointer,
-    NotResumable,
     RunOwned,
 )
 from eventflow.event import (
     CheckpointCreated,
     CheckpointsDeleted,
-    EffectFailed,
-    EffectRejected,
-    EffectStarted,
-    Event,
-    Rewound,
     RunDeleted,
     Vouch,
 )
 from eventflow.forking import who, write_one
-from eventflow.log import Act, Append, Appended, Head, Log, Upkeep
+from eventflow.log import Act, Head, Log, Upkeep
 from eventflow.plain import FrozenList
-from eventflow.recovery import history, recover
-from eventflow.state import FINAL, State, effect_id, status_after
+from eventflow.recovery import recover
 
 # --- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -112,63 +104,6 @@ def delete_run(log: Log, clock: Clock, run: str, *, actor: str = "", why: str = 
     )  # fmt: skip
     write_one(log, Act(pack(event), clock.now(), delete_run=head))
     return head
-
-
-def rewind_run(
-    log: Log,
-    clock: Clock,
-    head: Head,
-    to: int,
-    *,
-    claim: bytes,
-    confirmed: bool = False,
-    actor: str = "",
-    why: str = "",
-) -> Appended:
-    """Take a run back to an earlier version: one event, nothing is erased; takes the lease and a new epoch.
-
-    Raises NeedsConfirmation if finished calls that changed something outside would leave the line, NotResumable if the
-    run was over at that version, RunOwned while a living process drives it.
-    """
-    state = check_rewind(log, head, to, confirmed=confirmed)
-    return _take(log, clock, head, Rewound(to, state.node, actor or who(), why), claim)
-
-
-def check_rewind(log: Log, head: Head, to: int, *, confirmed: bool) -> State:
-    """The state that a rewind would go back to. Raises as `rewind_run` does, but RunOwned."""
-    state = recover(log, head, to).state
-    if state.status in FINAL:
-        raise NotResumable(head.run_id, f"version {to} is the run's end; go back to an earlier version")
-    if not confirmed and (names := _made_after(log, head, state)):
-        raise NeedsConfirmation(
-            f"run {head.run_id} made calls after version {to} that can't be taken back ({', '.join(names)}) "
-            f"and would make them again"
-        )
-    return state
-
-
-def _take(log: Log, clock: Clock, head: Head, event: Event, claim: bytes) -> Appended:
-    append = Append(
-        head.run_id, head.run_key, head.incarnation, head.version, head.epoch, (pack(event),), clock.now(),
-        *status_after(None, event), claim=claim,
-    )  # fmt: skip
-    answer = write_one(log, append)
-    assert isinstance(answer, Appended)  # noqa: S101 - an Append is answered by Appended
-    return answer
-
-
-def _made_after(log: Log, head: Head, to: State) -> list[str]:
-    """Names of mutating effects that finished after a state, or may have happened: those would be made again."""
-    entry = log.entry(head.run_key)
-    first = max(to.version, entry.parent_at if entry else 0) + 1
-    made = {name: "" for name, one in to.effects.items() if one["status"] == "started" and one["mutating"]}
-    for recorded in history(log, head.run_key, first, head.version):
-        event = recorded.event
-        if isinstance(event, EffectStarted) and event.mutating:
-            made[effect_id(event.name, event.key)] = event.name
-        elif isinstance(event, EffectFailed | EffectRejected):
-            made.pop(effect_id(event.name, event.key), None)
-    return sorted({name or key.partition("#")[0] for key, name in made.items()})
 
 
 def fresh_run_id(clock: Clock) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from eventflow.budget import Budget
+from eventflow.change import NO_CHANGE, Change
 from eventflow.codec import root_digest, state_digest
 from eventflow.engine.drive import CUT_OFF
 from eventflow.errors import DefinitionChanged, DefinitionError, NodeNotFound, NotResumable, WorkflowUnknown
 from eventflow.event import RunResumed, RunSuspended, Vouch
 from eventflow.forking import who
 from eventflow.log import NOBODY, Head, Log
+from eventflow.plain import thaw
 from eventflow.recovery import history
 from eventflow.state import State, branch_names
-from eventflow.workflow import Workflow, difference
+from eventflow.workflow import Go, Workflow, difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,10 @@ class Terms:
     stop_before: frozenset[str] = frozenset()
     actor: str = ""
     why: str = ""
+    reuse: bool = False
+    keep_signals: bool = False
+    budget: Budget | None = None
+    migrate: Callable[[Any], Any] | None = None
 
 
 def by_name(workflows: Iterable[Workflow]) -> dict[str, Workflow]:
@@ -49,15 +57,39 @@ def check_undone(state: State) -> None:
 def resumed(flow: Workflow, state: State, terms: Terms) -> RunResumed:
     """The event of taking a run up again, with the definition where it is not the one that is known so far."""
     shape = None if flow.digest == state.run.definition_digest else flow.shape
-    return RunResumed(state.node, flow.digest, shape, terms.actor or who(), terms.why)
+    budget = None if terms.budget is None else terms.budget.plain()
+    return RunResumed(state.node, flow.digest, shape, terms.actor or who(), terms.why, budget)
+
+
+def migrated(flow: Workflow, state: State, terms: Terms) -> tuple[Change, str]:
+    """What a migration makes of the data, and the node it moves the run to, if to another one.
+
+    The function gets the data as a dict that can be changed, and returns the new data, or Go(node, data).
+    Raises InvalidState, NotPlainData, NodeNotFound, and what the function raises.
+    """
+    if terms.migrate is None:
+        return NO_CHANGE, ""
+    made = terms.migrate(thaw(state.data))
+    to = ""
+    if isinstance(made, Go):
+        to, made = made.target if made.target != state.node else "", made.update
+        if to and to not in flow.nodes:
+            raise NodeNotFound(state.run.run_id, to, difference(state.run.definition, flow.shape))
+    return flow.schema.replacement(made, state.data), to
+
+
+def flow_named(flows: Mapping[str, Workflow], state: State) -> Workflow:
+    """The workflow of a run, whether it may drive it or not. Raises WorkflowUnknown."""
+    flow = flows.get(state.run.workflow)
+    if flow is None:
+        raise WorkflowUnknown(state.run.run_id, state.run.workflow, sorted(flows))
+    return flow
 
 
 def flow_for(flows: Mapping[str, Workflow], state: State, *, strict: bool = False) -> Workflow:
     """The workflow that may drive this state. Raises WorkflowUnknown, NodeNotFound, DefinitionChanged."""
     run = state.run
-    flow = flows.get(run.workflow)
-    if flow is None:
-        raise WorkflowUnknown(run.run_id, run.workflow, sorted(flows))
+    flow = flow_named(flows, state)
     node = flow.nodes.get(state.node)
     if node is None or node.kind != run.definition.get("nodes", {}).get(state.node, node.kind):
         raise NodeNotFound(run.run_id, state.node, difference(run.definition, flow.shape))

@@ -111,6 +111,32 @@ class Visit:
         self._check()
         await self._journal.record(*events, visit=self._visit)
 
+    # --- changes of code
+
+    async def patched(self, name: str) -> bool:
+        """Whether this visit goes the new way at a change of its code: not if it made calls before the change came.
+
+        The answer is recorded, so that every later attempt of the visit gives the same. Raises RunLost, EffectMisused.
+        """
+        mark = f"patch {name}"
+        known, value = self.recorded(mark)
+        if known:
+            return bool(value)
+        prefix = effect_id("", "", self.branch)[:-1] if self.branch else ""
+        old = any(
+            one.startswith(prefix) and not one[len(prefix) :].startswith("patch ")
+            for one in self._journal.state.effects
+        )
+        begun = EffectStarted(
+            mark, "1", "patch", mutating=False, input=EMPTY, input_digest=bytes(32), idempotency_key="", branch=self.branch
+        )  # fmt: skip
+        await self._record(begun, EffectFinished(mark, "1", not old, branch=self.branch))
+        return not old
+
+    def patched_sync(self, name: str) -> bool:
+        """The same for a plain `def` node."""
+        return bool(self._waited(lambda: self.patched(name)))
+
     # --- effects
 
     def effect(

@@ -80,9 +80,9 @@ def status_after(  # noqa: C901, PLR0911, PLR0912 - a table
             return "timed_out", ""
         case RunPaused():
             return "paused", ""
-        case RunResumed() if state is not None and state.wait is not None:
+        case RunResumed() if state is not None and state.wait is not None and not event.to:
             return "waiting", state.wait["kind"]
-        case RunResumed() if state is not None and state.branches is not None:
+        case RunResumed() if state is not None and state.branches is not None and not event.to:
             branches = branches_resumed(state.branches, 0, 0, afresh=state.status == "failed")
             return section_status(branches or state.branches)
         case RunStarted() | RunResumed() | Rewound() | Forked() | NodeSkipped() | UndoBegan():
@@ -303,9 +303,14 @@ def _resumed(state: State, recorded: Recorded, event: RunResumed) -> State:
     fresh = state.status == "failed"
     wait = None if state.wait is None else restored(state.wait, state.time, recorded.time)
     branches = branches_resumed(state.branches, state.time, recorded.time, afresh=fresh)
+    moved: dict[str, Any] = {"wait": wait, "branches": branches}
+    if event.change:
+        moved["data"] = _changed(state, recorded, event.change)
+    if event.to:
+        moved |= {"node": event.to, "visit": recorded.version, "wait": None, "branches": None, "effects": EMPTY}
+        fresh = True
     return _stamped(
-        state, recorded, run=run, wait=wait, attempt=1 if fresh else state.attempt,
-        retry_at=0 if fresh else state.retry_at, branches=branches,
+        state, recorded, run=run, attempt=1 if fresh else state.attempt, retry_at=0 if fresh else state.retry_at, **moved
     )  # fmt: skip
 
 

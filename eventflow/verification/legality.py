@@ -65,7 +65,8 @@ def _definition(state: State | None, event: RunStarted | RunResumed) -> Iterator
         definition = state.run.definition
         if event.definition_digest != state.run.definition_digest:
             yield "names another definition than the run has, without giving it"
-    if definition is None or event.node not in definition.get("nodes", ()):
-        yield f"stands on node {event.node!r}, which its definition does not have"
+    node = (isinstance(event, RunResumed) and event.to) or event.node
+    if definition is None or node not in definition.get("nodes", ()):
+        yield f"stands on node {node!r}, which its definition does not have"
     elif isinstance(event, RunStarted) and event.node != definition.get("start"):
         yield f"starts in {event.node!r}, its definition in {definition.get('start')!r}"

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
-from eventflow.change import Change, Reducer, extend, resolve
+from eventflow.change import Change, Op, Reducer, extend, resolve
 from eventflow.errors import DefinitionError, InvalidState
 from eventflow.plain import FrozenDict, FrozenList, freeze, raw_items, same, thaw
 
@@ -110,6 +110,15 @@ class Schema:
             update = self.update(self._fields_of(returned), held, whole=True)
             return {name: value for name, value in update.items() if name not in held or not same(held[name], value)}
         return self.update(returned, held)
+
+    def replacement(self, whole: Any, held: FrozenDict) -> Change:
+        """The change that makes the data what it is given, fields that are missing there deleted."""
+        values = self.update(self._fields_of(whole) if self._is_whole(whole) else whole, held, whole=True)
+        gone = tuple(Op("delete", (name,)) for name in held if name not in values)
+        return (*resolve(held, values, {}), *gone)
+
+    def _is_whole(self, value: Any) -> bool:
+        return self._whole is not None and isinstance(value, self.declared)
 
     def edit(self, changes: Mapping[str, Any], held: FrozenDict) -> Change:
         """A change by hand, which sets fields and passes no reducer. Raises InvalidState or NotPlainData."""

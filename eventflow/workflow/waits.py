@@ -24,6 +24,7 @@ class _Nothing:
 
 
 NO_DEFAULT: Any = _Nothing()
+MESSAGE = "message"  # the signal that carries what somebody says in a conversation
 ANSWER = "answer"  # the signal that answers a person's wait; the wait's id stands behind it
 
 
@@ -38,7 +39,8 @@ class Wait:
 
     `timeout` is in seconds; when it is over the field gets the `default`, or, without one, the edge on "timed_out" is
     taken. `restore` says what the timeout means when the run is taken up again: the same `deadline`, the `remaining`
-    seconds, or a `restart`. `type` is a type that the payload must fit, as pydantic has it.
+    seconds, or a `restart`. `type` is a type that the payload must fit, as pydantic has it; `answers` the field that
+    holds what the run has to say to the message by the time it stands still again (`Engine.ask`).
     """
 
     signal: str
@@ -47,7 +49,18 @@ class Wait:
     default: Any = NO_DEFAULT
     restore: Restore = "deadline"
     type: Any = None
+    answers: str | None = None
     kind: str = "wait"
+
+    @classmethod
+    def for_message(
+        cls, *, writes: str, answers: str | None = None, timeout: float | None = None, default: Any = NO_DEFAULT,
+        type: Any = None,  # noqa: A002 - as in Wait
+    ) -> Wait:  # fmt: skip
+        """A wait for what somebody says next in a conversation (`Engine.send`, `Engine.ask`, `eventflow send`)."""
+        return cls(
+            signal=MESSAGE, writes=writes, answers=answers, timeout=timeout, default=default, type=type, kind="inbox"
+        )
 
     def __post_init__(self) -> None:
         if not self.signal:
@@ -56,7 +69,8 @@ class Wait:
 
     def opening(self, state: Any, now: int) -> Opening:  # noqa: ARG002 - as a Pause has it
         """The signal and the limit."""
-        return Opening("signal", self.signal, _until(now, self.timeout), self.restore)
+        spec = None if self.answers is None else {"answers": self.answers}
+        return Opening("signal", self.signal, _until(now, self.timeout), self.restore, spec)
 
     def accepted(self, payload: Any) -> Any:
         """The payload, of the declared type."""

@@ -21,7 +21,7 @@ from eventflow.cli.demo.place import DEMO_STORE, StoreArg, fresh_id, print_hints
 from eventflow.cli.demo.telling import tell
 from eventflow.cli.shell import OK, open_store, print_table, visible
 from eventflow.engine import Engine
-from eventflow.engine.operations import check_rewind
+from eventflow.engine.rewinding import check_rewind
 from eventflow.errors import CheckpointNotFound, EventflowError, SettingsError
 from eventflow.event import EffectFinished, EffectStarted, Event, Rewound, Transitioned
 from eventflow.recovery import history, line, recover

@@ -1,0 +1,311 @@
+"""Taking runs up: by a start, a resumption, a rewind, a fork, or because nobody drives them any more.
+
+Who appends to a run holds its lease; between taking it and driving the run nobody else of this engine may look, which a
+lock for each run sees to. What the callers are given back is a handle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+from weakref import WeakValueDictionary
+
+from eventflow.address import Address, find_run, version_at
+from eventflow.codec import encode, pack
+from eventflow.engine.desk import Desk
+from eventflow.engine.handle import Run
+from eventflow.engine.operations import fresh_run_id
+from eventflow.engine.rewinding import after_rewind, check_rewind
+from eventflow.engine.terms import (
+    Terms,
+    by_name,
+    check_undone,
+    flow_for,
+    flow_named,
+    migrated,
+    resumed,
+    vouch_for,
+    was_cut_off,
+)
+from eventflow.errors import (
+    Conflict,
+    NeedsConfirmation,
+    NodeNotFound,
+    NotResumable,
+    RunExists,
+    RunOwned,
+    StoreClosed,
+    VersionConflict,
+)
+from eventflow.event import Event, NodeSkipped, RunCompleted, RunStarted, Vouch
+from eventflow.forking import fork_run, who
+from eventflow.log import Append, Appended, Entry, First, Head, Post, Query
+from eventflow.proof import digest, genesis
+from eventflow.recovery import Recovered, recover
+from eventflow.run import CANCEL, Shop, begin, called_off, last_words, message
+from eventflow.state import State, Status, standing_after
+from eventflow.workflow import Child, Workflow
+
+OPEN_STATUSES: tuple[Status, ...] = ("pending", "running", "waiting")
+
+
+class Leases:
+    """The runs that one open engine may take up: those of the workflows it was given."""
+
+    def __init__(self, shop: Shop, desk: Desk, flows: dict[str, Workflow]) -> None:
+        self._shop, self._desk, self._flows = shop, desk, flows
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def turn(self, run_id: str) -> asyncio.Lock:
+        """One at a time may take a run up: between the lease and its driver another would see a run that is free."""
+        turn = self._turns.get(run_id)
+        if turn is None:
+            turn = self._turns[run_id] = asyncio.Lock()
+        return turn
+
+    def free(self, head: Head) -> bool:
+        """Whether a run's lease can be taken: nobody living holds it, or this engine does, whose driver has ended."""
+        return head.owner == self._shop.owner or self._shop.log.owner_gone(head.owner)
+
+    # --- starting
+
+    async def start(self, flow: Workflow, event: RunStarted) -> Run:
+        """Append a run's first event and drive it; if its id is taken, follow the run that is there."""
+        log, name = self._shop.log, event.run_id
+        self._flows.update(by_name([flow]))
+        async with self.turn(name):
+            if (head := log.head(name)) is not None:
+                return await self._follow(flow, head, event.input_digest)
+            try:
+                answer = await self._begin(event)
+            except VersionConflict:
+                if (won := log.head(name)) is None:
+                    raise
+                return await self._follow(flow, won, event.input_digest)
+            return self._drive(flow, recover(log, answer.head), answer.head.epoch)
+
+    async def _begin(self, event: RunStarted) -> Appended:
+        shop = self._shop
+        incarnation = shop.log.next_incarnation(event.run_id)
+        before = genesis(event.store_id, event.run_id, incarnation, event.definition_digest)
+        entry = Entry(event.workflow, tuple(event.tags), event.subject, shop.clock.now())
+        return await begin(
+            shop, None, event, run_id=event.run_id, run_key=shop.clock.uuid7(), incarnation=incarnation,
+            first=First(before, entry),
+        )  # fmt: skip
+
+    async def _follow(self, flow: Workflow, head: Head, asked: bytes) -> Run:
+        """The run that is there already, if it is the one that was asked for."""
+        log = self._shop.log
+        entry = log.entry(head.run_key)
+        if entry is None or entry.workflow != flow.name:
+            raise RunExists(head.run_id, f"workflow {entry.workflow if entry else '?'!r}")
+        if recover(log, head, 1 if entry.parent_id is None else None).state.run.input_digest != asked:
+            raise RunExists(head.run_id, "another input")
+        if head.run_key in self._desk or head.status not in OPEN_STATUSES or not self.free(head):
+            return Run(log, head, flow, self._desk.seat(head.run_key))
+        with suppress(Conflict):  # somebody else may take it over first; then follow that one
+            return await self._resume(head, Terms(why="started again"))
+        return Run(log, log.head(head.run_id) or head, flow, None)
+
+    async def spawn(self, child: Child, run_id: str, data: Any, caller: State) -> None:
+        """Start the run of a child, or go on with it; one that failed before is taken up again."""
+        flow, log = child.flow, self._shop.log
+        head = log.head(run_id)
+        if head is not None and head.status == "failed":
+            await self.resume(run_id, None, Terms(why="its caller was resumed"))
+            return
+        if head is not None and (head.status not in OPEN_STATUSES or head.run_key in self._desk):
+            return
+        first = flow.schema.initial(data)
+        event = RunStarted(
+            run_id, log.store_id, flow.name, flow.digest, flow.shape, flow.start, first, digest(encode(first)),
+            caller.run.tags, caller.run.subject, caller_id=caller.run.run_id, caller_key=caller.run.run_key,
+            deadline=caller.run.deadline,
+        )  # fmt: skip
+        await self.start(flow, event)
+
+    def _drive(
+        self, flow: Workflow, recovered: Recovered, epoch: int, stop_before: frozenset[str] = frozenset()
+    ) -> Run:
+        shop = self._shop
+        seat = self._desk.drive(flow, recovered, epoch, stop_before)
+        if shop.listeners and seat.driver is not None:
+            seat.driver.journal.tell(seat.driver.event_at(recovered.state.version))
+        head = shop.log.head_of(recovered.state.run.run_key)
+        if head is None:
+            raise StoreClosed("the run vanished while it was being started")
+        return Run(shop.log, head, flow, seat)
+
+    # --- resuming
+
+    async def resume(self, run: str, at: str | int | None, terms: Terms) -> Run:
+        """Take a run up again where it stands, or at an earlier version."""
+        log = self._shop.log
+        async with self.turn(run):
+            head = find_run(log, run, whole=True)
+            if at is not None:
+                return await self._rewind(head, version_at(log, head, str(at)), terms)
+            return await self._go_on(head, terms)
+
+    async def _go_on(self, head: Head, terms: Terms) -> Run:
+        log, run = self._shop.log, head.run_id
+        driver = self._desk.driver(head.run_key)
+        if driver is not None and driver.ending and driver.task is not None:
+            await asyncio.wait({driver.task})  # it is about to stand still: what comes after that is asked for
+            await asyncio.sleep(0)
+            head = find_run(log, run, whole=True)
+        if (seat := self._desk.seat(head.run_key)) is not None:
+            return Run(log, head, seat.flow, seat)
+        if head.status == "completed":
+            return Run(log, head, self._flow_of(head), None)
+        if head.status in ("cancelled", "timed_out"):
+            raise NotResumable(run, f"it was {head.status.replace('_', ' ')}; rewind it with at=, or fork it")
+        return await self._resume(head, terms)
+
+    def _flow_of(self, head: Head) -> Workflow | None:
+        entry = self._shop.log.entry(head.run_key)
+        return self._flows.get(entry.workflow) if entry else None
+
+    async def _resume(self, head: Head, terms: Terms) -> Run:
+        log = self._shop.log
+        if not self.free(head):
+            raise RunOwned(head.run_id, log.owner_text(head.owner))
+        state = recover(log, head).state
+        check_undone(state)
+        flow = flow_named(self._flows, state)
+        change, to = migrated(flow, state, terms)
+        if not to:
+            flow_for(self._flows, state, strict=terms.strict)
+            node = flow.nodes[state.node]
+            if node.after_crash == "ask" and not terms.yes and was_cut_off(log, head, state, self._shop.clock.now()):
+                raise NeedsConfirmation(
+                    f"node {node.name!r} of run {head.run_id} was cut off in the middle and says to ask first"
+                )
+        event = replace(resumed(flow, state, terms), change=change, to=to)
+        await self.take(head, (event,), state, vouch=vouch_for(log, head, state))
+        return await self._drive_again(flow, head.run_id, terms)
+
+    async def take(
+        self, head: Head, events: tuple[Event, ...], state: State, *, vouch: Vouch | None = None, release: bool = False,
+        posts: tuple[Post, ...] = (),
+    ) -> None:  # fmt: skip
+        """Append events and take the run's lease with them."""
+        shop = self._shop
+        packed = tuple(pack(event, vouch=None if number else vouch) for number, event in enumerate(events))
+        append = Append(
+            head.run_id, head.run_key, head.incarnation, head.version, head.epoch, packed, shop.clock.now(),
+            *standing_after(state, events), claim=shop.owner, release=release, posts=posts,
+        )  # fmt: skip
+        await shop.writer.write(append, alone=shop.active == 0)
+
+    async def _drive_again(self, flow: Workflow, run_id: str, terms: Terms) -> Run:
+        """Drive a run whose lease was taken just now; what changed in its definition is recorded first."""
+        log = self._shop.log
+        head = find_run(log, run_id, whole=True)
+        recovered = recover(log, head)
+        if recovered.state.run.definition_digest != flow.digest:
+            await self.take(head, (resumed(flow, recovered.state, terms),), recovered.state)
+            head = find_run(log, run_id, whole=True)
+            recovered = recover(log, head)
+        return self._drive(flow, recovered, head.epoch, terms.stop_before)
+
+    async def skip(self, run: str, result: Any, terms: Terms) -> Run:
+        """End the node a run stands on with a given result, in place of its code, and go on."""
+        log = self._shop.log
+        async with self.turn(run):
+            head = find_run(log, run, whole=True)
+            await self.let_go(head)
+            head = find_run(log, run, whole=True)
+            if not self.free(head):
+                raise RunOwned(head.run_id, log.owner_text(head.owner))
+            state = recover(log, head).state
+            if state.status in ("completed", "cancelled", "timed_out"):
+                raise NotResumable(run, f"it is over ({state.status}); rewind it with at=, or fork it")
+            check_undone(state)
+            flow = flow_for(self._flows, state, strict=terms.strict)
+            decision = flow.decide(state, "done", flow.schema.change(result, state.data))
+            skipped = NodeSkipped(state.node, terms.actor or who(), terms.why)
+            posts = (*called_off(log, state, skipped), *last_words(state, decision.event))
+            ends = isinstance(decision.event, RunCompleted)
+            await self.take(head, (skipped, decision.event), state, release=ends, posts=posts)
+            head = find_run(log, run, whole=True)
+            return Run(log, head, flow, None) if ends else await self._drive_again(flow, run, terms)
+
+    async def finish_undoing(self, run: str) -> None:
+        """Go on with a run that nobody drives and that is to take back what it did, if its workflow is known here."""
+        log = self._shop.log
+        head = find_run(log, run, whole=True)
+        if head.status == "running" and head.run_key not in self._desk and self.free(head):
+            state = recover(log, head).state
+            if state.undoing is not None and state.run.workflow in self._flows:
+                await self.resume(run, None, Terms(why="to undo what it did"))
+
+    # --- going back, branching off
+
+    async def _rewind(self, head: Head, to: int, terms: Terms) -> Run:
+        log = self._shop.log
+        state = check_rewind(log, head, to, confirmed=terms.yes or terms.reuse)  # before anything is stopped for it
+        flow = flow_for(self._flows, state, strict=terms.strict)
+        await self.let_go(head)
+        head = find_run(log, head.run_id, whole=True)
+        if not self.free(head):
+            raise RunOwned(head.run_id, log.owner_text(head.owner))
+        event, children = after_rewind(log, head, state, terms)
+        why = f"run {head.run_id}, which started it, went back to before that"
+        cancel = message(CANCEL, actor=head.run_id, why=why)
+        posts = tuple(Post(child.run_key, cancel) for child in children)
+        await self.take(head, (event,), state, posts=posts)
+        for child in children:
+            self._desk.ring(child.run_key)
+        return await self._drive_again(flow, head.run_id, terms)
+
+    async def let_go(self, head: Head) -> None:
+        """Stop driving a run here, now."""
+        driver = self._desk.wake(head.run_key)
+        if driver is not None and driver.task is not None:
+            driver.abandon()
+            await asyncio.wait({driver.task})
+            await asyncio.sleep(0)
+
+    async def fork(
+        self, parent: Address, change: Mapping[str, Any] | None, run_id: str | None, terms: Terms, *, drive: bool
+    ) -> Run:  # fmt: skip
+        """A new run that continues another's history, driven at once if its workflow is known here."""
+        shop = self._shop
+        state = recover(shop.log, parent.head, parent.version).state
+        flow = self._flows.get(state.run.workflow)
+        if flow is not None and drive:
+            flow_for(self._flows, state)
+        edit = change if flow is None or change is None else flow.schema.edit(change, state.data)
+        name = run_id if run_id is not None else fresh_run_id(shop.clock)
+        async with self.turn(name):
+            answer = fork_run(
+                shop.log, shop.clock, parent.head, parent.version, run_id=name, change=edit,
+                claim=shop.owner if flow is not None and drive else b"", actor=terms.actor, why=terms.why,
+            )  # fmt: skip
+            if flow is not None and drive:
+                return await self._drive_again(flow, name, terms)
+            return Run(shop.log, answer.head, flow, None)
+
+    async def pick_up(self, workflows: Iterable[str] | None = None) -> tuple[list[Run], list[str]]:
+        """Resume every unfinished run whose owner is gone; returns them, and the ids of runs of unknown workflows."""
+        log = self._shop.log
+        taken: list[Run] = []
+        unknown: list[str] = []
+        known = set(self._flows if workflows is None else workflows)
+        for status in OPEN_STATUSES:
+            for listed in log.runs(Query(status=status)):
+                head = listed.head
+                if head.run_key in self._desk or not log.owner_gone(head.owner):
+                    continue
+                if listed.entry.workflow not in known:
+                    unknown.append(head.run_id)
+                    continue
+                with suppress(Conflict, NeedsConfirmation, NodeNotFound):
+                    async with self.turn(head.run_id):
+                        taken.append(await self._resume(head, Terms(why="picked up")))
+        return taken, unknown
