@@ -21,10 +21,14 @@ from eventflow.codec.events import FLAG_REFS, FLAG_ZSTD, MAX_BODY, SHAPES, chang
 from eventflow.errors import Corrupt, EventflowError
 from eventflow.event import (
     AttemptFailed,
+    BranchesOpened,
+    BranchFailed,
+    BranchFinished,
     EffectFailed,
     EffectFinished,
     EffectRejected,
     EffectStarted,
+    NodeSkipped,
     Recorded,
     RunCancelled,
     RunCompleted,
@@ -32,9 +36,11 @@ from eventflow.event import (
     RunPaused,
     RunResumed,
     RunSuspended,
+    RunTimedOut,
     SignalReceived,
     SignalRefused,
     Transitioned,
+    UndoBegan,
     WaitClosed,
     WaitOpened,
 )
@@ -49,10 +55,12 @@ _KNOWN_FLAGS = FLAG_ZSTD | FLAG_REFS
 _ARRAY = [int, int, bytes, int, int, int, int, int, dict, bytes, bytes]  # docs/format.md, "An event"
 _BODIES = {kind: len(shape.body) for kind, shape in SHAPES.items()}  # fields of a body at most
 _KINDS = {shape.code: (kind, frozenset({*shape.header, "snapshot"})) for kind, shape in SHAPES.items()}
-_MOVES = frozenset({Transitioned, RunCompleted})  # change the data, and nothing else does between two bends of a line
+# What changes the data, and where in the body it says how; nothing else does so between two bends of a line.
+_MOVES = {kind: SHAPES[kind].body.index("change") for kind in (Transitioned, RunCompleted, RunResumed)}
 _QUIET = frozenset({
-    AttemptFailed, EffectFailed, EffectFinished, EffectRejected, EffectStarted, RunCancelled, RunFailed, RunPaused,
-    RunResumed, RunSuspended, SignalReceived, SignalRefused, WaitClosed, WaitOpened,
+    AttemptFailed, BranchesOpened, BranchFailed, BranchFinished, EffectFailed, EffectFinished, EffectRejected,
+    EffectStarted, NodeSkipped, RunCancelled, RunFailed, RunPaused, RunSuspended, RunTimedOut, SignalReceived,
+    SignalRefused, UndoBegan, WaitClosed, WaitOpened,
 })  # fmt: skip
 
 
@@ -232,8 +240,9 @@ class _Track:
         if seen.flags & FLAG_REFS:
             return self._referring(seen)
         fields = decode(body, _where(seen))
+        at = _MOVES[seen.kind]
         try:
-            own = [op for op in fields[0] if op[1][0] in self._names]
+            own = [op for op in fields[at] if op[1][0] in self._names] if len(fields) > at else []
         except (TypeError, LookupError):
             raise Unfamiliar from None
         if len(fields) > _BODIES[seen.kind]:
@@ -243,7 +252,7 @@ class _Track:
     def _referring(self, seen: Glance) -> Change:
         """The same where values of the change are kept beside the event."""
         event = whole(self._log, seen.stored).event
-        assert isinstance(event, Transitioned | RunCompleted)  # noqa: S101 - by its code
+        assert isinstance(event, Transitioned | RunCompleted | RunResumed)  # noqa: S101 - by its code
         return tuple([op for op in event.change if op.path[0] in self._names])
 
     def _apply(self, seen: Glance, change: Change) -> None:

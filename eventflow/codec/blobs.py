@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -102,7 +103,7 @@ def pack_blob(data: bytes, *, text: str | None = None, compress: bool = True) ->
         packed = _base64_packed(text) if text is not None else None
         if packed is not None:
             return packed
-        squeezed = zstandard.compress(data, _LEVEL)
+        squeezed = squeeze(data)
         if len(squeezed) < len(data):
             return b"\x01" + squeezed
     return b"\x00" + data
@@ -118,7 +119,7 @@ def _base64_packed(text: str) -> bytes | None:
         return None
     if binascii.b2a_base64(data, newline=False).decode() != text:
         return None
-    squeezed = zstandard.compress(data, _LEVEL)
+    squeezed = squeeze(data)
     if len(squeezed) < len(data):  # what compresses below its bytes does so at least as well as text
         return None
     return b"\x02" + data
@@ -141,9 +142,20 @@ def unpack_blob(stored: bytes, name: bytes) -> bytes:
     return data
 
 
+class _Zstd(threading.local):
+    """A thread's own compressor and decompressor: making one costs ten times what using it on a small value does."""
+
+    def __init__(self) -> None:
+        self.squeeze = zstandard.ZstdCompressor(level=_LEVEL).compress
+        self.expand = zstandard.ZstdDecompressor().decompress
+
+
+_zstd = _Zstd()
+
+
 def squeeze(data: bytes) -> bytes:
     """zstd-compressed bytes, with their size in the frame."""
-    return zstandard.compress(data, _LEVEL)
+    return _zstd.squeeze(data)
 
 
 def expand(data: bytes, where: str, *, limit: int = MAX_EXPANDED) -> bytes:
@@ -152,7 +164,7 @@ def expand(data: bytes, where: str, *, limit: int = MAX_EXPANDED) -> bytes:
         size = zstandard.frame_content_size(data)
         if not 0 <= size <= limit:
             raise Corrupt(where, "is compressed and does not say a size within limits")
-        return zstandard.ZstdDecompressor().decompress(data, max_output_size=size, allow_extra_data=False)
+        return _zstd.expand(data, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Corrupt(where, f"can't be decompressed ({error})") from None
 

@@ -31,6 +31,16 @@ from eventflow.errors import Corrupt, WrittenByNewer
 from eventflow.plain import ROPE_FROM, FrozenDict, FrozenList, Rope, raw, raw_items
 from eventflow.proof import DIGEST_SIZE, digest
 from eventflow.state import STATUSES, WAITS, Caller, Identity, Parent, State
+from eventflow.state.shape import (
+    are_answers,
+    are_branches,
+    are_numbers,
+    is_call,
+    is_message,
+    is_undo,
+    is_undoing,
+    is_wait,
+)
 
 SNAPSHOT_FORMAT = 1
 SMALLEST_PIECE = 4_000  # bytes; with its row's head this fills one page of the store
@@ -38,7 +48,7 @@ LARGEST_PIECE = 64_000  # bytes; a root of a few KB then names the pieces of ten
 EVEN_PIECES = 8  # pieces of one size before the size doubles: a list's open tail stays about a tenth of the list
 _REF_SIZE = 40  # bytes a reference adds to a piece, about; part of the format, since it decides where pieces end
 _RAW, _ZSTD = b"\x00", b"\x01"  # first byte of a stored root
-_AROUND = 2  # levels that stand around an effect's output or a signal's payload, which may be as deep as a state
+_AROUND = 5  # levels that stand around what a branch waits with, which may be as deep as a state; around others fewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +316,6 @@ _TYPES: tuple[tuple[type, ...], ...] = (
     (FrozenList, _NONE), (FrozenDict,), (FrozenList,), (FrozenDict,), (FrozenDict, _NONE), (FrozenList, _NONE), (int,),
     (FrozenDict,), (int,), (FrozenDict, _NONE), (FrozenList,), (FrozenDict, _NONE), (FrozenDict,),
 )  # fmt: skip
-_WAIT = {"id": int, "kind": str, "name": str, "opened": int, "restore": str, "spec": FrozenDict, "until": int}
 _PARENT = (str, bytes, int, int)
 _CALLER = (str, bytes)
 
@@ -321,11 +330,12 @@ def _state(data: FrozenDict, values: list[Any], where: str) -> State:
     for one, shape in ((parent, _PARENT), (caller, _CALLER)):
         if one is not None and tuple(map(type, one)) != shape:
             raise Corrupt(where, "names a parent in a way that can't be read")
-    if not all(map(_is_effect, effects.values())) or not {int, float}.issuperset(map(type, usage.values())):
+    if not all(map(is_call, effects.values())) or not all(map(is_message, v[25])) or not are_numbers(usage):
         raise Corrupt(where, "does not have the fields of a state")
-    if v[27] is not None and {name: type(value) for name, value in v[27].items()} != _WAIT:
+    if v[27] is not None and not is_wait(v[27]):
         raise Corrupt(where, "waits in a way that can't be read")
-    if not _is_way_on(v[32], v[33], v[34], v[35]):
+    fits = are_branches(v[32]) and all(map(is_undo, v[33])) and is_undoing(v[34]) and are_answers(v[35])
+    if not fits or not are_numbers(v[30]):
         raise Corrupt(where, "goes on in a way that can't be read")
     identity = Identity(
         v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], None if parent is None else Parent(*parent),
@@ -335,28 +345,3 @@ def _state(data: FrozenDict, values: list[Any], where: str) -> State:
         identity, v[12], v[13], v[14], v[15], STATUSES[v[16]], v[17], v[18], data, WAITS[v[19]], v[20], v[21], v[22],
         failure_from_plain(v[23], where), effects, v[25], usage, v[27], v[31], v[32], v[33], v[34], v[35],
     )  # fmt: skip
-
-
-_BRANCHES = ("of", "left", "items", "names", "standing")
-_UNDO = {"at": int, "by": str, "key": str, "name": str, "branch": str}
-_UNDOING = {"actor": (str,), "why": (str,), "ending": (str,), "error": (FrozenList, _NONE)}
-
-
-def _is_way_on(branches: Any, undo: Any, undoing: Any, reuse: Any) -> bool:
-    """Whether branches, what is to be undone, and what may answer again have the form in which a state holds them."""
-    if branches is not None:
-        shaped = set(branches) == set(_BRANCHES) and type(branches["of"]) is FrozenDict
-        counted = shaped and type(branches["left"]) is type(branches["standing"]) is int
-        listed = counted and type(branches["names"]) is FrozenList and type(branches["items"]) in (FrozenList, _NONE)
-        if not listed or not all(map(_is_effect, branches["of"].values())):
-            return False
-    if undoing is not None and not (
-        set(undoing) == set(_UNDOING) and all(type(undoing[name]) in types for name, types in _UNDOING.items())
-    ):
-        return False
-    fits = all(type(one) is FrozenDict and {name: type(part) for name, part in one.items()} == _UNDO for one in undo)
-    return fits and all(type(one) is FrozenList and {int}.issuperset(map(type, one)) for one in reuse.values())
-
-
-def _is_effect(entry: Any) -> bool:
-    return type(entry) is FrozenDict and type(entry.get("status")) is str

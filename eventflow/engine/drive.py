@@ -267,7 +267,9 @@ class Driver:
 
     async def _odd(self, node: Node, state: State) -> None:
         """A step of a run that undoes what it did, stands still, or has split."""
-        if state.undoing is not None:
+        if state.wait is not None and state.wait["kind"] == "unknown":  # a compensation's outcome may be, too
+            await self._rest(self._place(), self.bell.count)
+        elif state.undoing is not None:
             self._visit = self.visit(attempt=state.attempt)
             await undo_one(self.flow, self.journal, self._visit, self.event_at)
         elif node.branches is not None and isinstance(node.body, Split):
@@ -275,8 +277,6 @@ class Driver:
             await self._joined(state, verdict)
         elif node.pause is not None:
             await self._stand(node, node.pause)
-        elif state.wait is not None and state.wait["kind"] == "unknown":
-            await self._rest(self._place(), self.bell.count)
         else:
             returned = await self._returned(node, state)
             if type(returned) is not Standing:  # its code has changed: it waits for nothing any more
@@ -330,7 +330,7 @@ class Driver:
         self._inside = False
         if journal.state.wait is None:
             await hold(place, standing)
-        while not self._halted() and not self.parked:
+        while not self._halted() and not self.parked and place.wait is not None:  # without: what it did is undone
             seen = self.bell.count
             came = await place.come(standing.pause.accepted)
             if came is not None:

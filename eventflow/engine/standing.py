@@ -18,7 +18,7 @@ from eventflow.log import Log
 from eventflow.plain import EMPTY, FrozenDict, freeze
 from eventflow.recovery import recover
 from eventflow.run import Journal
-from eventflow.state import State, open_waits
+from eventflow.state import State, branch, open_waits
 from eventflow.workflow import Child, Pause, Workflow, answer_name, child_id, end_name
 
 PARK_AFTER = 0.5  # seconds a run stands still before it leaves memory: taking it up again costs a read of the log
@@ -80,9 +80,7 @@ class Place:
         state = self.journal.state
         if not self.branch:
             return state.wait
-        entry = None if state.branches is None else state.branches["of"].get(self.branch)
-        wait: FrozenDict | None = None if entry is None else entry.get("wait")
-        return wait
+        return None if state.branches is None else branch(state.branches, self.branch).get("wait")
 
     async def opened(self, pause: Pause, view: Any) -> FrozenDict:
         """The wait of a pause; it is opened if it is not yet, and a child's run started."""

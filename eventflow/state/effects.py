@@ -78,8 +78,13 @@ def call_closed(state: State, recorded: Recorded, event: EffectFailed | EffectRe
     changes: dict[str, Any] = {"effects": ordered({**state.effects, name: ordered(entry)})}
     if state.undo and status == "rejected":
         mine = (event.name, event.key, event.branch)
-        changes["undo"] = FrozenList([one for one in state.undo if (one["name"], one["key"], one["branch"]) != mine])
+        changes["undo"] = FrozenList([one for one in state.undo if not _is_of(one, mine, state.visit)])
     return changes
+
+
+def _is_of(one: FrozenDict, call: tuple[str, str, str], visit: int) -> bool:
+    """Whether what is to be undone is this call of the visit: another visit may have made one of the same name and key."""
+    return one["at"] > visit and (one["name"], one["key"], one["branch"]) == call
 
 
 def _open(state: State, recorded: Recorded, name: str) -> FrozenDict:

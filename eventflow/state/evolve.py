@@ -49,6 +49,7 @@ from eventflow.event import (
 from eventflow.plain import EMPTY, FrozenDict, FrozenList, ordered
 from eventflow.state.effects import call_closed, call_finished, only_finished, with_begun, without_branch
 from eventflow.state.parts import ENDED, FINAL, Caller, Identity, Parent, State, Status, WaitingFor
+from eventflow.state.shape import are_answers, are_names, are_numbers, is_message
 from eventflow.state.waits import (
     BranchEvent,
     again,
@@ -104,14 +105,26 @@ def status_after(  # noqa: C901, PLR0911, PLR0912 - a table
 
 
 def standing_after(state: State, events: Sequence[Event]) -> tuple[Status, WaitingFor]:
-    """Where a run stands once several events have happened, before any of them has its place."""
+    """Where a run stands once several events have happened, before any of them has its place.
+
+    Raises Corrupt if one of them, but for the last, can't follow.
+    """
     for event in events[:-1]:
-        status, waiting_for = status_after(state, event)
-        branches = state.branches
-        if isinstance(event, BranchEvent) and event.branch:
-            branches = branches_moved(state, event, state.version + 1, 0)
-        state = replace(state, status=status, waiting_for=waiting_for, branches=branches)
+        if not isinstance(event, _ASIDE):
+            state = evolve(state, _placeless(state, event))
     return status_after(state, events[-1]) if events else (state.status, state.waiting_for)
+
+
+# What leaves status, wait and branches as they are: looking ahead past it costs nothing.
+_ASIDE = (EffectStarted, EffectFinished, EffectFailed, EffectRejected, SignalReceived, SignalRefused)
+
+
+def _placeless(state: State, event: Event) -> Recorded:
+    """An event as the next one of its run, before it has digest, position and time: where a run stands hangs on none."""
+    run = state.run
+    return Recorded(
+        event, run.run_key, run.incarnation, state.version + 1, 0, state.epoch, state.time, bytes(32), state.digest
+    )
 
 
 def fold(state: State | None, events: Iterable[Recorded]) -> State | None:
@@ -199,8 +212,11 @@ def _stopped(state: State, recorded: Recorded, event: Stop) -> State:
 
 def _split(state: State, recorded: Recorded, event: BranchesOpened) -> State:
     _expect_node(state, recorded, event.node)
-    if state.branches is not None:
-        raise Corrupt(f"version {recorded.version}", "splits a node that has split already")
+    if state.branches is not None or state.wait is not None:
+        why = "that has split already" if state.wait is None else "that stands still"
+        raise Corrupt(f"version {recorded.version}", f"splits a node {why}")
+    if not are_names(event.names):
+        raise Corrupt(f"version {recorded.version}", "splits a node into branches without names of their own")
     return _stamped(state, recorded, branches=split(event))
 
 
@@ -225,6 +241,7 @@ def _stamped(state: State, recorded: Recorded, **changes: Any) -> State:
 def _started(event: RunStarted, recorded: Recorded) -> State:
     if recorded.version != 1:
         raise Corrupt(f"version {recorded.version}", "starts the run, which only version 1 does")
+    _check_budget(recorded, event)
     identity = Identity(
         event.run_id, recorded.run_key, recorded.incarnation, event.store_id, event.workflow, event.definition_digest,
         event.definition, event.input_digest, event.tags, event.subject, recorded.time, None,
@@ -234,6 +251,11 @@ def _started(event: RunStarted, recorded: Recorded) -> State:
         identity, recorded.version, recorded.digest, recorded.time, recorded.epoch, "running", event.node,
         recorded.version, event.data,
     )  # fmt: skip
+
+
+def _check_budget(recorded: Recorded, event: RunStarted | RunResumed) -> None:
+    if event.budget and not are_numbers(event.budget):
+        raise Corrupt(f"version {recorded.version}", "limits the run by what is not a number")
 
 
 def _moved(state: State, recorded: Recorded, event: Transitioned, after: FrozenDict | None) -> State:
@@ -252,7 +274,7 @@ def _moved(state: State, recorded: Recorded, event: Transitioned, after: FrozenD
 def _over(state: State, recorded: Recorded, **changes: Any) -> State:
     """The end of a run that ended well: what only a run that goes on needs is gone."""
     return _stamped(
-        state, recorded, effects=EMPTY, branches=None, undo=FrozenList(), reuse=EMPTY, steps=state.steps + 1, **changes
+        state, recorded, effects=EMPTY, branches=None, wait=None, undo=FrozenList(), reuse=EMPTY, steps=state.steps + 1, **changes
     )
 
 
@@ -299,6 +321,7 @@ def _resumed(state: State, recorded: Recorded, event: RunResumed) -> State:
     if event.definition is not None:
         run = replace(run, definition_digest=event.definition_digest, definition=event.definition)
     if event.budget is not None:
+        _check_budget(recorded, event)
         run = replace(run, budget=event.budget)
     fresh = state.status == "failed"
     wait = None if state.wait is None else restored(state.wait, state.time, recorded.time)
@@ -322,6 +345,8 @@ def _rewound(state: State, recorded: Recorded, event: Rewound) -> State:
         raise Corrupt(
             f"version {recorded.version}", f"goes back to node {event.node!r}, which version {event.to} is not on"
         )
+    if not (all(map(is_message, event.signals)) and are_answers(event.reuse)):
+        raise Corrupt(f"version {recorded.version}", "takes along what can be neither a message nor an answer")
     return replace(
         state, version=recorded.version, digest=recorded.digest, time=recorded.time, epoch=recorded.epoch,
         status="running", waiting_for="", line=recorded.version, attempt=1, retry_at=0, error=None,
@@ -363,4 +388,6 @@ def _waited(state: State, recorded: Recorded, event: WaitOpened | WaitClosed) ->
         raise Corrupt(f"version {recorded.version}", problem)
     if isinstance(event, WaitClosed):
         return _stamped(state, recorded, wait=None, signals=without_message(state, event.message))
+    if state.branches is not None:
+        raise Corrupt(f"version {recorded.version}", "opens a wait of the whole run while its node has split")
     return _stamped(state, recorded, wait=wait_of(event, recorded.version, recorded.time))

@@ -1,11 +1,12 @@
 """Standing still, and branches: what a run waits for as a whole or in each branch, and how far each branch is.
 
-A branch is open until it is finished or failed; only what differs from a fresh one is held. A finished branch keeps its
-result for the join.
+A branch is open until it is finished or failed; only what differs from a fresh one is held, so many to a bucket, so that
+a step of one among thousands copies one bucket. A finished branch keeps its result for the join.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from eventflow.errors import Corrupt
@@ -17,26 +18,29 @@ from eventflow.event import (
     WaitClosed,
     WaitOpened,
 )
-from eventflow.plain import EMPTY, FrozenDict, FrozenList, ordered
+from eventflow.plain import EMPTY, MAX_INT, FrozenDict, FrozenList, ordered
 from eventflow.state.parts import WAITS, State, Status, WaitingFor
 
 OPEN, WAITING, FINISHED, FAILED = "open", "waiting", "finished", "failed"  # where a branch stands
 FRESH = FrozenDict({"status": OPEN, "attempt": 1})
+OVER = (FINISHED, FAILED)
+NEVER_OPENED = ("", "retry")  # a run stands so without a wait that has an id
+_BUCKET_DIGITS = 2  # items a bucket: 100, about the square root of the most there may be, so that copies cost the least
 BranchEvent = AttemptFailed | WaitOpened | WaitClosed | BranchFinished | BranchFailed
 
 
 def wait_kind(kind: str) -> WaitingFor:
-    """The kind of a wait, if it is a known one. Raises Corrupt."""
+    """The kind of a wait, if one can be opened for it. Raises Corrupt."""
     for known in WAITS:
-        if known == kind:
+        if known == kind and known not in NEVER_OPENED:
             return known
     raise Corrupt("a wait", f"is of a kind that is not known ({kind!r})")
 
 
 def wait_of(event: WaitOpened, version: int, time: int) -> FrozenDict:
-    """A wait as a state holds it; its id is the version that opened it."""
+    """A wait as a state holds it; its id is the version that opened it. Raises Corrupt for a kind that is not known."""
     return FrozenDict({
-        "id": version, "kind": event.kind, "name": event.name, "spec": event.spec, "until": event.until, "opened": time,
+        "id": version, "kind": wait_kind(event.kind), "name": event.name, "spec": event.spec, "until": event.until, "opened": time,
         "restore": event.restore,
     })  # fmt: skip
 
@@ -47,7 +51,7 @@ def restored(wait: FrozenDict, last: int, now: int) -> FrozenDict:
     if not until or wait["restore"] == "deadline":
         return wait
     left = until - (last if wait["restore"] == "remaining" else wait["opened"])
-    return FrozenDict({**wait, "until": now + max(left, 0), "opened": now})
+    return FrozenDict({**wait, "until": min(now + max(left, 0), MAX_INT), "opened": now})
 
 
 def without_message(state: State, message: int) -> FrozenList:
@@ -82,8 +86,26 @@ def _is_branch(branches: FrozenDict, name: str) -> bool:
 
 def branch(branches: FrozenDict, name: str) -> FrozenDict:
     """How far a branch is."""
-    entry: FrozenDict = branches["of"].get(name, FRESH)
+    entry: FrozenDict = branches["of"].get(_bucket(branches, name), EMPTY).get(name, FRESH)
     return entry
+
+
+def _bucket(branches: FrozenDict, name: str) -> str:
+    """Where a branch is held: items by hundreds, declared branches, of which there are few, all in one."""
+    return "" if branches["items"] is None else name[:-_BUCKET_DIGITS]
+
+
+def entries(branches: FrozenDict) -> Iterator[tuple[str, FrozenDict]]:
+    """The branches that are not as at first."""
+    for bucket in branches["of"].values():
+        yield from bucket.items()
+
+
+def _bucketed(branches: FrozenDict, entries: Iterable[tuple[str, FrozenDict]]) -> FrozenDict:
+    of: dict[str, dict[str, FrozenDict]] = {}
+    for name, entry in entries:
+        of.setdefault(_bucket(branches, name), {})[name] = entry
+    return ordered({bucket: ordered(held) for bucket, held in of.items()})
 
 
 def branches_moved(state: State, event: BranchEvent, version: int, time: int) -> FrozenDict:
@@ -92,17 +114,19 @@ def branches_moved(state: State, event: BranchEvent, version: int, time: int) ->
     if branches is None or not _is_branch(branches, name):
         raise Corrupt(f"version {version}", f"is about branch {name!r}, which is not there")
     old = branch(branches, name)
-    if old["status"] in (FINISHED, FAILED):
+    if old["status"] in OVER:
         raise Corrupt(f"version {version}", f"is about branch {name!r}, which is over")
     return _with(branches, name, _entry(old, event, version, time))
 
 
 def _with(branches: FrozenDict, name: str, entry: FrozenDict) -> FrozenDict:
-    of = branches["of"]
-    entries = FrozenDict({**of, name: entry}) if name in of else ordered({**of, name: entry})
-    was, now = of.get(name, FRESH)["status"], entry["status"]
+    of, place = branches["of"], _bucket(branches, name)
+    held = of.get(place, EMPTY)
+    was, now = held.get(name, FRESH)["status"], entry["status"]
+    bucket = FrozenDict({**held, name: entry}) if name in held else ordered({**held, name: entry})
+    entries = FrozenDict({**of, place: bucket}) if place in of else ordered({**of, place: bucket})
     standing = branches["standing"] + (now == WAITING) - (was == WAITING)
-    left = branches["left"] - (now in (FINISHED, FAILED))
+    left = branches["left"] - (now in OVER)
     return FrozenDict({**branches, "of": entries, "left": left, "standing": standing})
 
 
@@ -129,7 +153,7 @@ def section_status(branches: FrozenDict) -> tuple[Status, WaitingFor]:
     """Where a run stands that has split: it waits once every branch does that is not over."""
     if not branches["standing"] or branches["standing"] < branches["left"]:
         return "running", ""
-    first = next(entry for entry in branches["of"].values() if entry["status"] == WAITING)
+    first = next(entry for _, entry in entries(branches) if entry["status"] == WAITING)
     return "waiting", wait_kind(first["wait"]["kind"])
 
 
@@ -140,20 +164,16 @@ def again(branches: FrozenDict | None, *, waits: tuple[int, int] | None = None) 
     """
     if branches is None:
         return None
-    kept: dict[str, Any] = {}
-    for name, entry in branches["of"].items():
+    kept: list[tuple[str, FrozenDict]] = []
+    for name, entry in entries(branches):
         if entry["status"] == FINISHED:
-            kept[name] = entry
+            kept.append((name, entry))
         elif entry["status"] == WAITING and waits is not None:
-            kept[name] = ordered({**entry, "wait": restored(entry["wait"], *waits)})
-    return _counted(branches, kept)
-
-
-def _counted(branches: FrozenDict, of: dict[str, Any]) -> FrozenDict:
-    over = sum(entry["status"] in (FINISHED, FAILED) for entry in of.values())
-    standing = sum(entry["status"] == WAITING for entry in of.values())
-    left = len(branch_names(branches)) - over
-    return FrozenDict({**branches, "of": FrozenDict(of), "left": left, "standing": standing})
+            kept.append((name, ordered({**entry, "wait": restored(entry["wait"], *waits)})))
+    over = sum(entry["status"] in OVER for _, entry in kept)
+    size = len(branches["names"] if branches["items"] is None else branches["items"])
+    of = _bucketed(branches, kept)
+    return FrozenDict({**branches, "of": of, "left": size - over, "standing": len(kept) - over})
 
 
 def branches_resumed(branches: FrozenDict | None, last: int, now: int, *, afresh: bool) -> FrozenDict | None:
@@ -162,17 +182,18 @@ def branches_resumed(branches: FrozenDict | None, last: int, now: int, *, afresh
         return None
     if afresh:
         return again(branches, waits=(last, now))
-    of = {
-        name: ordered({**entry, "wait": restored(entry["wait"], last, now)}) if entry["status"] == WAITING else entry
-        for name, entry in branches["of"].items()
-    }
-    return FrozenDict({**branches, "of": FrozenDict(of)})
+    if not branches["standing"]:
+        return branches
+    of = [
+        (name, ordered({**entry, "wait": restored(entry["wait"], last, now)}) if entry["status"] == WAITING else entry)
+        for name, entry in entries(branches)
+    ]
+    return FrozenDict({**branches, "of": _bucketed(branches, of)})
 
 
 def open_waits(state: State) -> list[tuple[str, FrozenDict]]:
     """What a run stands still for: pairs of branch (empty for the whole run) and wait."""
     found = [] if state.wait is None else [("", state.wait)]
-    if state.branches is not None:
-        of = state.branches["of"]
-        found += [(name, of[name]["wait"]) for name in of if of[name]["status"] == WAITING]
+    if state.branches is not None and state.branches["standing"]:
+        found += [(name, one["wait"]) for name, one in entries(state.branches) if one["status"] == WAITING]
     return found

@@ -12,11 +12,15 @@ import structlog
 
 from eventflow.event import (
     AttemptFailed,
+    BranchesOpened,
+    BranchFailed,
+    BranchFinished,
     EffectFailed,
     EffectFinished,
     EffectRejected,
     EffectStarted,
     Forked,
+    NodeSkipped,
     Rewound,
     RunCancelled,
     RunCompleted,
@@ -25,9 +29,11 @@ from eventflow.event import (
     RunResumed,
     RunStarted,
     RunSuspended,
+    RunTimedOut,
     SignalReceived,
     SignalRefused,
     Transitioned,
+    UndoBegan,
     WaitClosed,
     WaitOpened,
 )
@@ -47,6 +53,12 @@ EVENT_NAMES: dict[type, str] = {
     WaitClosed: "wait.closed",
     RunPaused: "run.paused",
     RunCancelled: "run.cancelled",
+    RunTimedOut: "run.timed_out",
+    NodeSkipped: "node.skipped",
+    UndoBegan: "undo.began",
+    BranchesOpened: "branches.opened",
+    BranchFinished: "branch.finished",
+    BranchFailed: "branch.failed",
     SignalReceived: "signal.received",
     EffectStarted: "effect.started",
     EffectFinished: "effect.finished",
@@ -56,7 +68,7 @@ EVENT_NAMES: dict[type, str] = {
     Forked: "run.forked",
     CheckpointTaken: "checkpoint.taken",
 }
-_WARNINGS = frozenset({AttemptFailed, RunFailed, EffectFailed})
+_WARNINGS = frozenset({AttemptFailed, BranchFailed, EffectFailed, RunFailed, RunTimedOut, UndoBegan})
 
 
 def log_lines(logger: Any = None) -> Listener:

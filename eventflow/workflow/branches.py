@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eventflow.change import Change, Reducer, apply, resolve
+from eventflow.change import Change, Op, Reducer, apply, resolve
 from eventflow.errors import BranchesDisagree, DefinitionError, InvalidState
 from eventflow.plain import FrozenDict, FrozenList
 from eventflow.workflow.parts import Body, Pause
@@ -25,7 +25,8 @@ BranchBody = Callable[..., Any] | Body | Pause
 class Terms:
     """How many branches may fail: `tolerate` of them, in number or in per cent; or `at_least` that many must succeed.
 
-    With `at_least` the node goes on as soon as so many have succeeded, and the others are cut off.
+    With `at_least` the node goes on as soon as so many have succeeded, and the others are cut off. Where there are fewer
+    branches than that, all must.
     """
 
     tolerate: int | str = 0
@@ -34,7 +35,8 @@ class Terms:
     def __post_init__(self) -> None:
         if self.at_least is not None and self.at_least < 1:
             raise DefinitionError("at_least counts branches: give 1 or more")
-        self.allowed(100)
+        if self.allowed(100) and self.at_least is not None:
+            raise DefinitionError("tolerate= and at_least= say the same in two ways: give one of them")
 
     def allowed(self, count: int) -> int:
         """How many of so many branches may fail. Raises DefinitionError for what is neither a number nor per cent."""
@@ -68,6 +70,9 @@ class Split:
     def __init__(self, bodies: Mapping[str, BranchBody], limit: int | None, terms: Terms) -> None:
         if limit is not None and limit < 1:
             raise DefinitionError("limit counts branches that run at a time: give 1 or more")
+        for name in bodies:
+            if not isinstance(name, str):
+                raise DefinitionError(f"branch {name!r} needs a text as its name")
         self.bodies, self.limit, self.terms = dict(bodies), limit, terms
 
     def names(self, count: int) -> list[str]:
@@ -105,8 +110,12 @@ class Parallel(Split):
         self, branches: Mapping[str, BranchBody], *, tolerate: int | str = 0, at_least: int | None = None,
         limit: int | None = None,
     ) -> None:  # fmt: skip
+        if "" in branches:
+            raise DefinitionError("a branch of a Parallel needs a name")
         if not branches:
             raise DefinitionError("Parallel needs at least one branch")
+        if at_least is not None and at_least > len(branches):
+            raise DefinitionError(f"at_least={at_least} of {len(branches)} branches can never succeed")
         super().__init__(branches, limit, Terms(tolerate, at_least))
 
     def names(self, count: int) -> list[str]:  # noqa: ARG002 - as a Split has it
@@ -189,6 +198,7 @@ class Map(Split):
 
 
 def _field(view: Any, name: str) -> Any:
+    """A field of a state, be it a dict or an object; None where it is not there."""
     return view.get(name) if isinstance(view, dict) else getattr(view, name, None)
 
 
@@ -197,7 +207,7 @@ def joined(
 ) -> tuple[Change, FrozenDict]:
     """One change out of what several branches bring, and the data after it. Raises BranchesDisagree."""
     brought: dict[str, str] = {}
-    ops: Change = ()
+    ops: list[Op] = []
     for branch, update in updates:
         for name in update:
             if name in brought and name not in reducers:
@@ -205,8 +215,8 @@ def joined(
             brought[name] = branch
         change = resolve(data, {key: _open(value) for key, value in update.items()}, reducers)
         data = apply(data, change)
-        ops += change
-    return ops, data
+        ops.extend(change)
+    return tuple(ops), data
 
 
 def _open(value: Any) -> Any:

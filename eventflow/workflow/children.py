@@ -29,7 +29,7 @@ class Child:
     kind = "child"
 
     def __init__(self, flow: Any, *, reads: Reads | None = None, writes: str | Mapping[str, str] | None = None) -> None:
-        if not hasattr(flow, "shape"):
+        if not hasattr(type(flow), "shape"):  # of the type: asked itself, a workflow that is still being built would close
             raise DefinitionError(f"Child takes a Workflow, got {type(flow).__name__}")
         self.flow, self.reads, self.writes = flow, reads, writes
 
@@ -44,8 +44,13 @@ class Child:
         return {name: _field(view, name) for name in self.reads}
 
     def opening(self, state: Any, now: int) -> Opening:  # noqa: ARG002 - as a Pause has it
-        """What is waited for: the end of a run of the child's workflow, with this input."""
-        return Opening("child", spec={"workflow": self.flow.name, "input": self.input(state)})
+        """What is waited for: the end of a run of the child's workflow, with this input. Raises InvalidState.
+
+        The input is what the child begins with: what does not fit it fails here, before anything waits for a run that
+        can't be.
+        """
+        first = self.flow.schema.initial(self.input(state))
+        return Opening("child", spec={"workflow": self.flow.name, "input": first})
 
     def accepted(self, payload: Any) -> Any:
         """The child's final state. Raises ChildFailed."""
@@ -94,19 +99,22 @@ def _field(view: Any, name: str) -> Any:
 
 
 def child_id(run_id: str, node: str, visit: int, branch: str) -> str:
-    """The id of the run that a visit of a node starts: the same whenever it is asked for, and no other visit's."""
+    """The id of the run that a visit of a node starts: the same whenever it is asked for, and no other visit's.
+
+    Names that are plain can be read in it; for others, and where it would be too long, a digest stands for them.
+    """
     tail = f"{node}-{visit}" + (f".{branch}" if branch else "")
     name = f"{run_id}.{tail}"
-    plain = all(one.isalnum() or one in "._:-" for one in tail) and tail.isascii() and ".." not in name
+    plain = all(map(_is_plain, (node, branch or "0"))) and not run_id.endswith(".")
     if plain and len(name) <= MAX_ID:
         return name
-    digest = hashlib.sha256(tail.encode()).hexdigest()[:24]
-    return f"{run_id[: MAX_ID - 26]}.{digest}" if len(run_id) <= MAX_ID - 26 else _short(run_id, digest)
+    digest = hashlib.sha256(f"{run_id}\0{node}\0{visit}\0{branch}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return f"{run_id[: MAX_ID - 33].rstrip('.')}.{digest}"
 
 
-def _short(run_id: str, digest: str) -> str:
-    whole = hashlib.sha256(f"{run_id}\0{digest}".encode()).hexdigest()[:32]
-    return f"{run_id[: MAX_ID - 33].rstrip('.')}.{whole}"
+def _is_plain(name: str) -> bool:
+    """Whether a name may be a part of a run's id; a dot would let two names be taken for one another."""
+    return bool(name) and name.isascii() and all(one.isalnum() or one in "_:-" for one in name)
 
 
 def end_name(run_id: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +14,19 @@ from eventflow.change import Op
 from eventflow.codec import Packed
 from eventflow.codec.events import SHAPES
 from eventflow.errors import Corrupt, WrittenByNewer
-from eventflow.event import EffectFinished, EffectStarted, RunPaused, RunResumed, Transitioned
+from eventflow.event import (
+    BranchesOpened,
+    BranchFinished,
+    EffectFinished,
+    EffectStarted,
+    Forked,
+    Rewound,
+    RunEvent,
+    RunPaused,
+    RunResumed,
+    RunStarted,
+    Transitioned,
+)
 from eventflow.log import Append, Head, MemoryLog
 from eventflow.plain import freeze, same, thaw
 from eventflow.recovery import walk
@@ -39,6 +51,8 @@ steps = st.one_of(
     st.tuples(st.just("move"), st.lists(ops, max_size=3)),
     st.tuples(st.just("call"), values),
     st.tuples(st.just("stop"), st.none()),
+    st.tuples(st.just("migrate"), st.lists(ops, max_size=3)),
+    st.tuples(st.just("split"), values),
     st.tuples(st.just("rewind"), share),
     st.tuples(st.just("fork"), share),
 )
@@ -75,6 +89,13 @@ def history_of(done: list[tuple[str, Any]]) -> tuple[Author, Head]:
             )  # fmt: skip
         elif kind == "stop":
             head = author.add(head, RunPaused(), RunResumed("a", b""))
+        elif kind == "migrate":
+            head = author.add(head, RunResumed("a", b"", change=tuple(what)))
+        elif kind == "split":
+            head = author.add(
+                head, BranchesOpened("a", freeze(["one"])), BranchFinished("a", "one", freeze({"x": what})),
+                Transitioned("a", "a", change=(Op("set", ("x",), freeze(what)),)),
+            )  # fmt: skip
         elif kind == "rewind":
             head = author.rewind(head, max(1, round(what * head.version)))
         else:
@@ -126,6 +147,13 @@ def answers(author: Author, head: Head) -> list[Any]:
     found += [list(search(log, place, text)) for text in TEXTS]
     found += [list(search_all(log, text)) for text in TEXTS]
     return list(map(repr, found))
+
+
+def test_every_fact_is_known_to_change_data_or_not():
+    """A fact that is in neither set would make each question fold whole states."""
+    bends = {RunStarted, Rewound, Forked}
+    assert {*skim._MOVES} | skim._QUIET | bends == {*get_args(RunEvent)}
+    assert {kind for kind in get_args(RunEvent) if hasattr(kind, "change")} == {*skim._MOVES, Forked}
 
 
 def test_a_fact_that_a_newer_eventflow_wrote_stops_a_question():

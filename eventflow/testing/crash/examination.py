@@ -20,7 +20,7 @@ from eventflow.event import (
 from eventflow.log import Log
 from eventflow.plain import thaw
 from eventflow.recovery import history, recover
-from eventflow.run import fact
+from eventflow.run import facts
 from eventflow.state import State
 from eventflow.testing.crash.witness import Told
 from eventflow.verification import verify_store
@@ -84,15 +84,20 @@ def _finished(recorded: Iterable[Recorded]) -> Calls:
     for one in recorded:
         event = one.event
         if isinstance(event, EffectFinished):
-            here[event.name, event.key, node] = None
+            here[_called(event), event.key, node] = None
         elif isinstance(event, EffectRejected):
-            here.pop((event.name, event.key, node), None)
+            here.pop((_called(event), event.key, node), None)
         elif isinstance(event, Transitioned | RunCompleted | Rewound):
             calls.update(here.keys())
             here.clear()
         node = _stands(event, node)
     calls.update(here.keys())
     return calls
+
+
+def _called(event: EffectStarted | EffectFinished | EffectRejected) -> str:
+    """A call's name, with the branch that made it: another branch may make one of the same name and key."""
+    return f"{event.branch}/{event.name}" if event.branch else event.name
 
 
 def _stands(event: Any, node: str) -> str:
@@ -152,8 +157,12 @@ def _messages(log: Log, run_id: str, recorded: Iterable[Recorded]) -> set[int]:
     """The numbers of all messages that a run has taken, or that wait for it."""
     taken = {one.event.message for one in recorded if isinstance(one.event, SignalReceived)}
     head = log.head(run_id)
-    waiting = [] if head is None else log.inbox(head.run_key)
-    return taken | {number for number, data in waiting if isinstance(fact(number, data), SignalReceived)}
+    inbox = [] if head is None else log.inbox(head.run_key)
+    if head is None or not inbox:
+        return taken
+    state = recover(log, head).state
+    said = {number: facts(state, number, data, driven=False) for number, data in inbox}
+    return taken | {number for number, events in said.items() if isinstance(events[0], SignalReceived)}
 
 
 def repeated(log: Log, run_ids: Iterable[str], told: Sequence[Told], outside: Iterable[str]) -> list[str]:
@@ -184,12 +193,12 @@ def _again(recorded: Iterable[Recorded], names: dict[str, str], starts: Counter[
     for one in recorded:
         event = one.event
         if isinstance(event, EffectStarted):
-            call = last[event.name, event.key] = event.idempotency_key
-            names[call] = f"{event.name}#{event.key}"
+            call = last[_called(event), event.key] = event.idempotency_key
+            names[call] = f"{_called(event)}#{event.key}"
             starts[call] += 1
             if call in finished:
                 yield f"call {names[call]} was started again at version {one.version} although its result was recorded"
         elif isinstance(event, EffectFinished):
-            finished.add(last.get((event.name, event.key), ""))
+            finished.add(last.get((_called(event), event.key), ""))
         elif isinstance(event, EffectRejected):
-            finished.discard(last.get((event.name, event.key), ""))
+            finished.discard(last.get((_called(event), event.key), ""))

@@ -17,11 +17,11 @@ from typing import Any, cast
 from eventflow.checkpoint import CheckpointPolicy
 from eventflow.engine import Engine, Run
 from eventflow.errors import EffectUnknown, NeedsConfirmation
-from eventflow.event import SignalReceived
+from eventflow.event import Event, SignalReceived
 from eventflow.log import Log
 from eventflow.plain import thaw
 from eventflow.recovery import history
-from eventflow.run import Notice, fact
+from eventflow.run import Notice, facts
 from eventflow.state import ENDED, State
 from eventflow.testing.crash.boundary import BoundaryLog, Died
 from eventflow.testing.crash.witness import Doomed
@@ -195,7 +195,7 @@ class Life:
 
     def _on_its_way(self, engine: Engine, state: State, name: str) -> bool:
         """Whether a life before has said it already, and it is durable."""
-        waiting = [fact(number, data) for number, data in engine.log.inbox(state.run.run_key)]
+        waiting = _waiting(engine.log, state)
         return any(isinstance(one, SignalReceived) and one.name == name for one in waiting) or any(
             one["name"] == name for one in state.signals
         )
@@ -209,12 +209,18 @@ class Life:
         if head is None or head.status in ENDED:
             return
         known = [one.event for one in history(engine.log, key, 1, head.version)]
-        known += [fact(number, data) for number, data in engine.log.inbox(key)]
+        known += _waiting(engine.log, run.state)
         there = Counter(one.name for one in known if isinstance(one, SignalReceived))
         for name, payload in self._story.early:
             there[name] -= 1
             if there[name] < 0:
                 await engine.signal(run.id, name, payload)
+
+
+def _waiting(log: Log, state: State) -> list[Event]:
+    """What waits in a run's inbox, as the events it would become."""
+    inbox = log.inbox(state.run.run_key)
+    return [event for number, data in inbox for event in facts(state, number, data, driven=False)]
 
 
 def lived_apart(make: Callable[[], Life], log: BoundaryLog) -> Life | None:
