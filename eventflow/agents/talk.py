@@ -70,7 +70,11 @@ class Talk:
             said_so_far += said.messages
             if said.calls and terms.tools:
                 if turns - corrections >= terms.max_turns:
-                    raise TooManyTurns(terms.max_turns, [one.name for one in said.calls])
+                    wanted = ", ".join(one.name[:LONGEST_ID] for one in said.calls)
+                    raise TooManyTurns(
+                        f"the model has no answer after {terms.max_turns} turns and asks for more tools ({wanted}); "
+                        f"raise max_turns= or tell it when to stop, then resume the run"
+                    )
                 said_so_far += await self._called(turns, said.calls)
                 continue
             if terms.form is None:
@@ -79,7 +83,10 @@ class Talk:
             if not problem:
                 return Answer(said, output, said_so_far)
             if corrections >= terms.output_retries:
-                raise OutputInvalid(terms.form.name, corrections + 1, problem)
+                raise OutputInvalid(
+                    f"the model's answer does not fit {terms.form.name}, after {corrections + 1} answers ({problem}); "
+                    f"raise output_retries= or make the form simpler, then resume the run"
+                )
             corrections += 1
             said_so_far.append({"role": "user", "content": CORRECTION.format(problem=problem)})
 

@@ -250,28 +250,6 @@ def _print_folded(lines: list[list[str]], title: str) -> None:
     Console(highlight=False).print(table)
 
 
-def print_standing(run_id: str, state: State) -> None:
-    """Where a run stands, as a line, and its data as a table."""
-    waits = f", waiting for {state.waiting_for}" if state.waiting_for else ""
-    print(visible(f"run {run_id}: {state.status}{waits} at version {state.version}, node {state.node}"))
-    for line in _wait_lines(run_id, state):
-        print(visible(line))
-    print_state(state)
-
-
-def _wait_lines(run_id: str, state: State) -> list[str]:
-    """What a run stands still for, and how it goes on."""
-    wait = state.wait
-    if wait is None or state.ended:
-        return []
-    limit = f", until {time_text(wait['until'])}" if wait["until"] else ""
-    if wait["kind"] == "human":
-        return [f"asks: {wait['spec'].get('prompt', '')}{limit}", f"answer with: eventflow answer {run_id} JSON"]
-    if wait["kind"] == "timer":
-        return [f"sleeps{limit}"]
-    return [f"waits for signal {wait['name']}{limit}", f"send it with: eventflow signal {run_id} {wait['name']} JSON"]
-
-
 def print_failure(state: State) -> None:
     """Why a run, or the last attempt of its node, failed, as a line."""
     if state.error is not None:
@@ -320,13 +298,14 @@ def state_document(run_id: str, state: State) -> dict[str, Any]:
         "error": _failure(state),
         "usage": state.usage,
         "signals": state.signals,
-        "wait": None if state.wait is None else _wait_document(state.wait),
+        "wait": None if state.wait is None else wait_document(state.wait),
         "parent": None if state.run.parent is None else f"{state.run.parent.run_id}@{state.run.parent.at}",
         "digest": state.digest.hex(),
     }
 
 
-def _wait_document(wait: FrozenDict) -> dict[str, Any]:
+def wait_document(wait: FrozenDict) -> dict[str, Any]:
+    """A wait as JSON has it: its id, what it is for, until when, and what its kind says besides."""
     until = time_text(wait["until"]) if wait["until"] else None
     return {"id": wait["id"], "kind": wait["kind"], "name": wait["name"], "until": until, **wait["spec"]}
 

@@ -33,6 +33,10 @@ async def deliver(shop: Shop, run_id: str) -> None:
             await shop.writer.write(append)
         except Conflict:
             return
+        for post in posts:
+            child = shop.log.head_of(post.run_key)
+            if child is not None and child.status == "paused" and shop.log.owner_gone(child.owner):
+                await deliver(shop, child.run_id)
 
 
 def check_unknown(log: Log, run: str, effect: str, key: str, branch: str) -> None:

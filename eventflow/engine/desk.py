@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 
+from eventflow.clock import NS
 from eventflow.engine.bodies import Hands
 from eventflow.engine.drive import Driver
 from eventflow.engine.standing import Spawn, next_moment, suspends
@@ -22,19 +23,28 @@ from eventflow.state import State
 from eventflow.workflow import Workflow
 
 MAIL_POLL = 0.05  # seconds between looks at the store's last transaction for other processes' messages
+AT_ONCE = 20  # runs woken in one turn of the loop, whose other tasks wait meanwhile: a few ms
+AGAIN = NS  # ns until a run is looked at again that could not be read when its time was over
+SLACK = 1_000  # entries of runs that are gone which the list of moments may hold beside its own size: 100 KB
 
 
 class Seat:
-    """One run's place: who drives it, or that it is parked; `left` is how a parked run was let go."""
+    """One run's place: who drives it, or that it is parked.
 
-    __slots__ = ("_changed", "driver", "flow", "left", "stop_before", "suspends")
+    `gone` says that it is not here any more; `let_go` that this engine let it go as it stood, `left` being its state then,
+    if anybody waited for it. `due` is when a parked run wakes, `listed` where the list of moments has it.
+    """
+
+    __slots__ = ("_changed", "driver", "due", "flow", "gone", "left", "let_go", "listed", "stop_before", "suspends")
 
     def __init__(self, flow: Workflow, driver: Driver) -> None:
         self.flow = flow
         self.driver: Driver | None = driver
         self.stop_before: frozenset[str] = driver.stop_before
         self.suspends = False  # its letting go must be recorded, since its limit depends on when that was
+        self.gone = self.let_go = False
         self.left: State | None = None
+        self.due = self.listed = 0
         self._changed: asyncio.Future[None] | None = None
 
     @property
@@ -65,8 +75,9 @@ class Desk:
         self._order = itertools.count()
         self._sooner = asyncio.Event()
         self._left: list[Driver] = []  # ended, with bodies that still run in threads
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self.unattended: Callable[[bytes], Awaitable[None]] | None = None  # messages for a run that is not here
 
     # --- who is here
 
@@ -107,7 +118,7 @@ class Desk:
         driver.start().add_done_callback(lambda _: self._ended(key, driver))
         if not self._tasks:
             loop = asyncio.get_running_loop()
-            self._tasks = [loop.create_task(self._read_mail()), loop.create_task(self._wake_due())]
+            self._tasks = {loop.create_task(self._read_mail()), loop.create_task(self._wake_due())}
         if self._stopping:
             driver.stop()
         seat.tell()
@@ -125,21 +136,23 @@ class Desk:
         if driver.parked:
             self._park(key, seat, driver.journal.state)
             return
-        del self._seats[key]
+        self._leave(key, seat)
         caller = driver.journal.state.run.caller
         if caller is not None and driver.journal.state.ended:
             self.ring(caller.run_key)
+
+    def _leave(self, key: bytes, seat: Seat) -> None:
+        """The run is not here any more."""
+        self._seats.pop(key, None)
+        seat.gone = True
+        seat.tell()
 
     # --- parking
 
     def _park(self, key: bytes, seat: Seat, state: State) -> None:
         seat.driver = None
-        seat.suspends = suspends(state)
-        moment = next_moment(state)
-        if moment:
-            heapq.heappush(self._due, (moment, next(self._order), key))
-            if self._due[0][2] == key:
-                self._sooner.set()
+        seat.suspends = suspends(state) or state.status != "waiting"
+        self._wake_at(key, seat, next_moment(state))
         with suppress(EventflowError):  # a message may have come while it was leaving
             if self._stopping or self._shop.log.inbox(key):
                 self.wake(key)
@@ -152,8 +165,7 @@ class Desk:
         log = self._shop.log
         head = log.head_of(key)
         if head is None or head.owner != self._shop.owner:  # deleted, or taken over meanwhile
-            del self._seats[key]
-            seat.tell()
+            self._leave(key, seat)
             return None
         return self.drive(seat.flow, recover(log, head), head.epoch, seat.stop_before).driver
 
@@ -161,8 +173,9 @@ class Desk:
         """Have a run's messages looked at, if it is here."""
         driver = self.wake(key)
         if driver is not None:
-            self._tasks = [task for task in self._tasks if not task.done()]
-            self._tasks.append(asyncio.get_running_loop().create_task(_taken(driver)))
+            task = asyncio.get_running_loop().create_task(_taken(driver))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _wake_due(self) -> None:
         """Bring back parked runs when their time is over."""
@@ -178,10 +191,41 @@ class Desk:
                     sooner.cancel()
             else:
                 await self._sooner.wait()
-            while self._due and self._due[0][0] <= self._shop.clock.now():
-                _, _, key = heapq.heappop(self._due)
-                with suppress(EventflowError):  # what can't be read now is met by whoever asks for it
-                    self.wake(key)
+            for number in itertools.count(1):
+                if not self._due or self._due[0][0] > self._shop.clock.now():
+                    break
+                self._wake_next()
+                if number % AT_ONCE == 0:  # thousands may be due at one moment
+                    await asyncio.sleep(0)
+
+    def _wake_at(self, key: bytes, seat: Seat, moment: int) -> None:
+        """Have a parked run woken at a moment, never if 0; a run has one entry that counts in the list of moments."""
+        seat.due = moment
+        if moment and (not seat.listed or moment < seat.listed):
+            seat.listed = moment
+            heapq.heappush(self._due, (moment, next(self._order), key))
+            if self._due[0][2] == key:
+                self._sooner.set()
+            if len(self._due) > 2 * len(self._seats) + SLACK:
+                self._due = [one for one in self._due if (it := self._seats.get(one[2])) and it.listed == one[0]]
+                heapq.heapify(self._due)
+
+    def _wake_next(self) -> None:
+        """Wake the run whose moment is the first in the list, if it still stands and that is still its moment."""
+        moment, _, key = heapq.heappop(self._due)
+        seat = self._seats.get(key)
+        if seat is None or seat.listed != moment:
+            return
+        seat.listed = 0
+        if seat.driver is not None:
+            return
+        if seat.due != moment:
+            self._wake_at(key, seat, seat.due)
+            return
+        try:
+            self.wake(key)
+        except EventflowError:  # it can't be read now
+            self._wake_at(key, seat, self._shop.clock.now() + AGAIN)
 
     async def _read_mail(self) -> None:
         """Look now and then whether other processes have written messages for runs that are here."""
@@ -189,49 +233,59 @@ class Desk:
         seen = -1
         while True:
             with suppress(EventflowError):  # a look that fails is made again
-                if self._seats and (mark := log.change_mark()) != seen:
-                    for key in log.mail():
-                        driver = self.wake(key)
-                        if driver is not None:
-                            await driver.take_mail()
+                if (mark := log.change_mark()) != seen and await self._deliver(log.mail()):
                     seen = mark
             await asyncio.sleep(MAIL_POLL)
+
+    async def _deliver(self, keys: list[bytes]) -> bool:
+        """Have the messages of some runs looked at; False if some could not be."""
+        whole = True
+        for number, key in enumerate(keys, 1):
+            try:
+                if key in self._seats:
+                    self.ring(key)
+                elif self.unattended is not None:
+                    await self.unattended(key)
+            except EventflowError:  # what is amiss with one run is no other's affair
+                whole = False
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return whole
 
     # --- letting go
 
     async def drain(self, grace: float) -> list[str]:
         """Let every run go; the names of nodes whose plain functions still run in threads."""
         self._stopping = True
-        drivers = list(self.drivers())
-        for driver in drivers:
+        for driver in self.drivers():
             driver.stop()
-        drivers += self._let_parked_go()
-        tasks = {driver.task for driver in drivers if driver.task is not None}
-        if tasks:
-            await asyncio.wait(tasks, timeout=grace)
-            for driver in drivers:
-                if driver.task is not None and not driver.task.done():
-                    driver.abandon()
-            await asyncio.wait(tasks)
-        return sorted({f"{d.journal.state.run.run_id}: {name}" for d in (*drivers, *self._left) for name in d.threads})
+        met: list[Driver] = []
+        while True:  # one that was about to park comes back to be let go
+            self._let_parked_go()
+            tasks = {driver.task: driver for driver in self.drivers() if driver.task is not None}
+            if not tasks:
+                break
+            met += [driver for driver in tasks.values() if driver not in met]
+            _, late = await asyncio.wait(tasks, timeout=grace)
+            for task in late:
+                tasks[task].abandon()
+            if late:
+                await asyncio.wait(late)
+            await asyncio.sleep(0)
+        return sorted({f"{d.journal.state.run.run_id}: {name}" for d in (*met, *self._left) for name in d.threads})
 
-    def _let_parked_go(self) -> list[Driver]:
+    def _let_parked_go(self) -> None:
         """Parked runs need no event to be let go, save those whose limit depends on when that was; those are driven."""
-        woken: list[Driver] = []
         for key, seat in list(self._seats.items()):
             if seat.driver is not None:
                 continue
             with suppress(EventflowError):
-                if seat.suspends:
-                    driver = self.wake(key)
-                    if driver is not None:
-                        woken.append(driver)
+                suspends, seat.let_go = seat.suspends and not seat.let_go, True
+                if suspends and self.wake(key) is not None:
                     continue
                 head = self._shop.log.head_of(key) if seat.awaited else None
                 seat.left = None if head is None else recover(self._shop.log, head).state
-            del self._seats[key]
-            seat.tell()
-        return woken
+            self._leave(key, seat)
 
     async def close(self) -> None:
         """End what looks after the runs."""
@@ -239,7 +293,7 @@ class Desk:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self._tasks = []
+        self._tasks = set()
 
 
 async def _taken(driver: Driver) -> None:

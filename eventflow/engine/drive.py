@@ -19,7 +19,7 @@ from eventflow.codec import read_events
 from eventflow.engine.bodies import Bodies, Hands
 from eventflow.engine.section import Section, Verdict, hold, let_in
 from eventflow.engine.standing import PARK_AFTER, Bell, Place, Spawn, WaitTimedOut, next_moment, suspends
-from eventflow.engine.undo import ending_of, undo_one
+from eventflow.engine.undo import end, undo_one
 from eventflow.errors import (
     BranchesDisagree,
     BudgetExceeded,
@@ -127,17 +127,30 @@ class Driver:
             for number, data in journal.shop.log.inbox(journal.state.run.run_key):
                 if journal.state.ended or journal.released:
                     break
-                try:
-                    await self._take(number, facts(journal.state, number, data, driven=True))
-                except RunLost:  # it ended meanwhile; what waits in its inbox is for whoever takes it up again
+                if not await self._take(number, data):
                     break
         finally:
             self._reading_mail = False
             self.bell.ring()
 
-    async def _take(self, number: int, events: tuple[Event, ...]) -> None:
-        ends = isinstance(events[-1], RunCancelled)
-        await self.journal.record(*events, taken=(number,), release=ends)
+    async def _take(self, number: int, data: bytes) -> bool:
+        """Take one message; False if the run ended meanwhile: what waits in its inbox is for whoever takes it up again."""
+        journal = self.journal
+        while True:
+            state = journal.state
+            events = facts(state, number, data, driven=True)
+            ends = isinstance(events[-1], RunCancelled)
+            try:
+                await journal.record(*events, taken=(number,), release=ends)
+                break
+            except RunLost:  # what it means may have changed since it was decided: there is more to undo, or that began
+                now = journal.state
+                if len(now.undo) == len(state.undo) and now.undoing is state.undoing:
+                    return False
+        self._taken(events, ends=ends)
+        return True
+
+    def _taken(self, events: tuple[Event, ...], *, ends: bool) -> None:
         if ends:
             self._cut("cancelled", "the run was cancelled")
         elif isinstance(events[-1], UndoBegan):
@@ -152,6 +165,8 @@ class Driver:
         deadline = self._deadline()
         try:
             await self.take_mail()
+            if deadline is not None and journal.state.run.deadline <= journal.shop.clock.now():
+                await self._time_out(journal.state.run.deadline)  # before any code of its runs again
             while await self._driven():
                 pass
         finally:
@@ -216,9 +231,8 @@ class Driver:
         await journal.shop.clock.wait_until(moment)
         if journal.state.ended or journal.released or self.parked or journal.state.undoing is not None:
             return
-        event, ends = ending_of(journal.state, "timed_out")
-        with suppress(RunLost):  # it ended at this moment
-            await journal.record(event, release=ends)
+        with suppress(EventflowError):  # it ended at this moment, or who drives it will meet the same
+            ends = await end(journal, "timed_out")
             self._cut("cancelled" if ends else "undo", "the run's deadline has passed")
 
     async def _step(self) -> None:  # noqa: C901, PLR0912 - the hot path: one call more costs every step
@@ -257,7 +271,8 @@ class Driver:
         except EffectUnknown as error:
             await self._ask(state, error)
         except Exception as error:
-            if isinstance(error, RunLost) and (self.journal.state.ended or self._interrupt):
+            now = self.journal.state
+            if isinstance(error, RunLost) and (now.ended or self._interrupt or now.undoing is not state.undoing):
                 return
             if self.journal.cut_off is not None or isinstance(error, StoreUnusable):
                 raise
@@ -434,8 +449,7 @@ class Driver:
         return own if own and self.flow.has_edge(node.name, own) else "failed"
 
     async def _fail(self, error: Exception) -> None:
-        event, ends = ending_of(self.journal.state, "failed", error=failure_of(error))
-        await self.journal.record(event, release=ends)
+        await end(self.journal, "failed", error=failure_of(error))
 
     def asked_rest(self, error: Exception) -> float:
         """Seconds that an error asks to wait before the next attempt, as `retry_after`; 0 if it asks for nothing."""

@@ -97,12 +97,12 @@ class Run:
                 if not driver.parked:
                     return state
                 await asyncio.sleep(0)  # so that it is seen to be parked
-            elif seat.left is not None:
-                return seat.left
+            elif seat.let_go:
+                return seat.left or recover(self._log, self._now()).state
+            elif seat.gone:
+                return None
             else:
                 await seat.change()
-                if seat.driver is None and seat.left is None:
-                    return None
 
     async def result(self) -> Any:
         """The final state in the declared type. Raises RunFailed with its cause, RunCancelledError or Stopped."""

@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 
 from eventflow.address import Address, find_run, version_at
 from eventflow.codec import encode, pack
+from eventflow.engine.delivery import deliver
 from eventflow.engine.desk import Desk
 from eventflow.engine.handle import Run
 from eventflow.engine.operations import fresh_run_id
@@ -25,6 +26,7 @@ from eventflow.engine.terms import (
     check_undone,
     flow_for,
     flow_named,
+    is_undone,
     migrated,
     resumed,
     vouch_for,
@@ -32,6 +34,7 @@ from eventflow.engine.terms import (
 )
 from eventflow.errors import (
     Conflict,
+    Corrupt,
     NeedsConfirmation,
     NodeNotFound,
     NotResumable,
@@ -40,14 +43,24 @@ from eventflow.errors import (
     StoreClosed,
     VersionConflict,
 )
-from eventflow.event import Event, NodeSkipped, RunCompleted, RunStarted, Vouch
+from eventflow.event import (
+    Event,
+    NodeSkipped,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunPaused,
+    RunStarted,
+    RunTimedOut,
+    Vouch,
+)
 from eventflow.forking import fork_run, who
-from eventflow.log import Append, Appended, Entry, First, Head, Post, Query
+from eventflow.log import Append, Appended, Entry, First, Head, Log, Post, Query
 from eventflow.proof import digest, genesis
-from eventflow.recovery import Recovered, recover
-from eventflow.run import CANCEL, Shop, begin, called_off, last_words, message
-from eventflow.state import State, Status, standing_after
-from eventflow.workflow import Child, Workflow
+from eventflow.recovery import Recovered, history, recover
+from eventflow.run import CANCEL, Shop, begin, called_off, is_called_off, is_from, last_words, message
+from eventflow.state import ENDED, State, Status, standing_after
+from eventflow.workflow import Child, Workflow, end_name
 
 OPEN_STATUSES: tuple[Status, ...] = ("pending", "running", "waiting")
 
@@ -57,6 +70,7 @@ class Leases:
 
     def __init__(self, shop: Shop, desk: Desk, flows: dict[str, Workflow]) -> None:
         self._shop, self._desk, self._flows = shop, desk, flows
+        desk.unattended = self.read_for
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def turn(self, run_id: str) -> asyncio.Lock:
@@ -112,13 +126,19 @@ class Leases:
         return Run(log, log.head(head.run_id) or head, flow, None)
 
     async def spawn(self, child: Child, run_id: str, data: Any, caller: State) -> None:
-        """Start the run of a child, or go on with it; one that failed before is taken up again."""
+        """Start the run of a child, or go on with it. Raises RunExists if the id is that of a run of somebody else's.
+
+        One that failed, or that its caller called off, is taken up again; one that is over says once more how it ended.
+        """
         flow, log = child.flow, self._shop.log
         head = log.head(run_id)
-        if head is not None and head.status == "failed":
-            await self.resume(run_id, None, Terms(why="its caller was resumed"))
+        if head is not None and log.inbox(head.run_key) and (driver := self._desk.wake(head.run_key)) is not None:
+            await driver.take_mail()  # it may have been told to stand still a moment ago
+            head = log.head(run_id)
+        if head is not None and (head.status in ENDED or head.status == "paused"):
+            await self._respawn(head, caller)
             return
-        if head is not None and (head.status not in OPEN_STATUSES or head.run_key in self._desk):
+        if head is not None and head.run_key in self._desk:
             return
         first = flow.schema.initial(data)
         event = RunStarted(
@@ -126,7 +146,53 @@ class Leases:
             caller.run.tags, caller.run.subject, caller_id=caller.run.run_id, caller_key=caller.run.run_key,
             deadline=caller.run.deadline,
         )  # fmt: skip
-        await self.start(flow, event)
+        with suppress(NeedsConfirmation):  # it waits for somebody's yes, and its caller for it
+            await self.start(flow, event)
+
+    async def _respawn(self, head: Head, caller: State) -> None:
+        """Go on with a child that stands still or is over, whose end its caller waits for and has not heard of."""
+        log, run_id = self._shop.log, head.run_id
+        if self._is_told(run_id, caller):
+            return
+        state = recover(log, head).state
+        if state.run.caller is None or state.run.caller.run_key != caller.run.run_key:
+            raise RunExists(run_id, "a run that this one did not start")
+        last = _last_end(log, head)
+        called_off = is_called_off(state, last)
+        with suppress(Conflict):  # somebody else has it: its end will be told
+            if head.status == "paused":
+                if called_off:
+                    await self.resume(run_id, None, Terms(why="its caller goes on"))
+            elif head.status == "failed" and not is_undone(state):
+                await self.resume(run_id, None, Terms(why="its caller goes on"))
+            elif called_off:
+                undone = state.undoing is not None
+                terms = Terms(yes=undone, why="its caller goes on")
+                await self.resume(run_id, 1 if undone else head.version - 1, terms)
+            else:
+                for words in last_words(state, last):
+                    await self._shop.writer.write(words)
+                self._desk.ring(caller.run.run_key)
+
+    def _is_told(self, run_id: str, caller: State) -> bool:
+        """Whether a child's last words are on their way to its caller. What left the inbox is in the log by then."""
+        log, key = self._shop.log, caller.run.run_key
+        if any(is_from(number, data, run_id) for number, data in log.inbox(key)):
+            return True
+        head = log.head_of(key)
+        signals = () if head is None else recover(log, head).state.signals
+        return any(one["name"] == end_name(run_id) for one in signals)
+
+    async def read_for(self, key: bytes) -> None:
+        """Take in what is said to a run that stands paused, which nobody drives."""
+        log = self._shop.log
+        head = log.head_of(key)
+        if head is None or head.status != "paused" or not self.free(head):
+            return
+        async with self.turn(head.run_id):
+            if key not in self._desk and self.free(find_run(log, head.run_id, whole=True)):
+                await deliver(self._shop, head.run_id)
+        await self.finish_undoing(head.run_id)
 
     def _drive(
         self, flow: Workflow, recovered: Recovered, epoch: int, stop_before: frozenset[str] = frozenset()
@@ -309,3 +375,12 @@ class Leases:
                     async with self.turn(head.run_id):
                         taken.append(await self._resume(head, Terms(why="picked up")))
         return taken, unknown
+
+
+def _last_end(log: Log, head: Head) -> Event:
+    """The event that ended a run or had it stand still; messages may have come since."""
+    for version in range(head.version, 0, -1):
+        event = next(history(log, head.run_key, version, version)).event
+        if isinstance(event, RunPaused | RunCompleted | RunFailed | RunCancelled | RunTimedOut):
+            return event
+    raise Corrupt(f"run {head.run_id}", f"is {head.status}, and no event says so")

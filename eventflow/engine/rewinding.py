@@ -23,7 +23,7 @@ from eventflow.forking import who
 from eventflow.log import Head, Log
 from eventflow.plain import EMPTY, NOTHING, FrozenDict, FrozenList, ordered
 from eventflow.recovery import history, recover, walk
-from eventflow.state import FINAL, State, effect_id, reuse_key
+from eventflow.state import FINAL, UNDO, State, effect_id, reuse_key
 
 
 def check_rewind(log: Log, head: Head, to: int, *, confirmed: bool) -> State:
@@ -46,7 +46,7 @@ def _made_after(log: Log, head: Head, to: State) -> list[str]:
     made = {name: "" for name, one in to.effects.items() if one["status"] == "started" and one["mutating"]}
     for recorded in history(log, head.run_key, first, head.version):
         event = recorded.event
-        if isinstance(event, EffectStarted) and event.mutating:
+        if isinstance(event, EffectStarted) and (event.mutating or event.kind == UNDO):
             made[effect_id(event.name, event.key, event.branch)] = event.name
         elif isinstance(event, EffectFailed | EffectRejected):
             made.pop(effect_id(event.name, event.key, event.branch), None)

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from eventflow.clock import NS
 from eventflow.engine.bodies import Bodies
 from eventflow.engine.standing import Bell, Place, Spawn, WaitTimedOut
-from eventflow.errors import BranchesFailed, EffectUnknown, NodeCancelled, RunLost, StoreUnusable
+from eventflow.errors import (
+    BranchesFailed,
+    BudgetExceeded,
+    DefinitionError,
+    EffectUnknown,
+    NodeCancelled,
+    NotPlainData,
+    RunLost,
+    StoreUnusable,
+)
 from eventflow.event import (
     AttemptFailed,
     BranchesOpened,
@@ -28,7 +37,7 @@ from eventflow.event import (
 from eventflow.plain import EMPTY, NOTHING, FrozenDict, FrozenList, freeze
 from eventflow.run import Journal, Visit, failure_of, is_final
 from eventflow.state import State, branch, branch_names
-from eventflow.workflow import AT_ONCE, Child, Go, Map, Node, Split, Standing, Workflow
+from eventflow.workflow import AT_ONCE, Child, Go, Map, Node, Pause, Split, Standing, Workflow
 
 
 class Verdict(NamedTuple):
@@ -71,11 +80,14 @@ class Section:
         self._crew, self._node, self._split = crew, node, split
         self._journal = crew.journal
         self._view: Any = None
+        self._items: Sequence[Any] | None = None
         self._visits: dict[str, Visit] = {}
+        self._claimed: set[int] = set()  # messages that one branch is letting in are no other's
         self._at_work = 0  # workers whose branch does not stand still
-        self._workers: set[asyncio.Task[None]] = set()
+        self._working = 0  # workers that have branches left
         self._count = self._finished = self._failures = 0
-        self._said = asyncio.Event()  # the ends so far mean something for the node
+        self._said = asyncio.Event()  # the ends so far mean something for the node, or nothing more will end
+        self._trouble: BaseException | None = None  # what ended a worker and is no matter of its branch
 
     async def run(self, park_after: float | None) -> tuple[Verdict, bool]:
         """What came of the branches, and whether the run may leave memory since all of them stand still."""
@@ -83,55 +95,77 @@ class Section:
         branches = await self._opened()
         names = branch_names(branches)
         self._count = len(names)
-        for one in branches["of"].values():
-            self._end(one["status"])
+        if not names:
+            self._said.set()
+        left = deque[str]()
+        for name in names:
+            status = branch(branches, name)["status"]
+            self._end(status)
+            if status not in _OVER:
+                left.append(name)
         if (verdict := self._verdict()) is not None:
             return verdict, False
-        left = deque(name for name in names if branch(branches, name)["status"] not in _OVER)
-        most = self._split.limit or (len(left) if self._stands() else AT_ONCE)
-        self._workers = {asyncio.create_task(self._work(left)) for _ in range(min(most, len(left)))}
+        self._items = self._typed(branches["items"])
+        workers = [asyncio.create_task(self._work(left)) for _ in range(min(self._most(left), len(left)))]
+        self._working = len(workers)
+        for one in workers:
+            one.add_done_callback(self._gone)
         try:
-            return await self._watched(park_after)
+            if await self._watched(park_after):
+                return LEFT, True
         finally:
             for visit in list(self._visits.values()):
                 visit.take_away("its node has ended")
-            await _cancelled(self._workers)
+            await _cancelled(workers)
+        if self._trouble is not None:
+            raise self._trouble
+        return self._verdict() or LEFT, False  # asked again: more may have ended while the others were cut off
 
-    def _stands(self) -> bool:
-        """Whether all branches only stand still, so that any number may do it at once."""
-        nodes = (self._node.branches or {}).values()
-        return all(node.pause is not None for node in nodes)
+    def _most(self, left: Iterable[str]) -> int:
+        """How many branches may be under way; those that only stand still take nobody's place."""
+        if self._split.limit is not None:
+            return self._split.limit
+        nodes = self._node.branches or {}
+        return AT_ONCE + sum(nodes[self._split.body_name(name)].pause is not None for name in left)
 
     async def _opened(self) -> FrozenDict:
         state = self._journal.state
         if state.branches is None:
             items = self._split.items(self._view)
-            frozen: FrozenList | None = None if items is None else freeze(list(items), "the items")
+            frozen: FrozenList | None = None if items is None else _frozen_items(items)
             names = NOTHING if items is not None else FrozenList(self._split.names(0))
             state = await self._journal.record(BranchesOpened(state.node, names, frozen), visit=state.visit)
         assert state.branches is not None  # noqa: S101 - the node has split
         return state.branches
 
-    async def _watched(self, park_after: float | None) -> tuple[Verdict, bool]:
-        alive = set(self._workers)
+    def _typed(self, items: FrozenList | None) -> Sequence[Any] | None:
+        """The recorded items in the type that the state declares for them, where they are those of a field."""
+        split = self._split
+        if items is None or not isinstance(split, Map) or not isinstance(split.over, str):
+            return items
+        data = FrozenDict({**self._journal.state.data, split.over: items})
+        return split.items(self._crew.flow.schema.view(data))
+
+    async def _watched(self, park_after: float | None) -> bool:
+        """Return when the ends say something, or no worker is left; True once all have stood still for long."""
         said = asyncio.create_task(_until(self._said))
         try:
-            while alive:
+            while not self._said.is_set():
                 seen, idle = self._crew.bell.count, not self._at_work
-                done, _ = await asyncio.wait(
-                    {*alive, said}, timeout=park_after if idle else _LOOK, return_when=asyncio.FIRST_COMPLETED
-                )
-                for one in done - {said}:
-                    one.result()
-                alive -= done
-                if (verdict := self._verdict()) is not None:
-                    return verdict, False
-                still = idle and not done and not self._at_work and self._crew.bell.count == seen
-                if still and park_after is not None and not self._crew.ending:
-                    return LEFT, True
+                await asyncio.wait({said}, timeout=park_after if idle else _LOOK)
+                still = idle and not self._at_work and self._crew.bell.count == seen
+                if still and park_after is not None and not self._said.is_set() and not self._crew.ending:
+                    return True
         finally:
             said.cancel()
-        return LEFT, False
+        return False
+
+    def _gone(self, worker: asyncio.Task[None]) -> None:
+        self._working -= 1
+        if not worker.cancelled() and (error := worker.exception()) is not None:
+            self._trouble = self._trouble or error
+        if self._trouble is not None or not self._working:
+            self._said.set()
 
     def _end(self, status: str) -> None:
         """Count how one branch stands."""
@@ -141,23 +175,31 @@ class Section:
             self._said.set()
 
     def _verdict(self) -> Verdict | None:
-        """What the ends so far mean for the node; None while it is open."""
-        said = self._split.terms.verdict(self._count, self._finished, self._failures)
-        branches = self._journal.state.branches
-        if not said or branches is None:
-            return None if branches is not None else LEFT
-        if said == "fail":
-            failed = [name for name in branch_names(branches) if branch(branches, name)["status"] == "failed"]
-            first = branches["of"][failed[0]]["error"]
-            return Verdict(failure=BranchesFailed(self._node.name, failed, self._count, f"{first[0]}: {first[1]}"))
-        ends = [(name, branch(branches, name)) for name in branch_names(branches)]
+        """What the ends so far mean for the node; None while it is open. Raises InvalidState."""
+        state = self._journal.state
+        branches = state.branches
+        if branches is None:
+            return LEFT
+        ends = [(name, branch(branches, name)) for name in branch_names(branches)] if self._said.is_set() else []
+        failed = [(name, end["error"]) for name, end in ends if end["status"] == "failed"]
         results = [(name, end["result"]) for name, end in ends if end["status"] == "finished"]
-        return Verdict(updates=self._split.updates(results, self._count))
+        said = self._split.terms.verdict(self._count, len(results), len(failed)) if self._said.is_set() else ""
+        if said == "fail":
+            error = failed[0][1]
+            names = [name for name, _ in failed]
+            return Verdict(failure=BranchesFailed(self._node.name, names, self._count, f"{error[0]}: {error[1]}"))
+        if not said:
+            return None
+        updates = self._split.updates(results, self._count)
+        if isinstance(self._split, Map) and self._split.writes is not None:  # the others were looked at as they came
+            update = self._crew.flow.schema.update
+            updates = [(name, update(brought, state.data)) for name, brought in updates]
+        return Verdict(updates=updates)
 
     # --- one branch after the other
 
     async def _work(self, left: deque[str]) -> None:
-        while left and not self._crew.ending:
+        while left and not self._said.is_set() and not self._crew.ending:
             name = left.popleft()
             self._at_work += 1
             try:
@@ -171,7 +213,7 @@ class Section:
                 self._at_work -= 1
 
     async def _once(self, name: str) -> bool:
-        """One attempt, or one look at what a branch waits for; True once the branch is over."""
+        """One attempt, or one wait; True once the branch is over."""
         branches = self._journal.state.branches
         if branches is None:
             return True
@@ -179,19 +221,17 @@ class Section:
         if entry["status"] in _OVER:
             return True
         node = (self._node.branches or {})[self._split.body_name(name)]
-        given = self._view if branches["items"] is None else branches["items"][int(name)]
+        given = self._view if self._items is None else self._items[int(name)]
         try:
-            if retry_at := entry.get("retry_at", 0):
-                await self._rest(name, retry_at)
-                if self._journal.shop.clock.now() < retry_at:
-                    return False
-            if node.pause is not None:
-                await self._stand(name, node, given)
+            if (retry_at := entry.get("retry_at", 0)) > self._journal.shop.clock.now():
+                await self._place(name).rest(retry_at, self._crew.bell.count)  # as if at work: it ends by itself
+            elif node.pause is not None:
+                await self._stand(name, node.pause, given)
             elif "wait" in entry and entry["wait"]["kind"] == "unknown":
                 await self._rest(name, 0)
             else:
                 await self._attempt(name, node, given, entry["attempt"])
-        except (RunLost, StoreUnusable):
+        except (RunLost, StoreUnusable, BudgetExceeded):  # of the whole run, not of this branch
             raise
         except Exception as error:
             if self._journal.cut_off is not None:
@@ -217,11 +257,14 @@ class Section:
             await self._record(BranchFinished(self._node.name, name, self._result(returned)))
 
     def _result(self, returned: Any) -> Any:
-        """What a branch brings to the join, as plain data."""
-        if isinstance(self._split, Map) and self._split.writes is not None:
-            return freeze(_plain(returned), "the branch's result")
+        """What a branch brings to the join, as plain data. Raises InvalidState, DefinitionError, NotPlainData."""
         if isinstance(returned, Go):
-            returned = returned.update
+            raise DefinitionError(
+                f"a branch of node {self._node.name!r} returned Go({returned.target!r}): a branch can't choose where the "
+                f"run goes; let the node after it choose"
+            )
+        if isinstance(self._split, Map) and self._split.writes is not None:
+            return _plain(returned, "the branch's result")
         flow = self._crew.flow
         return freeze(flow.schema.brought(returned, self._journal.state.data), "the branch's result")
 
@@ -231,27 +274,22 @@ class Section:
     # --- standing still
 
     def _place(self, name: str) -> Place:
-        return Place(self._journal, self._crew.bell, self._node.name, self._crew.spawn, name)
+        return Place(self._journal, self._crew.bell, self._node.name, self._crew.spawn, name, self._claimed)
 
-    async def _stand(self, name: str, node: Node, given: Any) -> None:
-        pause = node.pause
-        assert pause is not None  # noqa: S101 - the caller looked
+    async def _stand(self, name: str, pause: Pause, given: Any) -> None:
+        """Stand still until what a branch waits for has come, or its time is over, or the run is let go."""
         place = self._place(name)
-        seen = self._crew.bell.count
         wait = await place.opened(pause, given)
-        came = await place.come(pause.accepted)
-        if came is None:
-            await self._rest(name, wait["until"], seen)
-            return
+        while (came := await place.come(pause.accepted)) is None:
+            if self._crew.ending:
+                return
+            await self._rest(name, wait["until"])
         closed = WaitClosed(self._node.name, came.outcome, came.message, name)
-        if came.outcome == "timeout":
-            brought = pause.lapsed()
-            if brought is None:
-                raise WaitTimedOut(f"branch {name!r} of node {self._node.name!r} waited in vain until its timeout")
-        elif isinstance(pause, Child) and isinstance(self._split, Map) and self._split.writes is not None:
-            brought = pause.result(came.payload)
-        else:
-            brought = pause.change(came.payload)
+        brought = pause.lapsed() if came.outcome == "timeout" else pause.change(came.payload)
+        if brought is None:
+            raise WaitTimedOut(f"branch {name!r} of node {self._node.name!r} waited in vain until its timeout")
+        if isinstance(self._split, Map) and self._split.writes is not None:  # a value, not changes
+            brought = pause.result(came.payload) if isinstance(pause, Child) else next(iter(brought.values()), None)
         await self._record(closed, BranchFinished(self._node.name, name, self._result(brought)))
 
     async def _hold(self, name: str, standing: Standing) -> None:
@@ -271,6 +309,7 @@ class Section:
                 return
 
     async def _rest(self, name: str, until: int, seen: int | None = None) -> None:
+        """Rest until something comes; what rests so may leave memory."""
         self._at_work -= 1
         try:
             await self._place(name).rest(until, self._crew.bell.count if seen is None else seen)
@@ -337,22 +376,27 @@ _OVER = ("finished", "failed")
 _LOOK = 0.2  # seconds between looks whether all branches stand still by now
 
 
-def _plain(value: Any) -> Any:
-    """A value of the user's as plain data, where pydantic knows how."""
-    from pydantic_core import to_jsonable_python  # noqa: PLC0415 - only objects pay for the import
+def _plain(value: Any, path: str) -> Any:
+    """A value of the user's as plain data, where pydantic knows how. Raises NotPlainData."""
+    try:
+        return freeze(value, path)
+    except NotPlainData as error:
+        from pydantic_core import PydanticSerializationError, to_jsonable_python  # noqa: PLC0415 - only objects pay for it
 
-    if value is None or isinstance(value, str | int | float | bytes | dict | list | tuple):
-        return value
-    return to_jsonable_python(value)
+        try:
+            return freeze(to_jsonable_python(value), path)
+        except PydanticSerializationError:
+            raise error from None
 
 
-async def _cancelled(tasks: set[asyncio.Task[None]]) -> None:
+def _frozen_items(items: Sequence[Any]) -> FrozenList:
+    return FrozenList([_plain(item, f"item {place}") for place, item in enumerate(items)])
+
+
+async def _cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
     """Cancel tasks and wait until they are gone."""
     left = {task for task in tasks if not task.done()}
     for task in left:
         task.cancel()
     if left:
         await asyncio.wait(left)
-    for task in tasks:
-        if task.done() and not task.cancelled():
-            task.exception()

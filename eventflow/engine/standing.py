@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from eventflow.address import find_run
@@ -18,8 +18,8 @@ from eventflow.log import Log
 from eventflow.plain import EMPTY, FrozenDict, freeze
 from eventflow.recovery import recover
 from eventflow.run import Journal
-from eventflow.state import State, branch, open_waits
-from eventflow.workflow import Child, Pause, Workflow, answer_name, child_id, end_name
+from eventflow.state import State, branch, branch_names, open_waits
+from eventflow.workflow import Child, Pause, Split, Workflow, answer_name, child_id, end_name
 
 PARK_AFTER = 0.5  # seconds a run stands still before it leaves memory: taking it up again costs a read of the log
 
@@ -66,13 +66,17 @@ Spawn = Callable[
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where code runs and waits are open: a run's node, or one branch of it."""
+    """Where code runs and waits are open: a run's node, or one branch of it.
+
+    `claimed` holds the numbers of messages that are being let in, which are no one else's among those who share it.
+    """
 
     journal: Journal
     bell: Bell
     node: str
     spawn: Spawn
     branch: str = ""
+    claimed: set[int] = field(default_factory=set)
 
     @property
     def wait(self) -> FrozenDict | None:
@@ -90,14 +94,16 @@ class Place:
             spec: FrozenDict = EMPTY if opening.spec is None else freeze(opening.spec, "the wait")
             name = opening.name
             if isinstance(pause, Child):
-                name = child_id(state.run.run_id, self.node, state.visit, self.branch)
+                name = child_id(state.run.run_id, self.node, max(state.visit, state.line), self.branch)
             await self.journal.record(
                 WaitOpened(self.node, opening.kind, name, opening.until, opening.restore, spec, self.branch),
                 visit=state.visit,
             )
         wait = self.wait
         assert wait is not None  # noqa: S101 - a wait was opened just now
-        if isinstance(pause, Child):
+        if isinstance(pause, Child) and not any(
+            one["name"] == end_name(wait["name"]) for one in self.journal.state.signals
+        ):
             await self.spawn(pause, wait["name"], wait["spec"]["input"], self.journal.state)
         return wait
 
@@ -108,7 +114,8 @@ class Place:
             return None
         name = _signal_name(wait)
         for signal in self.journal.state.signals:
-            if signal["name"] == name:
+            if signal["name"] == name and signal["message"] not in self.claimed:
+                self.claimed.add(signal["message"])
                 try:
                     return Came("signal", signal["message"], accepted(signal["payload"]))
                 except ChildFailed as error:
@@ -146,6 +153,9 @@ def _signal_name(wait: FrozenDict) -> str | None:
 def next_moment(state: State) -> int:
     """The earliest moment at which something happens to a run that stands still; 0 if only a message wakes it."""
     moments = [wait["until"] for _, wait in open_waits(state) if wait["until"]]
+    if state.branches is not None:  # a branch may rest between two attempts while all others stand still
+        resting = (branch(state.branches, name).get("retry_at", 0) for name in branch_names(state.branches))
+        moments += [moment for moment in resting if moment]
     if state.run.deadline:
         moments.append(state.run.deadline)
     return min(moments, default=0)
@@ -180,5 +190,6 @@ def _asking(flows: Mapping[str, Workflow], state: State, branch: str) -> Pause |
     flow = flows.get(state.run.workflow)
     node = None if flow is None else flow.nodes.get(state.node)
     if node is not None and branch:
-        node = (node.branches or {}).get(branch)
+        split = node.body
+        node = (node.branches or {}).get(split.body_name(branch)) if isinstance(split, Split) else None
     return None if node is None else node.pause

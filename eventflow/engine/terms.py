@@ -16,7 +16,7 @@ from eventflow.forking import who
 from eventflow.log import NOBODY, Head, Log
 from eventflow.plain import thaw
 from eventflow.recovery import history
-from eventflow.state import State, branch_names
+from eventflow.state import State, branch, branch_names, open_waits
 from eventflow.workflow import Go, Workflow, difference
 
 
@@ -48,9 +48,14 @@ def by_name(workflows: Iterable[Workflow]) -> dict[str, Workflow]:
     return found
 
 
+def is_undone(state: State) -> bool:
+    """Whether a run failed and has taken back what it did."""
+    return state.status == "failed" and state.undoing is not None and not state.undo
+
+
 def check_undone(state: State) -> None:
     """Refuse a run that failed and has taken back what it did: its data speaks of what is not so any more."""
-    if state.status == "failed" and state.undoing is not None and not state.undo:
+    if is_undone(state):
         raise NotResumable(state.run.run_id, "what it did was taken back; rewind it with at=, or fork it")
 
 
@@ -100,20 +105,28 @@ def flow_for(flows: Mapping[str, Workflow], state: State, *, strict: bool = Fals
 
 
 def check_branches(flow: Workflow, state: State) -> None:
-    """Refuse a definition in which a branch that the run has open is gone. Raises NodeNotFound."""
+    """Refuse a definition in which a branch that the run has open is gone, or of another kind. Raises NodeNotFound.
+
+    Of a node that maps over a list it is the body of all branches that must be there.
+    """
     if state.branches is None or state.undoing is not None:
         return
+    run = state.run
     known = flow.nodes[state.node].branches or {}
-    for name in [] if state.branches["items"] is not None else branch_names(state.branches):
-        if name not in known:
-            run = state.run
+    kinds = run.definition.get("branches", {}).get(state.node, {})
+    items = state.branches["items"] is not None
+    for name in [""] if items else branch_names(state.branches):
+        over = not items and branch(state.branches, name)["status"] == "finished"
+        if not over and (name not in known or known[name].kind != kinds.get(name, known[name].kind)):
             raise NodeNotFound(run.run_id, f"{state.node}/{name}", difference(run.definition, flow.shape))
 
 
 def was_cut_off(log: Log, head: Head, state: State, now: int) -> bool:
     """Whether the body of the node that a run stands on may have begun without having ended."""
+    if state.undoing is not None:  # what is undone are calls, which say themselves whether they were cut off
+        return False
     if head.status == "waiting":  # once the rest is over the next attempt begins, which leaves no event of its own
-        return state.retry_at <= now
+        return not open_waits(state) and state.retry_at <= now
     if head.status == "pending":
         event = next(history(log, head.run_key, head.version, head.version)).event
         return isinstance(event, RunSuspended) and event.why == CUT_OFF

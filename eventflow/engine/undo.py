@@ -6,11 +6,19 @@ the run ends as failed and keeps what is left to undo; resuming it goes on with 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from eventflow.clock import NS
-from eventflow.errors import DefinitionError, EffectUnknown, EventflowError, StoreUnusable
+from eventflow.errors import (
+    DefinitionError,
+    EffectUnknown,
+    EventflowError,
+    NodeCancelled,
+    RunLost,
+    StoreUnusable,
+)
 from eventflow.event import (
     AttemptFailed,
     EffectFinished,
@@ -24,7 +32,7 @@ from eventflow.event import (
 from eventflow.plain import thaw
 from eventflow.retry import RetryPolicy
 from eventflow.run import Fetch, Journal, Visit, failure_of, takes
-from eventflow.state import UNDO, State
+from eventflow.state import UNDO, State, effect_id
 from eventflow.workflow import Workflow
 
 UNDO_RETRY = RetryPolicy(attempts=3)
@@ -46,6 +54,23 @@ def ending_of(
     return RunFailed(state.node, error or Failure("EventflowError", "no cause was recorded")), True
 
 
+async def end(journal: Journal, ending: str, *, error: Failure | None = None) -> bool:
+    """Record that a run ends, or that what it did is undone first; True if this was its last event.
+
+    A call that finishes at this moment counts: it is undone too. Raises RunLost if the run has ended already.
+    """
+    while True:
+        event, ends = ending_of(journal.state, ending, error=error)
+        left = len(journal.state.undo)
+        try:
+            await journal.record(event, release=ends)
+        except RunLost:
+            if len(journal.state.undo) == left or journal.state.undoing is not None:
+                raise
+        else:
+            return ends
+
+
 async def undo_one(flow: Workflow, journal: Journal, visit: Visit, event_at: Fetch) -> None:
     """Take back the newest call that is left, or end the run if none is."""
     state = journal.state
@@ -62,11 +87,16 @@ async def undo_one(flow: Workflow, journal: Journal, visit: Visit, event_at: Fet
         finished = event_at(one["at"]).event
         output = thaw(finished.output) if isinstance(finished, EffectFinished) else None
         await visit.effect(
-            f"undo {one['name']}", function, output, key=str(one["at"]), kind=UNDO,
+            f"undo {one['name']}", function, output, key=str(len(state.undo)), kind=UNDO,
             mutating=not takes(function, "idempotency_key"),
         )  # fmt: skip
     except (EffectUnknown, StoreUnusable):
         raise
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        await _failed(journal, state, NodeCancelled(f"what takes {one['name']!r} back was cancelled by itself"))
     except Exception as error:
         if journal.cut_off is not None or (isinstance(error, EventflowError) and journal.state.ended):
             raise
@@ -84,9 +114,17 @@ def _function(flow: Workflow, name: str) -> Callable[..., Any]:
 
 async def _failed(journal: Journal, state: State, error: Exception) -> None:
     failure = failure_of(error)
-    if state.attempt < UNDO_RETRY.attempts and failure.retryable:
-        rest = UNDO_RETRY.rest(state.attempt, seed=state.run.run_key)
+    attempt = _attempt(state, journal.state)
+    if attempt < UNDO_RETRY.attempts and failure.retryable:
+        rest = UNDO_RETRY.rest(attempt, seed=state.run.run_key)
         retry_at = journal.shop.clock.now() + round(rest * NS)
-        await journal.record(AttemptFailed(state.node, state.attempt, failure, retry_at))
+        await journal.record(AttemptFailed(state.node, attempt, failure, retry_at))
     else:
         await journal.record(RunFailed(state.node, failure), release=True)
+
+
+def _attempt(before: State, now: State) -> int:
+    """Which attempt of a compensation this was: the run counts them all, each call its own, resuming begins anew."""
+    one = before.undo[-1]
+    entry = now.effects.get(effect_id(f"undo {one['name']}", str(len(before.undo))))
+    return before.attempt if entry is None else min(before.attempt, entry["attempt"])

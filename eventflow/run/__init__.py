@@ -2,7 +2,18 @@
 
 from eventflow.run.failure import failure_of, is_final
 from eventflow.run.journal import Journal
-from eventflow.run.mail import CANCEL, PAUSE, SETTLE, SIGNAL, called_off, facts, last_words, message
+from eventflow.run.mail import (
+    CANCEL,
+    PAUSE,
+    SETTLE,
+    SIGNAL,
+    called_off,
+    facts,
+    is_called_off,
+    is_from,
+    last_words,
+    message,
+)
 from eventflow.run.shop import CheckpointTaken, Listener, Notice, Shop, begin
 from eventflow.run.threads import Threads
 from eventflow.run.visit import Fetch, Visit, takes
@@ -24,7 +35,9 @@ __all__ = [
     "called_off",
     "facts",
     "failure_of",
+    "is_called_off",
     "is_final",
+    "is_from",
     "last_words",
     "message",
     "takes",

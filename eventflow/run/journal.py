@@ -32,6 +32,7 @@ from eventflow.event import (
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunSuspended,
     RunTimedOut,
     Transitioned,
     UndoBegan,
@@ -58,6 +59,7 @@ class _Asked:
     after: FrozenDict | None
     release: bool
     visit: int = 0
+    undoing: bool = False  # what the run had done was being taken back already when this was asked
     done: asyncio.Future[State] | None = None
 
 
@@ -74,6 +76,7 @@ class _Closed(NamedTuple):
 
 # Facts that move the run: what was true of the visit before may not be true any more.
 _TURNS = (Transitioned, RunCompleted, RunFailed, RunCancelled, RunTimedOut, UndoBegan)
+_ENDS = (RunFailed, RunCancelled, RunTimedOut)
 
 
 class Journal:
@@ -112,7 +115,8 @@ class Journal:
         written, RunLost if the run or the visit ended, or was taken over, before they could be appended, and what the
         log raises. Being cancelled meanwhile does not undo them.
         """
-        asked = _Asked(events, tuple(map(pack, events)), taken, after, release, visit)
+        undoing = self.state.undoing is not None
+        asked = _Asked(events, tuple(map(pack, events)), taken, after, release, visit, undoing)
         if self._busy:
             asked.done = asyncio.get_running_loop().create_future()
             self._waiting.append(asked)
@@ -185,7 +189,7 @@ class Journal:
         problem: Exception | None = None
         going: list[_Asked] = []
         for one in lists:
-            refusal = self._refusal(one.visit)
+            refusal = self._refusal(one)
             if refusal is None:
                 going.append(one)
             else:
@@ -206,14 +210,16 @@ class Journal:
         for one in (*going, *waiting):
             _tell(one, self.cut_off)
 
-    def _refusal(self, visit: int) -> EventflowError | None:
+    def _refusal(self, one: _Asked) -> EventflowError | None:
         state = self.state
         if self.cut_off is not None:
             return self.cut_off
         if self.released or state.ended:
             return RunLost(f"run {state.run.run_id} was let go or has ended ({state.status}); this call came too late")
-        if visit and visit != state.visit:
+        if one.visit and one.visit != state.visit:
             return RunLost(f"run {state.run.run_id} has left the node that made this call; it came too late")
+        if (state.undo or state.undoing is not None) and _overtaken(state, one):
+            return RunLost(f"run {state.run.run_id} is to take back what it did first; this came too late")
         return None
 
     def _closed(self, lists: list[_Asked]) -> _Closed:
@@ -284,7 +290,7 @@ class Journal:
             run.run_id, run.run_key, run.incarnation, state.version, self.epoch, packed, now, status, waiting,
             release=one.release, taken=one.taken, marks=() if mark is None else (mark,),
         )  # fmt: skip
-        if status != "running" or state.undo:
+        if status != "running" or state.undo or state.branches is not None:
             append.posts = self._posts(one.events)
         return append
 
@@ -434,6 +440,17 @@ def _vouching(packed: tuple[Packed, ...], vouch: Vouch | None) -> tuple[Packed, 
         return packed
     header = {**packed[0].header, "snapshot": [vouch.version, vouch.digest]}
     return (packed[0]._replace(header=header), *packed[1:])
+
+
+def _overtaken(state: State, one: _Asked) -> bool:
+    """Whether facts were decided on before it was known that what the run did is to be taken back: they hold no more.
+
+    Either the taking back began since, or a call finished since that must be taken back before the run may end so.
+    """
+    last = one.events[-1] if one.events else None
+    if state.undoing is None:
+        return isinstance(last, _ENDS)
+    return not one.undoing and last is not None and not isinstance(last, RunSuspended)
 
 
 def _joined(lists: list[_Asked]) -> _Asked:

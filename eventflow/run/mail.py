@@ -25,12 +25,13 @@ from eventflow.event import (
     RunTimedOut,
     SignalReceived,
     SignalRefused,
+    Transitioned,
     UndoBegan,
     WaitClosed,
 )
 from eventflow.log import Log, Post
 from eventflow.plain import freeze
-from eventflow.state import State, effect_id, open_waits
+from eventflow.state import ENDED, State, effect_id, open_waits
 
 SIGNAL, PAUSE, CANCEL, SETTLE = "signal", "pause", "cancel", "settle"
 CHILD = "child"  # the signal in which a run tells its caller how it ended; its id stands behind it
@@ -48,18 +49,36 @@ def facts(state: State, number: int, data: bytes, *, driven: bool) -> tuple[Even
     if not isinstance(value, dict) or not {"actor", "kind", "name", "payload", "why"} <= value.keys():
         raise Corrupt(where, "can't be read")
     if value["kind"] == SIGNAL:
+        if value["name"].startswith(f"{CHILD}:") and not _awaited(state, value["name"]):
+            return (SignalRefused(number, "nobody waits for this run's end any more"),)
         return (SignalReceived(value["name"], freeze(value["payload"]), number, value["actor"]),)
     if value["kind"] == PAUSE:
         return (RunPaused(value["actor"], value["why"]),)
     if value["kind"] == CANCEL:
-        if state.undoing is not None:
-            return (SignalRefused(number, "the run is ending already"),)
-        if state.undo:
-            return (UndoBegan(state.node, "cancelled", None, value["actor"], value["why"]),)
-        return (RunCancelled(value["actor"], value["why"]),)
+        return (_cancelled(state, number, value),)
     if value["kind"] == SETTLE:
         return _settled(state, number, value, driven=driven)
     raise Corrupt(where, f"is of a kind that this eventflow does not know ({value['kind']!r})")
+
+
+def _cancelled(state: State, number: int, value: dict[str, Any]) -> Event:
+    """How a run is cancelled: at once, or after it has taken back what it did."""
+    if state.undoing is not None:
+        return SignalRefused(number, "the run is ending already")
+    if state.undo:
+        return UndoBegan(state.node, "cancelled", None, value["actor"], value["why"])
+    return RunCancelled(value["actor"], value["why"])
+
+
+def is_from(number: int, data: bytes, run_id: str) -> bool:
+    """Whether a message is what a child says at its end. Raises Corrupt."""
+    value = decode(data, f"message {number}")
+    return isinstance(value, dict) and value.get("name") == f"{CHILD}:{run_id}"
+
+
+def _awaited(state: State, words: str) -> bool:
+    """Whether a run waits for the end of the child that says these words."""
+    return any(wait["kind"] == CHILD and words == f"{CHILD}:{wait['name']}" for _, wait in open_waits(state))
 
 
 def _settled(state: State, number: int, value: dict[str, Any], *, driven: bool) -> tuple[Event, ...]:
@@ -92,13 +111,16 @@ _ENDINGS: dict[type, str] = {
 
 
 def last_words(state: State, event: Event) -> tuple[Post, ...]:
-    """What an end tells the run that started this one; nothing if nobody did, or if it is no end."""
+    """What an end tells the run that started this one; nothing if nobody did, or if it is no end.
+
+    One that was called off by that run has nothing to tell it.
+    """
     caller, status = state.run.caller, _ENDINGS.get(type(event))
-    if caller is None or status is None:
+    if caller is None or status is None or is_called_off(state, event):
         return ()
     told: dict[str, Any] = {"run_id": state.run.run_id, "status": status}
     if isinstance(event, RunCompleted):
-        told["data"] = apply(state.data, event.change)
+        told["data"] = state.data if state.ended else apply(state.data, event.change)
     error: Failure | None = getattr(event, "error", None)
     if error is not None:
         told["error"] = f"{error.type}: {error.message}"
@@ -110,13 +132,24 @@ def last_words(state: State, event: Event) -> tuple[Post, ...]:
 
 
 def called_off(log: Log, state: State, event: Event) -> tuple[Post, ...]:
-    """What the children of a run are told that it waits for no more."""
-    if not isinstance(event, RunFailed | RunCancelled | RunTimedOut | UndoBegan | NodeSkipped):
+    """What the children of a run are told that it waits for no more: to end, or to stand still as long as it has failed."""
+    if not isinstance(event, _LEAVING):
         return ()
+    kind, why = CANCEL, f"run {state.run.run_id}, which started it, goes on without it"
+    if isinstance(event, RunFailed):
+        kind, why = PAUSE, f"run {state.run.run_id}, which started it, has failed"
     posts: list[Post] = []
     for _, wait in open_waits(state):
         head = log.head(wait["name"]) if wait["kind"] == CHILD else None
-        if head is not None:
-            why = f"run {state.run.run_id}, which started it, goes on without it"
-            posts.append(Post(head.run_key, message(CANCEL, actor=state.run.run_id, why=why)))
+        if head is not None and head.status not in ENDED:
+            posts.append(Post(head.run_key, message(kind, actor=state.run.run_id, why=why)))
     return tuple(posts)
+
+
+_LEAVING = RunFailed | RunCancelled | RunTimedOut | RunCompleted | Transitioned | UndoBegan | NodeSkipped
+
+
+def is_called_off(state: State, event: Event) -> bool:
+    """Whether it is the run's caller who ends it, or has it stand still."""
+    caller = state.run.caller
+    return caller is not None and isinstance(event, RunCancelled | RunPaused) and event.actor == caller.run_id

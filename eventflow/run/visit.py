@@ -225,7 +225,8 @@ class Visit:
         if entry is None and (answer := self._answer_of_before(call, named)) is not None:
             await self._record(started, answer)
             return thaw(answer.output)
-        if what := over_budget(self._journal.state, self._journal.shop.clock.now()):
+        state = self._journal.state
+        if state.undoing is None and (what := over_budget(state, self._journal.shop.clock.now())):
             raise BudgetExceeded(self.id, what)
         await self._record(started)
         self._check()

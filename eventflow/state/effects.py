@@ -9,7 +9,7 @@ from eventflow.event import EffectFailed, EffectFinished, EffectRejected, Effect
 from eventflow.plain import EMPTY, MAX_INT, MIN_INT, FrozenDict, FrozenList, ordered
 from eventflow.state.parts import State
 
-UNDO = "undo"  # the kind of a call that takes another one back; its key is the version at which that one finished
+UNDO = "undo"  # the kind of a call that takes another one back; its key is that one's place in `State.undo`, from 1
 
 
 def effect_id(name: str, key: str, branch: str = "") -> str:
@@ -62,8 +62,8 @@ def call_finished(state: State, recorded: Recorded, event: EffectFinished) -> di
             "at": recorded.version,
         }
         changes["undo"] = FrozenList([*state.undo, ordered(one)])
-    if begun["kind"] == UNDO:
-        changes["undo"] = FrozenList([one for one in state.undo if str(one["at"]) != event.key])
+    if begun["kind"] == UNDO and state.undoing is not None:  # the newest that was left, as they are taken back
+        changes["undo"] = FrozenList(state.undo[:-1])
     if event.reused:
         changes["reuse"] = _without(state.reuse, event.reused)
     return changes

@@ -55,6 +55,7 @@ from eventflow.state.waits import (
     again,
     branches_moved,
     branches_resumed,
+    gone_back,
     restored,
     section_status,
     split,
@@ -86,6 +87,8 @@ def status_after(  # noqa: C901, PLR0911, PLR0912 - a table
         case RunResumed() if state is not None and state.branches is not None and not event.to:
             branches = branches_resumed(state.branches, 0, 0, afresh=state.status == "failed")
             return section_status(branches or state.branches)
+        case Rewound() if state is not None:
+            return _after_rewind(*gone_back(state))
         case RunStarted() | RunResumed() | Rewound() | Forked() | NodeSkipped() | UndoBegan():
             return "running", ""
     if state is None or state.status == "paused":
@@ -102,6 +105,13 @@ def status_after(  # noqa: C901, PLR0911, PLR0912 - a table
         case WaitClosed() | BranchesOpened():
             return "running", ""
     return state.status, state.waiting_for
+
+
+def _after_rewind(wait: FrozenDict | None, branches: FrozenDict | None) -> tuple[Status, WaitingFor]:
+    """Where a run stands that was taken back: what it waits for yet is a child."""
+    if wait is not None:
+        return "waiting", "child"
+    return ("running", "") if branches is None else section_status(branches)
 
 
 def standing_after(state: State, events: Sequence[Event]) -> tuple[Status, WaitingFor]:
@@ -347,10 +357,12 @@ def _rewound(state: State, recorded: Recorded, event: Rewound) -> State:
         )
     if not (all(map(is_message, event.signals)) and are_answers(event.reuse)):
         raise Corrupt(f"version {recorded.version}", "takes along what can be neither a message nor an answer")
+    wait, branches = gone_back(state)
+    status, waiting_for = _after_rewind(wait, branches)
     return replace(
         state, version=recorded.version, digest=recorded.digest, time=recorded.time, epoch=recorded.epoch,
-        status="running", waiting_for="", line=recorded.version, attempt=1, retry_at=0, error=None,
-        effects=only_finished(state.effects), wait=None, branches=again(state.branches), undoing=None,
+        status=status, waiting_for=waiting_for, line=recorded.version, attempt=1, retry_at=0, error=None,
+        effects=only_finished(state.effects), wait=wait, branches=branches, undoing=None,
         reuse=event.reuse, signals=FrozenList([*state.signals, *event.signals]),
     )  # fmt: skip
 

@@ -7,7 +7,6 @@ a step of one among thousands copies one bucket. A finished branch keeps its res
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from eventflow.errors import Corrupt
 from eventflow.event import (
@@ -157,10 +156,12 @@ def section_status(branches: FrozenDict) -> tuple[Status, WaitingFor]:
     return "waiting", wait_kind(first["wait"]["kind"])
 
 
-def again(branches: FrozenDict | None, *, waits: tuple[int, int] | None = None) -> FrozenDict | None:
+def again(
+    branches: FrozenDict | None, *, waits: tuple[int, int] | None = None, children: bool = False
+) -> FrozenDict | None:  # fmt: skip
     """The branches of a node that is taken up again: what finished stays, the rest begins anew.
 
-    With `waits` (the time of the last event, and now) open waits go on too.
+    With `waits` (the time of the last event, and now) open waits go on too; with `children` those for a child's end.
     """
     if branches is None:
         return None
@@ -170,10 +171,22 @@ def again(branches: FrozenDict | None, *, waits: tuple[int, int] | None = None) 
             kept.append((name, entry))
         elif entry["status"] == WAITING and waits is not None:
             kept.append((name, ordered({**entry, "wait": restored(entry["wait"], *waits)})))
+        elif entry["status"] == WAITING and children and entry["wait"]["kind"] == "child":
+            kept.append((name, entry))
     over = sum(entry["status"] in OVER for _, entry in kept)
     size = len(branches["names"] if branches["items"] is None else branches["items"])
     of = _bucketed(branches, kept)
     return FrozenDict({**branches, "of": of, "left": size - over, "standing": len(kept) - over})
+
+
+def gone_back(state: State) -> tuple[FrozenDict | None, FrozenDict | None]:
+    """Wait and branches of a run that was taken back to a state: what is waited for begins anew, but for children.
+
+    A child is a run of its own, which is where it is: begun anew, it would do again what it has done.
+    """
+    wait = state.wait
+    kept = wait if wait is not None and wait["kind"] == "child" else None
+    return kept, again(state.branches, children=True)
 
 
 def branches_resumed(branches: FrozenDict | None, last: int, now: int, *, afresh: bool) -> FrozenDict | None:

@@ -73,6 +73,8 @@ class Split:
         for name in bodies:
             if not isinstance(name, str):
                 raise DefinitionError(f"branch {name!r} needs a text as its name")
+            if getattr(bodies[name], "kind", "") == "choice":
+                raise DefinitionError("a Choice is no branch: only the whole node goes on to another")
         self.bodies, self.limit, self.terms = dict(bodies), limit, terms
 
     def names(self, count: int) -> list[str]:

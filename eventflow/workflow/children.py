@@ -29,7 +29,9 @@ class Child:
     kind = "child"
 
     def __init__(self, flow: Any, *, reads: Reads | None = None, writes: str | Mapping[str, str] | None = None) -> None:
-        if not hasattr(type(flow), "shape"):  # of the type: asked itself, a workflow that is still being built would close
+        if not hasattr(
+            type(flow), "shape"
+        ):  # of the type: asked itself, a workflow that is still being built would close
             raise DefinitionError(f"Child takes a Workflow, got {type(flow).__name__}")
         self.flow, self.reads, self.writes = flow, reads, writes
 

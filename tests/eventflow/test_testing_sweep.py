@@ -7,10 +7,11 @@ import inspect
 import itertools
 import os
 from pathlib import Path
+from typing import Annotated, TypedDict
 
 import pytest
 
-from eventflow import Agent, Human, RetryPolicy, Sleep, Wait, Workflow
+from eventflow import Agent, Human, Parallel, RetryPolicy, Sleep, Wait, Workflow, extend
 from eventflow.errors import SettingsError
 from eventflow.log import LmdbLog
 from eventflow.testing import Crash, Reply, SweepReport, crash_sweep
@@ -408,3 +409,37 @@ def test_a_report_counts_what_its_crashes_found():
     assert report.summary() == "workflow w: 4 boundaries, 3 crashes, 2 recovered, lost 1, repeated 2, asked 1"
     assert "2         before  B       lost: l; repeated: r; repeated: s" in report.table()
     assert SweepReport("w", 1, crashes[3:]).sound
+
+
+class Paid(TypedDict, total=False):
+    """What branches that pay bring together."""
+
+    paid: Annotated[list[str], extend]
+    said: str
+
+
+def side_by_side(bank) -> Workflow:
+    """Three branches that pay, each the same call by name and key; one of them asks a person first."""
+
+    async def pays(state, run):
+        return {"paid": [await run.effect("pay", bank.pay, run.branch)]}
+
+    asks = Human(prompt="well?", writes="said")
+    flow = Workflow("side_by_side", state=Paid)
+    return flow.add_node("pay", Parallel({"a": pays, "b": pays, "ask": asks})).set_start("pay")
+
+
+def test_branches_are_swept_too():
+    """Their calls are told apart, what became of one is said to the branch that asks, and nothing is paid twice."""
+    banks = []
+
+    def make():
+        banks.append(Bank())
+        return side_by_side(banks[-1])
+
+    def witness():
+        return [key for bank in banks for key in bank.keys]
+
+    report = crash_sweep(make, {"paid": []}, answers={"pay": "yes"}, witness=witness)
+    report.check()
+    assert report.asked

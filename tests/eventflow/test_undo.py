@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 
 import pytest
 
@@ -18,7 +19,7 @@ from eventflow.errors import (
     RunTimedOutError,
 )
 from eventflow.event import EffectFinished, EffectStarted, RunCancelled, UndoBegan
-from eventflow.log import MemoryLog
+from eventflow.log import Append, MemoryLog
 from eventflow.testing import crash_sweep
 from eventflow.verification import verify_run
 
@@ -120,7 +121,7 @@ def test_a_run_that_fails_takes_back_what_it_did_newest_first():
             ]  # fmt: skip
             assert not run.state.undo
             assert run.state.error.message == "no visa"
-            assert verify_run(engine.log, engine.log.head("r")).problems == ()
+            assert verify_run(engine.log, engine.log.head("r")).sound
 
     story(tell())
 
@@ -233,7 +234,7 @@ def test_calls_of_branches_are_undone_too_in_the_order_they_finished():
             await run.effect("flight", world.buy, "b")
 
         flow = (
-            Workflow("w").add_node("split", Parallel(one=one, two=two)).add_node("bad", fails).add_edge("split", "bad")
+            Workflow("w").add_node("split", Parallel({"one": one, "two": two})).add_node("bad", fails).add_edge("split", "bad")
             .add_compensation("flight", world.give_back).set_start("split")
         )  # fmt: skip
         async with Engine(workflows=[flow]) as engine:
@@ -412,7 +413,7 @@ def test_a_compensation_cut_off_by_a_crash_waits_for_a_word_if_it_takes_no_key(t
             await engine.settle("r", "undo pay", run.state.wait["spec"]["key"], output="done", happened=True)
             assert (await run.wait()).status == "failed"
             assert run.state.error.message == "later"
-            assert verify_run(engine.log, engine.log.head("r")).problems == ()
+            assert verify_run(engine.log, engine.log.head("r")).sound
 
     story(tell())
     assert ledger.read_text().splitlines() == ["pay", "refund 42"]
@@ -500,7 +501,7 @@ def test_a_run_in_a_branch_is_undone_when_it_is_cancelled():
             await asyncio.Event().wait()
 
         flow = (
-            Workflow("w").add_node("split", Parallel(one=one, two=Wait(signal="go")))
+            Workflow("w").add_node("split", Parallel({"one": one, "two": Wait(signal="go")}))
             .add_compensation("flight", world.give_back).set_start("split")
         )  # fmt: skip
         async with Engine(workflows=[flow]) as engine:
@@ -682,5 +683,114 @@ def test_the_function_gets_the_recorded_result():
             assert given == [{"id": 7, "parts": [1, None, ""]}]
             finished = [one.event for one in run.events() if isinstance(one.event, EffectFinished)]
             assert [one.name for one in finished] == ["buy", "undo buy"]
+
+    story(tell())
+
+
+# --- decided and overtaken -----------------------------------------------------------------------------------------
+
+
+FINISHED, UNDO_BEGAN = 11, 24  # the codes of events (docs/format.md)
+
+
+class SlowLog(MemoryLog):
+    """A log on a slow disk; `seen` is told what is being written, by its codes, and may keep it waiting."""
+
+    def __init__(self, seen=lambda kinds: None) -> None:
+        self.seen = seen
+        super().__init__()
+
+    def write(self, batch):
+        self.seen({packed.code for one in batch if isinstance(one, Append) for packed in one.events})
+        time.sleep(0.01)
+        return super().write(batch)
+
+
+def busy(log, flow):
+    """An engine on a slow log, and a second run in it, so that nobody commits alone."""
+    resting = Workflow("resting").add_node("a", hangs).set_start("a")
+    return Engine(log, workflows=[flow, resting], grace=0), resting
+
+
+@pytest.mark.parametrize("what", ["finish", "step", "end"])
+def test_what_the_body_says_after_the_undoing_began_is_not_recorded(what):
+    """While the beginning of the undoing is on its way to the disk a call, a step or the end may come in: too late."""
+
+    async def tell():
+        world, gate = World(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def seen(kinds):
+            if UNDO_BEGAN in kinds:
+                loop.call_soon_threadsafe(gate.set)
+
+        async def buy():
+            await gate.wait()
+
+        async def body(state, run):
+            await run.effect("flight", world.buy, "flight")
+            if what == "finish":
+                await run.effect("other", buy)
+            await gate.wait()
+
+        flow = Workflow("w").add_node("a", body).add_compensation("flight", world.give_back).set_start("a")
+        if what == "step":
+            flow.add_node("b", hangs).add_edge("a", "b")
+        engine, resting = busy(log := SlowLog(seen), flow)
+        async with engine:
+            await engine.start(resting, {})
+            run = await engine.start(flow, {}, run_id="r")
+            await until(lambda: run.state.undo)
+            await engine.cancel("r", why="ill")
+            with pytest.raises(RunCancelledError, match="ill"):
+                await run.result()
+            began = names(run).index("UndoBegan")
+            assert names(run)[began:] == ["UndoBegan", "EffectStarted", "EffectFinished", "RunCancelled"]
+            assert world.did == ["buy flight", "give back flight"]
+            assert verify_run(log, log.head("r")).sound
+
+    story(tell())
+
+
+@pytest.mark.parametrize("ending", ["cancel", "deadline", "failure"])
+def test_a_call_that_finishes_while_the_end_is_decided_is_undone_too(ending):
+    """The end waits behind the call's finish; by the time it could be written there is something to take back."""
+
+    async def tell():
+        world, clock = World(), ManualClock()
+        loop = asyncio.get_running_loop()
+        asked = []
+
+        def seen(kinds):
+            if FINISHED in kinds and not asked:
+                asked.append(asyncio.run_coroutine_threadsafe(ends(), loop))
+                time.sleep(0.05)
+
+        async def ends():
+            if ending == "cancel":
+                await engine.cancel("r")
+            elif ending == "deadline":
+                clock.advance(60)
+            else:
+                failing.set()
+
+        failing = asyncio.Event()
+
+        async def body(state, run):
+            bought = asyncio.ensure_future(run.effect("flight", world.buy, "flight"))
+            await failing.wait()
+            bought.cancel()
+            raise ValueError("no")
+
+        flow = Workflow("w").add_node("a", body).add_compensation("flight", world.give_back).set_start("a")
+        log = SlowLog(seen)
+        resting = Workflow("resting").add_node("a", hangs).set_start("a")
+        async with Engine(log, workflows=[flow, resting], clock=clock, grace=0) as engine:
+            await engine.start(resting, {})
+            run = await engine.start(flow, {}, run_id="r", timeout=60)
+            state = await run.wait()
+            assert state.status == {"cancel": "cancelled", "deadline": "timed_out", "failure": "failed"}[ending]
+            assert world.did == ["buy flight", "give back flight"]
+            assert verify_run(log, log.head("r")).sound
 
     story(tell())

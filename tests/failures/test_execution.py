@@ -34,7 +34,7 @@ from eventflow.errors import (
 from eventflow.event import EffectStarted, RunStarted, Transitioned
 from eventflow.log import LmdbLog
 from eventflow.recovery import recover
-from eventflow.state import open_waits
+from eventflow.state import branch, open_waits
 from eventflow.testing.author import Author
 
 
@@ -350,7 +350,7 @@ def test_the_join_of_parallel_branches_runs_twice():
         log = MemoryLog()
         async with Engine(log, workflows=[flow], grace=0) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            while run.state.branches is None or "left" not in run.state.branches["of"]:
+            while not any(type(one.event).__name__ == "BranchFinished" for one in run.events()):
                 await asyncio.sleep(0.002)
         async with Engine(log, workflows=[flow]) as engine:
             run = await engine.resume("r")

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from eventflow.codec import Place, Stored, read_events, seal
+from eventflow.codec import Place, Stored, decode, read_events, seal
 from eventflow.codec import unpack_blob as unpacked
 from eventflow.errors import EventflowError
 from eventflow.event import EffectFailed, EffectFinished, EffectRejected, EffectStarted, Event
 from eventflow.log import Answer, Append, Appended, Log, Post, Posted
 from eventflow.log import Write as LogWrite
+from eventflow.run import SIGNAL
 from eventflow.testing.crash.witness import Doomed, Notes, Told, Write
 
 When = Literal["before", "after"]
@@ -67,14 +68,14 @@ class BoundaryLog:
         self.dead = True
         for event in unwritten:
             if isinstance(event, EffectFinished):
-                self._notes.doomed(Doomed(event.name, event.key, event.output))
+                self._notes.doomed(Doomed(event.name, event.key, event.output, event.branch))
         self._notes.died()
         if self._die is not None:
             self._die()
         raise Died
 
     def _tell(self, one: LogWrite, answer: Answer | EventflowError) -> None:
-        if isinstance(one, Post) and isinstance(answer, Posted):
+        if isinstance(one, Post) and isinstance(answer, Posted) and _is_signal(one):
             head = self._log.head_of(one.run_key)
             self._notes.told(Told(head.run_id if head else "", "message", answer.message))
         if isinstance(one, Append) and isinstance(answer, Appended):
@@ -104,6 +105,12 @@ def events_of(append: Append, log: Log) -> Iterator[Event]:
             return {**log.blobs(wanted - here.keys()), **known}
 
         yield read_events([Stored(0, seal(packed, place))], fetch)[0].event
+
+
+def _is_signal(post: Post) -> bool:
+    """Whether a message becomes an event that has its number, by which it can be found again."""
+    value = decode(post.data, "a message")
+    return isinstance(value, dict) and value.get("kind") == SIGNAL
 
 
 def label(fact: Event | str) -> str:

@@ -103,7 +103,7 @@ def _called(event: EffectStarted | EffectFinished | EffectRejected) -> str:
 def _stands(event: Any, node: str) -> str:
     """The node a run stands in after an event."""
     to = getattr(event, "to", None)
-    return to if isinstance(to, str) else str(getattr(event, "node", node))
+    return to if to and isinstance(to, str) else str(getattr(event, "node", node))
 
 
 def unsound(log: Log, run_id: str, invariants: Sequence[Invariant]) -> Iterator[str]:

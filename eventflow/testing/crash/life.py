@@ -16,13 +16,13 @@ from typing import Any, cast
 
 from eventflow.checkpoint import CheckpointPolicy
 from eventflow.engine import Engine, Run
-from eventflow.errors import EffectUnknown, NeedsConfirmation
+from eventflow.errors import EffectMisused, NeedsConfirmation
 from eventflow.event import Event, SignalReceived
 from eventflow.log import Log
 from eventflow.plain import thaw
 from eventflow.recovery import history
 from eventflow.run import Notice, facts
-from eventflow.state import ENDED, State
+from eventflow.state import ENDED, State, open_waits
 from eventflow.testing.crash.boundary import BoundaryLog, Died
 from eventflow.testing.crash.witness import Doomed
 from eventflow.testing.skipping import SkippingClock
@@ -31,7 +31,7 @@ from eventflow.workflow import Workflow, answer_name
 POLICY = CheckpointPolicy(every=3, after_node=True, keep=2)  # snapshots all along, so that recovery starts from some
 LOOK = 0.02  # real seconds between looks whether the log has died where nobody waits for it
 PATIENCE = 30.0  # real seconds until a life that neither ends nor dies is given up
-UNKNOWN = EffectUnknown.__name__
+Wait = Mapping[str, Any]
 MAX_ASKED = 100  # times a run may ask a person in one life; more is a loop
 
 
@@ -63,10 +63,10 @@ class Life:
 
     def __init__(self, story: Story, log: BoundaryLog, clock: SkippingClock, doomed: Sequence[Doomed] = ()) -> None:
         self._story, self._log, self._clock = story, log, clock
-        self._doomed = {(one.name, one.key): one.output for one in doomed}
+        self._doomed = {(one.name, one.key, one.branch): one.output for one in doomed}
         self._hold = contextlib.ExitStack()
         self._state: State | None = None
-        self._said: set[tuple[str, int]] = set()
+        self._said: set[int] = set()  # by the versions at which the waits were opened
         self._rung = asyncio.Event()
         self._saying: asyncio.Task[None] | None = None
         self.asked = 0
@@ -92,13 +92,7 @@ class Life:
                 await asyncio.wait({saying})
 
     async def _lived(self, engine: Engine) -> None:
-        run = await self._taken_up(engine)
-        for _ in range(MAX_ASKED):
-            await self._ended(run)
-            if not await self._settled(engine, run.state):
-                return
-            run = await engine.resume(run.id)
-        raise NeverEnds(f"run {run.id} asked what became of a call {MAX_ASKED} times")
+        await self._ended(await self._taken_up(engine))
 
     async def _taken_up(self, engine: Engine) -> Run:
         story = self._story
@@ -132,66 +126,68 @@ class Life:
         else:
             ends.cancel()
             state = run.state
-            wait = state.wait
-            what = f"is {state.status}" if wait is None else f"waits for a {wait['kind']} {wait['name']}".rstrip()
+            waits = " and ".join(f"a {wait['kind']} {wait['name']}".rstrip() for _, wait in open_waits(state))
+            what = f"waits for {waits}" if waits else f"is {state.status}"
             raise NeverEnds(
                 f"run {run.id} did not end: it {what} in node {state.node}; say what it waits for in signals= or answers="
             )
         await ends
 
-    async def _settled(self, engine: Engine, state: State) -> bool:
-        """Say what became of calls whose outcome is unknown: as made if its result was about to be written."""
-        if state.status != "failed" or state.error is None or state.error.type != UNKNOWN:
-            return False
-        self.asked += 1
-        for entry, one in list(state.effects.items()):
-            if one["status"] == "started" and one["mutating"]:
-                name, _, key = entry.partition("#")
-                happened = (name, key) in self._doomed
-                await engine.settle(
-                    state.run.run_id, name, key, output=thaw(self._doomed.get((name, key))), happened=happened
-                )
-        return True
-
     # --- what the world says
 
     def _hears(self, state: State, _notice: Notice) -> None:
         """Note what the run waits for; time stands still while it is about to be told."""
+        if state.run.run_id != self._story.run_id:
+            return
         self._state = state
-        if state.wait is None or not self._known(state.wait):
-            self._hold.close()
-        elif not self._said_already(state.wait):
-            self._hold.close()
+        self._hold.close()
+        if self._unsaid(state):
             self._hold.enter_context(self._clock.held())
             self._rung.set()
 
-    def _known(self, wait: Mapping[str, Any]) -> bool:
-        state = self._state
-        node = state.node if state is not None else ""
-        return wait["name"] in self._story.signals if wait["kind"] == "signal" else node in self._story.answers
+    def _unsaid(self, state: State) -> list[tuple[str, Wait]]:
+        """What the run, or a branch of it, waits for and this world knows to say, as far as it is not said."""
+        waits = [] if state.ended else open_waits(state)
+        return [(branch, wait) for branch, wait in waits if self._known(state, wait) and wait["id"] not in self._said]
 
-    def _said_already(self, wait: Mapping[str, Any]) -> bool:
-        return (wait["kind"], wait["id"]) in self._said
+    def _known(self, state: State, wait: Wait) -> bool:
+        if wait["kind"] == "signal":
+            return wait["name"] in self._story.signals
+        return wait["kind"] == "unknown" or (wait["kind"] == "human" and state.node in self._story.answers)
 
     async def _says(self, engine: Engine) -> None:
         while True:
             await self._rung.wait()
             self._rung.clear()
             state = self._state
-            if state is None or state.wait is None or self._said_already(state.wait):
-                continue
-            self._said.add((state.wait["kind"], state.wait["id"]))
-            await self._say(engine, state, state.wait)
+            for branch, wait in [] if state is None else self._unsaid(state):
+                self._said.add(wait["id"])
+                await self._say(engine, cast("State", state), branch, wait)
 
-    async def _say(self, engine: Engine, state: State, wait: Mapping[str, Any]) -> None:
+    async def _say(self, engine: Engine, state: State, branch: str, wait: Wait) -> None:
         data, run_id = thaw(state.data), state.run.run_id
+        if wait["kind"] == "unknown":
+            await self._settle(engine, run_id, branch, wait)
+            return
         human = wait["kind"] == "human"
         name = answer_name(wait["id"]) if human else wait["name"]
         if self._on_its_way(engine, state, name):
             return
         given = self._story.answers[state.node] if human else self._story.signals[name]
         payload = given(data) if callable(given) else given
-        await (engine.answer(run_id, payload) if human else engine.signal(run_id, name, payload))
+        await (engine.answer(run_id, payload, wait=wait["id"]) if human else engine.signal(run_id, name, payload))
+
+    async def _settle(self, engine: Engine, run_id: str, branch: str, wait: Wait) -> None:
+        """Say what became of a call whose outcome is unknown: as made if its result was about to be written."""
+        name, key = wait["name"], wait["spec"]["key"]
+        self.asked += 1
+        if self.asked > MAX_ASKED:
+            raise NeverEnds(f"run {run_id} asked what became of a call {MAX_ASKED} times")
+        call = (name, key, branch)
+        with contextlib.suppress(EffectMisused):  # a life before has said it, and it came in just now
+            await engine.settle(
+                run_id, name, key, output=thaw(self._doomed.get(call)), happened=call in self._doomed, branch=branch
+            )
 
     def _on_its_way(self, engine: Engine, state: State, name: str) -> bool:
         """Whether a life before has said it already, and it is durable."""

@@ -32,6 +32,7 @@ class Doomed:
     name: str
     key: str
     output: Any
+    branch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Notes:
 
     def doomed(self, one: Doomed) -> None:
         """Note the result of a call that will not be written."""
-        self._add(doomed=[one.name, one.key, encode(one.output).hex()])
+        self._add(doomed=[one.name, one.key, encode(one.output).hex(), one.branch])
 
     def died(self) -> None:
         """Note that the writer ends here."""
@@ -92,8 +93,8 @@ class Notes:
     def all_doomed(self) -> list[Doomed]:
         """Results that were never written."""
         return [
-            Doomed(name, key, decode(bytes.fromhex(data), "a doomed result"))
-            for name, key, data in self._lines("doomed")
+            Doomed(name, key, decode(bytes.fromhex(data), "a doomed result"), branch)
+            for name, key, data, branch in self._lines("doomed")
         ]
 
     def has_died(self) -> bool:

@@ -1,0 +1,194 @@
+"""Where a run stands, for people and for programs: what it waits for, its branches, its children, what is left to undo.
+
+From its state and the log alone; nothing of the user's code is here, nor anything that changes a run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eventflow.budget import used
+from eventflow.cli.shell import print_state, print_table, time_text, visible, wait_document
+from eventflow.event import WaitOpened
+from eventflow.log import Head, Log
+from eventflow.plain import FrozenDict
+from eventflow.progress import MAX_EVENTS
+from eventflow.recovery import history, line
+from eventflow.state import State, branch, branch_names, open_waits
+
+SHOWN = 20  # waits, children, names of branches: what fits on a terminal; JSON has all waits and children
+CHILD = "child"  # the kind of a node that is a run of its own, and of the wait for its end
+BRANCH_STATUSES = ("finished", "failed", "waiting", "open")
+
+
+def print_standing(run_id: str, state: State) -> None:
+    """Where a run stands, as a line, how it goes on, and its data as a table."""
+    waits = f", waiting for {state.waiting_for}" if state.waiting_for else ""
+    print(visible(f"run {run_id}: {state.status}{waits} at version {state.version}, node {state.node}"))
+    for text in _wait_lines(run_id, state):
+        print(visible(text))
+    print_state(state)
+
+
+def _wait_lines(run_id: str, state: State) -> list[str]:
+    """What a run stands still for, and how it goes on."""
+    waits = [] if state.ended else open_waits(state)
+    if not waits:
+        return []
+    if len(waits) > 1:
+        return [f"waits for {len(waits)} things; `eventflow show {run_id}` lists them"]
+    where, wait = waits[0]
+    limit = f", until {time_text(wait['until'])}" if wait["until"] else ""
+    said = {"human": "asks: ", "timer": "", "unknown": ""}.get(wait["kind"], "waits for ")
+    lines = [f"{said}{asked(wait)}{limit}"]
+    return lines + [f"{how}: {command}" for how, command in goes_on(run_id, where, wait)]
+
+
+def asked(wait: FrozenDict) -> str:
+    """What a wait is for, in words."""
+    kind, name, spec = wait["kind"], wait["name"], wait["spec"]
+    if kind == "human":
+        return str(spec.get("prompt", ""))
+    if kind == "timer":
+        return "sleeps"
+    if kind == "unknown":
+        return f"nobody knows what became of call {name} (key {spec.get('key', '1')})"
+    return f"run {name}" if kind == CHILD else f"signal {name}"
+
+
+def goes_on(run_id: str, where: str, wait: FrozenDict, *, several: bool = False) -> list[tuple[str, str]]:
+    """What ends a wait: pairs of words and a command; nothing where only time or another run does."""
+    kind, name = wait["kind"], wait["name"]
+    if kind == "human":
+        return [("answer with", f"eventflow answer {run_id} JSON" + (f" --wait {wait['id']}" if several else ""))]
+    if kind == "signal":
+        return [("send it with", f"eventflow signal {run_id} {name} JSON")]
+    if kind == "unknown":
+        of = f" --branch {where}" if where else ""
+        command = f"eventflow settle {run_id} {name} --key {wait['spec'].get('key', '1')}{of}"
+        return [("say it with", f"{command} --result JSON (or --never-happened)")]
+    return []
+
+
+# --- all that `show` tells -----------------------------------------------------------------------------------------
+
+
+def standing_document(log: Log, head: Head, state: State, now: int) -> dict[str, Any]:
+    """What stands around a state, as the stable JSON that `show` prints beside it."""
+    run = state.run
+    return {
+        "waits": [] if state.ended else [{"branch": where or None, **wait_document(one)} for where, one in open_waits(state)],
+        "branches": _branches(state),
+        "children": _children(log, head, state),
+        "caller": None if run.caller is None else {"run": run.caller.run_id, "status": _status(log, run.caller.run_id)},
+        "undo": [{name: one[name] for name in ("name", "key", "branch", "by")} for one in reversed(state.undo)],
+        "undoing": None if state.undoing is None else state.undoing["ending"],
+        "budget": _budget(state, now),
+        "deadline": time_text(run.deadline) if run.deadline else None,
+    }  # fmt: skip
+
+
+def _status(log: Log, run_id: str) -> str | None:
+    head = log.head(run_id)
+    return None if head is None else head.status
+
+
+def _branches(state: State) -> dict[str, Any] | None:
+    """How many branches stand how, and the first of them by name."""
+    if state.branches is None:
+        return None
+    of: dict[str, list[str]] = {status: [] for status in BRANCH_STATUSES}
+    names = branch_names(state.branches)
+    for name in names:
+        of[branch(state.branches, name)["status"]].append(name)
+    counts = {status: {"count": len(found), "names": found[:SHOWN]} for status, found in of.items()}
+    return {"node": state.node, "count": len(names), **counts}
+
+
+def _children(log: Log, head: Head, state: State) -> list[dict[str, Any]]:
+    """The runs that a run has started on its line, as they stand now; of a very long history those it waits for."""
+    opened = {one["name"]: (state.node, where) for where, one in open_waits(state) if one["kind"] == CHILD}
+    own = [one for one in line(log, head.run_key, state.version) if one.run_key == head.run_key]
+    if _has_children(state) and sum(one.last - one.first + 1 for one in own) <= MAX_EVENTS:
+        events = (recorded.event for part in own for recorded in history(log, part.run_key, part.first, part.last))
+        found = [one for one in events if isinstance(one, WaitOpened) and one.kind == CHILD]
+        opened = {one.name: (one.node, one.branch) for one in found} | opened
+    return [
+        {"run": name, "status": _status(log, name), "node": node, "branch": where or None}
+        for name, (node, where) in opened.items()
+    ]
+
+
+def _has_children(state: State) -> bool:
+    definition = state.run.definition
+    branches = definition.get("branches", {}).values()
+    return CHILD in definition.get("nodes", {}).values() or any(CHILD in kinds.values() for kinds in branches)
+
+
+def _budget(state: State, now: int) -> dict[str, Any] | None:
+    have = used(state, now)
+    limits = state.run.budget
+    return {name: {"used": have.get(name, 0), "limit": limit} for name, limit in limits.items()} if limits else None
+
+
+def print_around(run_id: str, state: State, known: dict[str, Any]) -> None:
+    """The same for people: tables of what there are several of, lines of the rest, nothing of what there is not."""
+    _print_waits(run_id, state)
+    if known["branches"]:
+        _print_branches(known["branches"])
+    if known["children"]:
+        _print_some(known["children"], ("run", "status", "node", "branch"), "children:")
+    if known["caller"]:
+        print(visible(f"started by run {known['caller']['run']} ({known['caller']['status'] or 'deleted'})"))
+    if known["undo"] or known["undoing"]:
+        after = f", then it has {known['undoing'].replace('_', ' ')}" if known["undoing"] and not state.ended else ""
+        rows = [f"{one['name']} (key {one['key']})" for one in known["undo"]]
+        print(visible(f"left to undo: {', '.join(rows[:SHOWN]) or 'nothing'}{_more(rows)}{after}"))
+    if known["budget"]:
+        parts = [f"{one['used']:g} of {one['limit']:g} {name}" for name, one in known["budget"].items()]
+        print(f"budget used: {', '.join(parts)}")
+    if known["deadline"] and not state.ended:
+        print(f"its time is over at {known['deadline']}")
+
+
+def _more(rows: list[Any]) -> str:
+    return f" and {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else ""
+
+
+def _print_some(rows: list[dict[str, Any]], columns: tuple[str, ...], title: str) -> None:
+    print_table(rows[:SHOWN], columns, title)
+    if len(rows) > SHOWN:
+        print(f"{_more(rows).strip()}, all with -o json")
+
+
+def _print_waits(run_id: str, state: State) -> None:
+    waits = [] if state.ended else open_waits(state)
+    if not waits:
+        return
+    several = sum(one["kind"] == "human" for _, one in waits) > 1
+    rows: list[dict[str, Any]] = [
+        {
+            "wait": one["id"], "branch": where, "kind": one["kind"], "for": asked(one),
+            "until": time_text(one["until"]) if one["until"] else None,
+        }
+        for where, one in waits
+    ]  # fmt: skip
+    _print_some(rows, _filled(rows, ("wait", "branch", "kind", "for", "until")), "waits:")
+    if len(waits) > 1:
+        for where, one in waits[:SHOWN]:
+            for how, command in goes_on(run_id, where, one, several=several):
+                print(visible(f"wait {one['id']}: {how} {command}"))
+
+
+def _filled(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(column for column in columns if any(row[column] for row in rows))
+
+
+def _print_branches(known: dict[str, Any]) -> None:
+    counts = ", ".join(f"{known[one]['count']:,} {one}" for one in BRANCH_STATUSES if known[one]["count"])
+    print(visible(f"branches of node {known['node']}: {counts} of {known['count']:,}"))
+    for status in BRANCH_STATUSES:
+        names, count = known[status]["names"], known[status]["count"]
+        more = f" and {count - len(names):,} more" if count > len(names) else ""
+        if names:
+            print(visible(f"  {status}: {', '.join(names)}{more}"))

@@ -1,0 +1,76 @@
+"""Errors of appending to a log: somebody was first, or the store can't be used."""
+
+from __future__ import annotations
+
+from eventflow.errors.ground import EventflowError
+
+
+class Conflict(EventflowError):
+    """Somebody else got there first."""
+
+    exit_code = 5
+
+
+class VersionConflict(Conflict):
+    """An append expected another version than the run has; nothing was written."""
+
+    def __init__(self, run_id: str, expected: int, actual: int) -> None:
+        self.run_id, self.expected, self.actual = run_id, expected, actual
+        super().__init__(
+            f"run {run_id}: expected version {expected}, the log is at {actual}; load the run and decide again"
+        )
+
+
+class Fenced(Conflict):
+    """A writer lost its lease: the run's epoch is higher than the one it holds; nothing was written."""
+
+    def __init__(self, run_id: str, held: int, actual: int) -> None:
+        self.run_id, self.held, self.actual = run_id, held, actual
+        super().__init__(
+            f"run {run_id}: this writer holds epoch {held}, the run is at {actual}; "
+            f"another process has taken it over, stop driving it here"
+        )
+
+
+class RunOwned(Conflict):
+    """A living process drives this run."""
+
+    def __init__(self, run_id: str, owner: str) -> None:
+        self.run_id, self.owner = run_id, owner
+        super().__init__(
+            f"run {run_id} is driven by {owner}, which is alive; wait for it, stop it, or send it a signal"
+        )
+
+
+class RunExists(Conflict):
+    """The id belongs to a run with another workflow or another input."""
+
+    def __init__(self, run_id: str, difference: str) -> None:
+        self.run_id, self.difference = run_id, difference
+        super().__init__(f"run {run_id} exists with {difference}; choose another id, or delete that run first")
+
+
+class HasForks(Conflict):
+    """A run can't be deleted while others continue its history."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"run {run_id} has forks that continue its history; delete those first")
+
+
+class StoreUnusable(EventflowError):
+    """The store can't be used: full, read-only, unreachable, of another format or broken."""
+
+    exit_code = 6
+
+
+class StoreFull(StoreUnusable):
+    """The disk or the map has no room; nothing of the batch was written, what was acknowledged is safe."""
+
+
+class StoreBusy(StoreUnusable):
+    """Another process holds the store's write gate for longer than the timeout."""
+
+
+class StoreClosed(StoreUnusable):
+    """The store was closed, or inherited through a fork, and can't be used any more."""

@@ -1,0 +1,42 @@
+"""Errors that tell how a run ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eventflow.errors.ground import EventflowError
+
+
+class RunFailed(EventflowError):
+    """A run ended in failure; its log is intact and it can be resumed once the cause is mended."""
+
+    def __init__(self, run_id: str, node: str, error: Any) -> None:
+        self.run_id, self.node, self.error = run_id, node, error
+        advice = "" if "resume" in error.message else "; mend the cause, then resume the run"
+        super().__init__(f"run {run_id} failed in node {node!r}: {error.type}: {error.message}{advice}")
+
+
+class RunTimedOutError(EventflowError):
+    """A run's deadline passed before its end."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"run {run_id} did not end before its deadline; rewind it, or fork it, to go on")
+
+
+class RunCancelledError(EventflowError):
+    """A run was cancelled."""
+
+    def __init__(self, run_id: str, why: str) -> None:
+        self.run_id, self.why = run_id, why
+        super().__init__(f"run {run_id} was cancelled{f': {why}' if why else ''}")
+
+
+class Stopped(EventflowError):
+    """The engine was stopped in the middle of a run, which goes on at the next resume."""
+
+    exit_code = 7
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"run {run_id} was stopped and can go on: `eventflow resume {run_id}`")
