@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import append, recover, storage, travel
+from benchmarks import append, recover, storage, travel, waiting
 from benchmarks.environment import environment
 from benchmarks.figures import Figure, Size
 from benchmarks.progress import Progress, progress
@@ -25,6 +25,7 @@ QUESTIONS: dict[str, tuple[Measure, str]] = {
     "storage": (storage.measure, storage.ABOUT),
     "recover": (recover.measure, recover.ABOUT),
     "travel": (travel.measure, travel.ABOUT),
+    "waiting": (waiting.measure, waiting.ABOUT),
 }
 
 

@@ -168,9 +168,9 @@ def _take(visit: Visit, recorded: Recorded, state: State, before: State | None) 
         case SignalReceived():
             visit.signals.append((version, {"name": event.name, "payload": event.payload}))
         case EffectStarted():
-            visit.calls[effect_id(event.name, event.key)] = Call(version, event.input)
+            visit.calls[effect_id(event.name, event.key, event.branch)] = Call(version, event.input)
         case EffectFinished() | EffectFailed():
-            call = visit.calls.setdefault(effect_id(event.name, event.key), Call(version))
+            call = visit.calls.setdefault(effect_id(event.name, event.key, event.branch), Call(version))
             call.output = _outcome(event)
         case Forked():
             for op in event.change:

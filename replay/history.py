@@ -5,9 +5,9 @@ Needs none of the user's code and works on a store that others are writing to: e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from eventflow.event import (
     AttemptFailed,
@@ -97,15 +97,23 @@ class History:
 
 
 def _tokens(event: Event) -> int:
-    if not isinstance(event, EffectFinished):
-        return 0
-    counts = (event.usage.get("input_tokens", 0), event.usage.get("output_tokens", 0))
-    return sum(count for count in counts if type(count) is int)  # whoever reports usage may report anything
+    return tokens_of(event.usage) if isinstance(event, EffectFinished) else 0
+
+
+def tokens_of(usage: Mapping[str, Any]) -> int:
+    """Input and output tokens that a call reports; whoever reports usage may report anything."""
+    counts = (usage.get("input_tokens", 0), usage.get("output_tokens", 0))
+    return sum(count for count in counts if type(count) is int)
+
+
+_IN_BRANCH = AttemptFailed | EffectStarted | EffectFinished | EffectFailed | EffectRejected | WaitOpened | WaitClosed
 
 
 def detail(recorded: Recorded) -> str:
     """What an event says, in a few words."""
     said = _said(recorded.event)
+    if isinstance(recorded.event, _IN_BRANCH) and recorded.event.branch:
+        said = f"branch {recorded.event.branch}: {said}"
     if recorded.vouch is not None:
         said = f"{said} [vouches for the snapshot at version {recorded.vouch.version}]"
     return said.strip()

@@ -155,12 +155,14 @@ class _Calls:
             self._started.clear()
             self._finished.clear()
         if isinstance(event, EffectStarted) and event.kind == MODEL:
-            self._started[effect_id(event.name, event.key)] = (version, event.input)
+            self._started[effect_id(event.name, event.key, event.branch)] = (version, event.input)
         elif isinstance(event, EffectFailed | EffectRejected):
-            self._finished.pop(effect_id(event.name, event.key), None)
-        elif isinstance(event, EffectFinished) and (begun := self._started.get(effect_id(event.name, event.key))):
+            self._finished.pop(effect_id(event.name, event.key, event.branch), None)
+        elif isinstance(event, EffectFinished) and (
+            begun := self._started.get(effect_id(event.name, event.key, event.branch))
+        ):
             started, asked = begun
-            self._finished[effect_id(event.name, event.key)] = ModelCall(
+            self._finished[effect_id(event.name, event.key, event.branch)] = ModelCall(
                 event.name, event.key, started, version, asked, event.output
             )
 

@@ -16,9 +16,9 @@ SOURCES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py
 FLOORS = {
     "errors": 0, "plain": 0, "change": 0, "event": 0, "clock": 0, "retry": 0,
     "state": 1, "checkpoint": 1,
-    "codec": 2, "proof": 2, "budget": 2, "workflow": 2,
+    "codec": 2, "proof": 2, "cipher": 2, "budget": 2, "workflow": 2,
     "log": 3,
-    "recovery": 4, "address": 4, "verification": 4, "forking": 4, "progress": 4, "subscription": 4,
+    "recovery": 4, "address": 4, "verification": 4, "forking": 4, "progress": 4, "subscription": 4, "sealing": 4,
     "run": 5,
     "engine": 6,
     "agents": 7, "schedules": 7, "telemetry": 7, "testing": 7,
@@ -26,7 +26,7 @@ FLOORS = {
 }  # fmt: skip
 REPLAY_FLOORS = {
     "history": 0, "path": 0, "patch": 0, "expression": 0, "skim": 0,
-    "diff": 1, "query": 1, "search": 1, "fork": 1,
+    "diff": 1, "query": 1, "search": 1, "fork": 1, "proving": 1,
     "rehearse": 2, "bisect": 3,
     "cli": 4, "__main__": 4, "__init__": 4,
 }  # fmt: skip

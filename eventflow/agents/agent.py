@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eventflow.agents.chat import Chat
 from eventflow.agents.form import Form
+from eventflow.agents.handover import Target, targets_of
 from eventflow.agents.history import Past
 from eventflow.agents.memory import Window
 from eventflow.agents.outside import Reached, check_client, reach, without_surrogates
 from eventflow.agents.responses import Responses
-from eventflow.agents.talk import Answer, OnDelta, Talk, Terms
+from eventflow.agents.talk import Answer, Handed, OnDelta, Talk, Terms
 from eventflow.agents.tool import Tool
 from eventflow.agents.turn import Api, Messages, price_of
 from eventflow.errors import DefinitionError, InvalidState, MissingApiKey
 from eventflow.plain import thaw
 from eventflow.retry import RetryPolicy
 from eventflow.run import Visit
+from eventflow.workflow import Go, Standing
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -51,7 +53,8 @@ class Agent:
     finish_reason, model, id, usage, output) to the state's. `tools` are typed functions, or `Tool`s; after `max_turns`
     turns it gives up. `output` is a type that the answer must fit; one that does not is sent back `output_retries` times.
     `memory` is a field that holds the conversation, `window` how much of it is sent (messages, or a `Window`), `summary` a
-    field for what the rest was about. `api` is "chat" or "responses". With `stream` the pieces of text go to
+    field for what the rest was about. `handover` are nodes the model may hand the conversation over to, as a list or with
+    what each is for; the run goes on there, and the memory goes along. `api` is "chat" or "responses". With `stream` the pieces of text go to
     `on_delta(run_id, node, text)` while the model speaks. `price` is what a million tokens cost, (in, out) or (in, out,
     cached). `client` is an `openai.AsyncOpenAI` of one's own, `base_url` any server that speaks the protocol; other
     options go to the model as they are (temperature=0.2). Raises DefinitionError.
@@ -64,9 +67,10 @@ class Agent:
         self, *, model: str, reads: Reads, writes: Writes | None = None, instructions: str = "",
         tools: Sequence[Callable[..., Any] | Tool | Mapping[str, Any]] = (), max_turns: int = 10, output: Any = None,
         output_retries: int = 1, api: Literal["chat", "responses"] = "chat", memory: str | None = None,
-        window: int | Window | None = None, summary: str | None = None, stream: bool = False,
-        on_delta: OnDelta | None = None, price: tuple[float, ...] | None = None, base_url: str | None = None,
-        client: AsyncOpenAI | None = None, **options: Any,
+        window: int | Window | None = None, summary: str | None = None,
+        handover: Mapping[str, str] | Sequence[str] = (), stream: bool = False, on_delta: OnDelta | None = None,
+        price: tuple[float, ...] | None = None, base_url: str | None = None, client: AsyncOpenAI | None = None,
+        **options: Any,
     ) -> None:  # fmt: skip
         if api not in APIS:
             raise DefinitionError(f"Agent(api=...) is one of {', '.join(APIS)}, not {api!r}")
@@ -79,12 +83,13 @@ class Agent:
         self.writes = _writes(writes, memory, form)
         if client is not None:
             check_client(client)
-        named = _named_tools(tools)
+        named, targets = _named_tools(tools), targets_of(handover)
+        self.targets = tuple(one.node for one in targets.values())
         self.reads, self.base_url, self.client = reads, base_url, client
         self.past = Past.of(memory, window, summary)
         self.terms = Terms(
             api=APIS[api], model=model, instructions=instructions, options=options, tools=named,
-            offered=_offered(APIS[api], tools, named), form=form, max_turns=max_turns, output_retries=output_retries,
+            targets=targets, offered=_offered(APIS[api], tools, named, targets), form=form, max_turns=max_turns, output_retries=output_retries,
             price=price_of(price), stream=stream, on_delta=on_delta,
         )  # fmt: skip
 
@@ -97,20 +102,35 @@ class Agent:
         kept = () if self.past is None else self.past.fields()
         return (*reads, *kept), (*self.writes.values(), *kept)
 
-    async def __call__(self, state: Any, run: Visit) -> dict[str, Any]:
-        """Ask until there is an answer and return the change.
+    async def __call__(self, state: Any, run: Visit) -> dict[str, Any] | Go | Standing:
+        """Ask until there is an answer and return the change, or where to go on, or what to wait for before.
 
         Raises ModelUnavailable, ModelRefused (and what is one: ConversationTooLong, ContentFiltered, OutputInvalid,
         TooManyTurns), MissingApiKey, and what a tool raises that is to be raised.
         """
+        if self.targets and run.branch:
+            raise DefinitionError(
+                f"branch {run.branch!r} of node {run.node!r} is an agent with handover=: only a node of its own goes on to another"
+            )
         asked = self._asked(state)
         talk = Talk(self.terms, run, lambda: self._reached(run))
         if self.past is None:
-            return self._change(await talk.to_end([], asked), talk, run)
-        sent, summed_up = await self.past.sent(state, asked, talk, self.terms)
-        answer = await talk.to_end(sent, asked)
-        kept = self.past.change(state, answer.messages, summed_up, extends=run.extends)
-        return {**kept, **self._change(answer, talk, run)}
+            return self._ended(await talk.to_end([], asked), talk, run, lambda _: {})
+        past = self.past
+        sent, summed_up = await past.sent(state, asked, talk, self.terms)
+        end = await talk.to_end(sent, asked)
+        return self._ended(
+            end, talk, run, lambda messages: past.change(state, messages, summed_up, extends=run.extends)
+        )
+
+    def _ended(
+        self, end: Answer | Handed | Standing, talk: Talk, run: Visit, kept: Callable[[Messages], dict[str, Any]]
+    ) -> dict[str, Any] | Go | Standing:
+        if isinstance(end, Standing):
+            return end
+        if isinstance(end, Handed):
+            return Go(end.node, kept(end.messages))
+        return {**kept(end.messages), **self._change(end, talk, run)}
 
     def _reached(self, run: Visit) -> Reached:
         if self.client is not None:
@@ -195,11 +215,15 @@ def _named_tools(tools: Sequence[Callable[..., Any] | Tool | Mapping[str, Any]])
 
 
 def _offered(
-    api: Api, tools: Sequence[Callable[..., Any] | Tool | Mapping[str, Any]], named: Mapping[str, Tool]
-) -> tuple[Mapping[str, Any], ...]:
-    """The tools as the model is told of them: those of the server's own as they were given."""
+    api: Api, tools: Sequence[Callable[..., Any] | Tool | Mapping[str, Any]], named: Mapping[str, Tool],
+    targets: Mapping[str, Target],
+) -> tuple[Mapping[str, Any], ...]:  # fmt: skip
+    """The tools as the model is told of them: those of the server's own as they were given. Raises DefinitionError."""
+    if both := sorted(named.keys() & targets.keys()):
+        raise DefinitionError(f"Agent has a tool {both[0]}, which is the name of a handover; give it another")
     ours = [api.tool(one.name, one.description, one.schema) for one in named.values()]
-    return (*ours, *(dict(one) for one in tools if isinstance(one, Mapping)))
+    ways = [api.tool(name, one.description, one.schema) for name, one in targets.items()]
+    return (*ours, *ways, *(dict(one) for one in tools if isinstance(one, Mapping)))
 
 
 # --- what it reads -------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """A conversation within one visit of a node: model turns and tool calls, each an effect, until there is an answer.
 
-Turns come one after the other; the calls of one turn are made at once. All of it can be lived through a second time after
-a crash: what is recorded as finished answers from the log, so the same turns come up in the same order.
+Turns come one after the other; the calls of one turn are made at once, but for those that a person is asked about. All of
+it can be lived through a second time, after a crash or once somebody has answered: what is recorded as finished answers
+from the log, so the same turns come up in the same order.
 """
 
 from __future__ import annotations
@@ -9,20 +10,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from eventflow.agents.approval import Decision, asked_about, decision, refusal
 from eventflow.agents.form import Form
+from eventflow.agents.handover import Target
 from eventflow.agents.outside import Reached
 from eventflow.agents.tool import Tool, plain_of, sentence_of
 from eventflow.agents.turn import Api, Heard, Message, Messages, Price, Question, Said, ToolCall, added, usage_of
 from eventflow.codec import Shared
 from eventflow.errors import OutputInvalid, TooManyTurns
 from eventflow.run import Visit
+from eventflow.workflow import Standing
 
 LONGEST_ID = 64  # characters of a call's id in its effect's key, or of an unknown name; servers write what they like
 CORRECTION = "Your answer does not fit the form that was asked for: {problem}. Answer again, in that form."
+EDITED = "The person who approved this call changed its arguments; it was made with {arguments} and came to:"
+NOT_ASKED: Decision = {"approve": True}
 
 OnDelta = Callable[[str, str, str], object]
 
@@ -36,6 +42,7 @@ class Terms:
     instructions: str
     options: Mapping[str, Any]
     tools: Mapping[str, Tool]
+    targets: Mapping[str, Target]
     offered: tuple[Mapping[str, Any], ...]
     form: Form | None
     max_turns: int
@@ -54,6 +61,26 @@ class Answer:
     messages: Messages
 
 
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """How a conversation ended that goes on in another node: which, and all messages that were added."""
+
+    node: str
+    messages: Messages
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A call that the model asks for, looked at: its key, its arguments as data and as values, what is wrong with it."""
+
+    call: ToolCall
+    key: str
+    tool: Tool | None = None
+    given: Any = None
+    values: Mapping[str, Any] | None = None
+    problem: str = ""
+
+
 class Talk:
     """One conversation, from what is asked to the answer. `usage` is what it has used so far."""
 
@@ -61,21 +88,26 @@ class Talk:
         self._terms, self._run, self._reached = terms, run, reached
         self.usage: dict[str, Any] = {}
 
-    async def to_end(self, before: Messages, asked: Messages) -> Answer:
-        """Ask and go on until the model answers. Raises TooManyTurns, OutputInvalid, and what a call raises."""
+    async def to_end(self, before: Messages, asked: Messages) -> Answer | Handed | Standing:
+        """Ask and go on until the model answers or hands over, or a person has to be asked.
+
+        Raises TooManyTurns, OutputInvalid, and what a call raises.
+        """
         terms, said_so_far, turns, corrections = self._terms, list(asked), 0, 0
         while True:
             said = await self.turn([*before, *said_so_far])
             turns += 1
             said_so_far += said.messages
-            if said.calls and terms.tools:
-                if turns - corrections >= terms.max_turns:
-                    wanted = ", ".join(one.name[:LONGEST_ID] for one in said.calls)
-                    raise TooManyTurns(
-                        f"the model has no answer after {terms.max_turns} turns and asks for more tools ({wanted}); "
-                        f"raise max_turns= or tell it when to stop, then resume the run"
-                    )
-                said_so_far += await self._called(turns, said.calls)
+            if said.calls and (terms.tools or terms.targets):
+                target = next((terms.targets[one.name] for one in said.calls if one.name in terms.targets), None)
+                if target is None:
+                    self._check_turns(turns - corrections, said)
+                results = await self._called(turns, said.calls)
+                if isinstance(results, Standing):
+                    return results
+                said_so_far += results
+                if target is not None:
+                    return Handed(target.node, said_so_far)
                 continue
             if terms.form is None:
                 return Answer(said, None, said_so_far)
@@ -89,6 +121,14 @@ class Talk:
                 )
             corrections += 1
             said_so_far.append({"role": "user", "content": CORRECTION.format(problem=problem)})
+
+    def _check_turns(self, turns: int, said: Said) -> None:
+        if turns >= self._terms.max_turns:
+            wanted = ", ".join(one.name[:LONGEST_ID] for one in said.calls)
+            raise TooManyTurns(
+                f"the model has no answer after {self._terms.max_turns} turns and asks for more tools ({wanted}); "
+                f"raise max_turns= or tell it when to stop, then resume the run"
+            )
 
     # --- a model's turn
 
@@ -132,45 +172,82 @@ class Talk:
 
     # --- tool calls
 
-    async def _called(self, turn: int, calls: tuple[ToolCall, ...]) -> list[Message]:
-        """The results of one turn's calls, in their order. All of them come to an end before the first error is raised."""
+    async def _called(self, turn: int, calls: tuple[ToolCall, ...]) -> list[Message] | Standing:
+        """The results of one turn's calls, in their order, or the wait for the first that a person must be asked about.
+
+        All that need no more asking come to an end before that, and before the first error is raised.
+        """
+        wanted = [self._wanted(turn, at, call) for at, call in enumerate(calls, 1)]
+        guarded = await self._guarded(wanted)
+        said = {one.key: decision(self._run, one.call.name, one.key) for one in wanted if one.key in guarded}
+        first = next((one for one in wanted if one.key in guarded and said[one.key] is None), None)
+        ready = [one for one in wanted if said.get(one.key, NOT_ASKED) is not None]
         results = await asyncio.gather(
-            *(self._call(turn, at, call) for at, call in enumerate(calls, 1)), return_exceptions=True
+            *(self._made(one, said.get(one.key) or NOT_ASKED, calls) for one in ready), return_exceptions=True
         )
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+        if first is not None and first.tool is not None:
+            return first.tool.approval(self._run.node, first.given, call=first.call.id[:LONGEST_ID]).standing(first.key)
         return [
             self._terms.api.result(call, str(result)) for call, result in zip(calls, results, strict=True)
         ]  # fmt: skip
 
-    def _call(self, turn: int, at: int, call: ToolCall) -> Awaitable[str]:
+    def _wanted(self, turn: int, at: int, call: ToolCall) -> Wanted:
+        key = f"{turn}.{at}/{call.id[:LONGEST_ID]}"
         tool = self._terms.tools.get(call.name)
         if tool is None:
-            return self._unknown(call.name)
-        return self._made(tool, f"{turn}.{at}/{call.id[:LONGEST_ID]}", call.arguments)
+            return Wanted(call, key)
+        given, problem = tool.parsed(call.arguments)
+        values: Mapping[str, Any] = {}
+        if not problem:
+            values, problem = tool.checked(given)
+            problem = problem and f"the arguments do not fit, {problem}"
+        return Wanted(call, key, tool, given, values, problem)
 
-    async def _unknown(self, name: str) -> str:
-        return f"error: there is no tool {name[:LONGEST_ID]!r}; the tools are {', '.join(self._terms.tools)}"
+    async def _guarded(self, wanted: list[Wanted]) -> frozenset[str]:
+        """Keys of the calls that a person is asked about. Those of tools that are gone, or do not fit, are never made."""
+        fine = {one.key: one.tool.asked(one.key, one.given) for one in wanted if one.tool and not one.problem}
+        return await asked_about(self._run, wanted[0].key, list(fine.values()))
 
-    async def _made(self, tool: Tool, key: str, arguments: str) -> str:
-        """One call of a tool as the model is told it.
+    async def _made(self, one: Wanted, said: Decision, calls: tuple[ToolCall, ...]) -> str:
+        """One call as the model is told it."""
+        if one.tool is None:
+            return self._not_a_tool(one.call, calls)
+        if not said["approve"]:
+            return f"error: {refusal(said)}"
+        if "arguments" not in said:
+            return await self._outcome(one.tool, one)
+        given = said["arguments"]
+        values, problem = one.tool.checked(given)
+        problem = problem and f"the arguments do not fit, {problem}"
+        edited = Wanted(one.call, one.key, one.tool, given, values, problem)
+        return f"{EDITED.format(arguments=told(given))}\n{await self._outcome(one.tool, edited)}"
+
+    def _not_a_tool(self, call: ToolCall, calls: tuple[ToolCall, ...]) -> str:
+        """What the model is told of a handover, of which one a turn counts, and of a tool there is not."""
+        targets = self._terms.targets
+        if call.name not in targets:
+            names = ", ".join([*self._terms.tools, *targets])
+            return f"error: there is no tool {call.name[:LONGEST_ID]!r}; the tools are {names}"
+        first = next(one for one in calls if one.name in targets)
+        node = targets[first.name].node
+        return f"handed over to {node}" if call is first else f"error: it was handed over to {node} already"
+
+    async def _outcome(self, tool: Tool, one: Wanted) -> str:
+        """What came of a call.
 
         An error that is told is a result: recorded as finished, it is the same whenever the conversation is lived
         through again. So is a call that was never made because of its arguments, which changes nothing.
         """
-        given, problem = tool.parsed(arguments)
-        values: dict[str, Any] = {}
-        if not problem:
-            values, problem = tool.checked(given)
-            problem = problem and f"the arguments do not fit, {problem}"
-        if problem:
-            call = _refusing(problem)
+        if one.problem:
+            call = _refusing(one.problem)
         else:
-            call = tool.ready(values, then=_result, otherwise=_error if tool.on_error == "tell" else None)
+            call = tool.ready(one.values or {}, then=_result, otherwise=_error if tool.on_error == "tell" else None)
         outcome = await self._run.effect(
-            f"tool:{tool.name}", call, key=key, kind="tool", mutating=tool.mutating and not problem,
-            reconcile=tool.settling(_result), asked={"arguments": given},
+            f"tool:{tool.name}", call, key=one.key, kind="tool", mutating=tool.mutating and not one.problem,
+            reconcile=tool.settling(_result), asked={"arguments": one.given},
         )  # fmt: skip
         return _as_told(outcome)
 

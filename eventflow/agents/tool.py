@@ -14,17 +14,20 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+from eventflow.agents.approval import Approval, Asked, Decision, Needs, asked_about, decision, refusal
 from eventflow.agents.outside import without_surrogates
-from eventflow.errors import DefinitionError, EventflowError, InvalidState, NotPlainData
+from eventflow.errors import DefinitionError, EventflowError, InvalidState, NodeCancelled, NotPlainData
 from eventflow.plain import freeze, thaw
 from eventflow.run import Visit
 from eventflow.run.failure import failure_of
+from eventflow.workflow import Standing
 
 OnError = Literal["tell", "raise"]
 Then = Callable[[Any], Any]
 Otherwise = Callable[[Exception], Any]
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what the protocol allows
 _KEY = "idempotency_key"  # the parameter that is ours to give
+_ONLY = "1"  # the key of the one call that a tool makes as a node
 _PROBLEMS = 5  # of a call's arguments, in the sentence about them
 _LONGEST = 2_000  # characters of a result that is no plain data and becomes a text
 
@@ -35,7 +38,8 @@ class Tool:
     Name, description and parameters come from the function: its name, its docstring, its signature. `mutating=False`
     says that calling twice does no harm; `reconcile(idempotency_key)` settles a call whose outcome a crash left unknown.
     A function that takes `idempotency_key` is given it. What it raises is told to the model (`on_error="tell"`), or fails
-    the node ("raise"). As a node it `reads` state fields as arguments of the same names (those of its required
+    the node ("raise"). With `needs_approval` (True, or a function of the arguments) a person is asked before each call;
+    `approval_timeout` seconds without an answer are a refusal. As a node it `reads` state fields as arguments of the same names (those of its required
     parameters, if nothing is said) and `writes` its result into a field. Raises DefinitionError.
     """
 
@@ -44,7 +48,8 @@ class Tool:
     def __init__(
         self, function: Callable[..., Any], *, name: str | None = None, description: str | None = None,
         mutating: bool = True, reconcile: Callable[[str], Any] | None = None, on_error: OnError = "tell",
-        reads: str | Sequence[str] | None = None, writes: str | None = None,
+        reads: str | Sequence[str] | None = None, writes: str | None = None, needs_approval: Needs = False,
+        approval_timeout: float | None = None,
     ) -> None:  # fmt: skip
         self.name = getattr(function, "__name__", "") if name is None else name
         if not _NAME.fullmatch(self.name):
@@ -54,6 +59,8 @@ class Tool:
             )
         if on_error not in ("tell", "raise"):
             raise DefinitionError(f"tool {self.name}: on_error is 'tell' or 'raise', not {on_error!r}")
+        _check_approval(self.name, needs_approval, approval_timeout)
+        self.needs_approval, self.approval_timeout = needs_approval, approval_timeout
         self.function, self.mutating, self.reconcile, self.on_error = function, mutating, reconcile, on_error
         self.description = (inspect.getdoc(function) or "") if description is None else description
         parameters = _parameters(function, self.name)
@@ -77,20 +84,59 @@ class Tool:
         """The state fields it reads, and those it writes."""
         return self.reads, () if self.writes is None else (self.writes,)
 
-    async def __call__(self, state: Any, run: Visit) -> dict[str, Any]:
-        """Call the function with what it reads and return the change. Raises InvalidState, and what it raises."""
-        given = {name: _field(state, name) for name in self.reads}
-        plain = thaw(given)
+    async def __call__(self, state: Any, run: Visit) -> dict[str, Any] | Standing:
+        """Call the function with what it reads and return the change; ask before, if it needs that.
+
+        Raises InvalidState, NodeCancelled for a call that was not approved, and what the function raises.
+        """
+        plain = thaw({name: _field(state, name) for name in self.reads})
         values, problem = self.checked(plain)
         if problem:
             raise InvalidState(", ".join(self.reads), f"does not fit tool {self.name}: {problem}")
+        if await asked_about(run, _ONLY, [self.asked(_ONLY, plain)]):
+            said = decision(run, self.name, _ONLY)
+            if said is None:
+                return self.approval(run.node, plain).standing(_ONLY)
+            values, plain = self._approved(said, values, plain)
+        key = _ONLY if self.needs_approval else None  # so that no other call is taken for the one that was approved
         result = await run.effect(
-            f"tool:{self.name}", self.ready(values, then=plain_of), kind="tool", mutating=self.mutating,
+            f"tool:{self.name}", self.ready(values, then=plain_of), key=key, kind="tool", mutating=self.mutating,
             reconcile=self.settling(plain_of), asked={"arguments": plain_of(plain)},
         )  # fmt: skip
         if self.writes is None:
             return {}
         return {self.writes: [result] if run.extends(self.writes) and not isinstance(result, list) else result}
+
+    def _approved(self, said: Decision, values: dict[str, Any], plain: Any) -> tuple[dict[str, Any], Any]:
+        """What an approved call is made with. Raises NodeCancelled, InvalidState."""
+        if not said["approve"]:
+            raise NodeCancelled(f"tool {self.name}: {refusal(said)}")
+        if "arguments" not in said:
+            return values, plain
+        edited, problem = self.checked(said["arguments"])
+        if problem:  # the tool has changed since
+            raise InvalidState("the answer.arguments", f"do not fit tool {self.name}: {problem}")
+        return edited, said["arguments"]
+
+    # --- approval
+
+    def asked(self, key: str, given: Mapping[str, Any]) -> Asked:
+        """A call of these arguments as it may have to be asked about; they fit."""
+        return Asked(key, self.name, self.needs_approval, self._whole(given))
+
+    def _whole(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All arguments as the function's types, defaults among them; only looked up where somebody looks at them."""
+        if not callable(self.needs_approval):
+            return {}
+        held = self._arguments.model_validate(given)
+        return {name: getattr(held, field) for field, name in self._fields.items()}
+
+    def approval(self, agent: str, arguments: Mapping[str, Any], *, call: str = "") -> Approval:
+        """The question whether a call may be made."""
+        return Approval(
+            agent=agent, tool=self.name, arguments=arguments, schema=self.schema, check=self.checked, call=call,
+            timeout=self.approval_timeout,
+        )  # fmt: skip
 
     # --- arguments and results
 
@@ -99,7 +145,7 @@ class Tool:
         try:
             given = without_surrogates(json.loads(text or "{}"))
             given = {} if given is None else given  # some models' way to say that there are none
-            freeze(given)
+            freeze(given, depth=1)  # it will stand in a dict
         except (ValueError, RecursionError, NotPlainData) as error:
             return without_surrogates(text), f"the arguments are not a JSON object ({error})"
         if not isinstance(given, dict):
@@ -130,6 +176,13 @@ class Tool:
         if self.reconcile is None:
             return None
         return followed(self.reconcile, is_async=inspect.iscoroutinefunction(self.reconcile), then=then)
+
+
+def _check_approval(name: str, needs: Any, timeout: float | None) -> None:
+    if not isinstance(needs, bool) and not callable(needs):
+        raise DefinitionError(f"tool {name}: needs_approval is True, False, or a function of the arguments")
+    if timeout is not None and (needs is False or not timeout > 0):
+        raise DefinitionError(f"tool {name}: approval_timeout is in seconds, more than 0, and goes with needs_approval")
 
 
 def followed(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 def build() -> object:
     """The app with all its commands."""
     from eventflow import __version__  # noqa: PLC0415 - the package imports nothing of the command line, and stays light
-    from eventflow.cli import checkpoints, runs, store, tools, worker  # noqa: PLC0415
+    from eventflow.cli import acting, checkpoints, runs, store, talking, tools, worker  # noqa: PLC0415
     from eventflow.cli.demo import app as demo  # noqa: PLC0415
     from eventflow.cli.shell import new_app  # noqa: PLC0415
 
@@ -19,12 +19,16 @@ def build() -> object:
     app.command(runs.list_runs, name="list")
     app.command(runs.show_run, name="show")
     app.command(runs.resume)
-    app.command(runs.signal)
-    app.command(runs.answer)
-    app.command(runs.pause)
-    app.command(runs.cancel)
-    app.command(runs.settle)
-    app.command(runs.delete)
+    app.command(acting.retry)
+    app.command(acting.skip)
+    app.command(talking.signal)
+    app.command(talking.send)
+    app.command(talking.ask)
+    app.command(talking.answer)
+    app.command(talking.settle)
+    app.command(acting.pause)
+    app.command(acting.cancel)
+    app.command(acting.delete)
     app.command(worker.worker)
     app.command(checkpoints.app)
     app.command(store.app)

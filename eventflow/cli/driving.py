@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from eventflow.checkpoint import CheckpointPolicy
 from eventflow.cli.shell import (
@@ -17,17 +20,22 @@ from eventflow.cli.shell import (
     STOPPED,
     Format,
     print_json,
-    print_standing,
     progress,
     state_document,
     visible,
 )
+from eventflow.cli.standing import goes_on, print_standing
 from eventflow.engine import Engine, Run
 from eventflow.event import AttemptFailed, EffectStarted, RunFailed, Transitioned
+from eventflow.log import Log
+from eventflow.recovery import recover
 from eventflow.run import CheckpointTaken, Listener, Notice
-from eventflow.state import State
+from eventflow.state import State, open_waits
 from eventflow.workflow import Workflow
 
+VerboseArg = Annotated[
+    bool, Parameter(name=["--verbose", "-v"], negative=(), help="A log line for each event, on stderr.")
+]
 LAST_LOOK = 0.2  # seconds a run that was let go may take to say so; one that another process drives says nothing
 
 
@@ -40,6 +48,22 @@ class Asked:
     again: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """How a run was left: its state, whether this process was done with it then, and whether a signal had asked for it."""
+
+    run_id: str
+    state: State
+    here: bool
+    stopped: bool
+
+
+def asked_for(output: Format, verbose: bool, flows: Iterable[str], store: str | None) -> Asked:  # noqa: FBT001 - as typed
+    """How to tell of a run, and the options that resuming it from here would need again."""
+    again = [part for name in flows for part in ("--flow", name)] + ([] if store is None else ["--store", store])
+    return Asked(output, verbose, "".join(f" {shlex.quote(part)}" for part in again))
+
+
 def drive(
     store: str, flows: list[Workflow], begin: Callable[[Engine], Awaitable[Run]], asked: Asked, *,
     checkpoints: CheckpointPolicy | None = None,
@@ -48,15 +72,23 @@ def drive(
 
     SIGINT and SIGTERM let the run go after its node (a second one, or five seconds, cuts it off): it can be resumed.
     """
+    left = driven(store, flows, begin, asked, checkpoints=checkpoints)
+    return report(left.run_id, left.state, asked, here=left.here)
+
+
+def driven(
+    store: str, flows: list[Workflow], begin: Callable[[Engine], Awaitable[Run]], asked: Asked, *,
+    checkpoints: CheckpointPolicy | None = None,
+) -> Left:  # fmt: skip
+    """Open an engine, begin, and wait until the run is over or let go; prints nothing but progress."""
     say, done = progress(wanted=not asked.verbose)
-    listeners = [lines_on_stderr() if asked.verbose else progress_of(say)]
+    stands = asyncio.Event()
+    listeners = [lines_on_stderr() if asked.verbose else progress_of(say), _when_it_stands(stands)]
     try:
-        run_id, state, here = asyncio.run(
-            _driven(Engine(store, workflows=flows, checkpoints=checkpoints, listeners=listeners), begin)
-        )
+        engine = Engine(store, workflows=flows, checkpoints=checkpoints, listeners=listeners)
+        return asyncio.run(_driven(engine, begin, stands))
     finally:
         done()
-    return report(run_id, state, asked, here=here)
 
 
 def lines_on_stderr() -> Listener:
@@ -67,19 +99,51 @@ def lines_on_stderr() -> Listener:
     return log_lines()
 
 
-async def _driven(engine: Engine, begin: Callable[[Engine], Awaitable[Run]]) -> tuple[str, State, bool]:
-    """The run's id, the state it was left in, and whether this process was done with it when it stopped waiting."""
+async def _driven(
+    engine: Engine, begin: Callable[[Engine], Awaitable[Run]], stands: asyncio.Event
+) -> Left:  # fmt: skip
+    asked_to_stop = asyncio.Event()
     async with engine:
-        with stopping(engine) as stopped:
+        with stopping(engine, told=asked_to_stop) as stopped:
             run = await begin(engine)
             ended, told = asyncio.ensure_future(run.wait()), asyncio.ensure_future(stopped.wait())
-            await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
+            lost = asyncio.ensure_future(_lost(engine.log, run.id, stands))
+            await asyncio.wait({ended, told, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if lost.done() and not ended.done():
+                await engine.drain()
             told.cancel()
+            lost.cancel()
             if not ended.done():
                 await asyncio.wait({ended}, timeout=LAST_LOOK)
             here = ended.done()
             ended.cancel()
-            return run.id, (ended.result() if here else run.state), here
+            return Left(run.id, ended.result() if here else run.state, here, asked_to_stop.is_set())
+
+
+def _when_it_stands(stands: asyncio.Event) -> Listener:
+    """A listener that sets an event whenever a run may have come to stand still."""
+
+    def listener(state: State, notice: Notice) -> None:
+        if state.status == "waiting" and not isinstance(notice, CheckpointTaken):
+            stands.set()
+
+    return listener
+
+
+async def _lost(log: Log, run_id: str, stands: asyncio.Event) -> None:
+    """Return once a run waits for nothing but a word on what became of a call: it may take days, and needs no process."""
+    while not _at_a_loss(log, run_id):
+        stands.clear()
+        await stands.wait()
+
+
+def _at_a_loss(log: Log, run_id: str) -> bool:
+    head = log.head(run_id)
+    if head is None or head.status != "waiting":
+        return False
+    waits = open_waits(recover(log, head).state)
+    kinds = [one["kind"] == "unknown" or (one["kind"] == "child" and _at_a_loss(log, one["name"])) for _, one in waits]
+    return bool(kinds) and all(kinds)
 
 
 @contextlib.contextmanager
@@ -129,15 +193,37 @@ def _sentence(run_id: str, state: State, resume: str, *, here: bool) -> str:
     """Why a run has not completed, and what to do next."""
     if not here:
         return f"run {run_id} is driven by another process and goes on there; `eventflow show {run_id}` tells how far it is"
-    if state.status == "failed" and state.error is not None:
-        said = f"run {run_id} failed in node {state.node!r}: {state.error.type}: {state.error.message}"
-        known = said.replace("resume the run", f"`{resume}`")
-        return known if known != said else f"{said}; mend the cause, then `{resume}`"
     if state.ended:
-        return f"run {run_id} was {state.status.replace('_', ' ')}; `{resume} --at VERSION` goes back to before that"
+        return _of_ended(run_id, state, resume)
+    unknown = [(where, one) for where, one in open_waits(state) if one["kind"] == "unknown"]
+    if unknown:
+        (where, one), more = unknown[0], f" (and of {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        [(_, command)] = goes_on(run_id, where, one)
+        return f"run {run_id} waits to be told what became of call {one['name']}{more}: `{command}`, then `{resume}`"
+    children = [one["name"] for _, one in open_waits(state) if one["kind"] == "child"]
+    if children:
+        return f"run {run_id} waits for run {children[0]}; `eventflow show {children[0]}` says what that waits for, `{resume}` goes on"
     if state.status == "paused":
         return f"run {run_id} was paused and can go on: `{resume}`"
     return f"run {run_id} was stopped and can go on: `{resume}`"
+
+
+def _of_ended(run_id: str, state: State, resume: str) -> str:
+    """Why a run ended otherwise than well, and what to do next."""
+    if state.status == "failed" and state.error is not None and state.error.type == "BudgetExceeded":
+        return f"{state.error.message.partition('; resume it')[0]}; `{resume} --budget NAME=NUMBER` sets another one"
+    if state.status == "failed" and state.error is not None:
+        said = f"run {run_id} failed in node {state.node!r}: {state.error.type}: {state.error.message}"
+        if state.undoing is not None and not state.undo:
+            return f"{said}; what it did was taken back, `{resume} --at VERSION` goes back to before that"
+        known = said.replace("resume the run", f"`{resume}`")
+        return known if known != said else f"{said}; mend the cause, then `{resume}`"
+    if state.status == "timed_out":
+        return (
+            f"run {run_id} did not end in the time it was given, and was ended in node {state.node!r}; "
+            f"`replay fork {run_id}@VERSION` goes on from before that, without a limit"
+        )
+    return f"run {run_id} was {state.status.replace('_', ' ')}; `{resume} --at VERSION` goes back to before that"
 
 
 def progress_of(say: Callable[[str], None]) -> Listener:

@@ -1,4 +1,4 @@
-"""Workflows named on the command line or in the settings: the only names that are ever imported."""
+"""Workflows and schedules named on the command line or in the settings: the only names that are ever imported."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eventflow.cli.shell import settings
 from eventflow.errors import DefinitionError, SettingsError
 from eventflow.workflow import Workflow
 
+if TYPE_CHECKING:
+    from eventflow.schedules import Schedule
+
 
 def load_flow(name: str) -> Workflow:
     """The workflow at MODULE:NAME or path/to/file.py:NAME. Raises SettingsError, DefinitionError."""
-    where, colon, attribute = name.rpartition(":")
-    if not colon or not where or not attribute:
-        raise SettingsError(f"{name!r} does not name a workflow; write MODULE:NAME or path/to/file.py:NAME")
-    module = _from_file(Path(where)) if where.endswith(".py") else _from_module(where)
-    found = getattr(module, attribute, None)
-    if callable(found) and not isinstance(found, Workflow):
-        found = _tried(found, name)
+    found, module = _found(name, "workflow", Workflow)
     if not isinstance(found, Workflow):
         have = ", ".join(key for key, value in vars(module).items() if isinstance(value, Workflow)) or "none"
+        where, _, attribute = name.rpartition(":")
         raise SettingsError(
             f"{where} has no workflow {attribute!r} (it has: {have}); "
             f"it must be a Workflow, or a function without arguments that gives one"
@@ -36,10 +34,54 @@ def load_flow(name: str) -> Workflow:
 
 def load_flows(names: Sequence[str] | None) -> list[Workflow]:
     """The workflows named by --flow, or by `workflows` in the settings. Raises SettingsError, DefinitionError."""
-    given: Any = list(names) if names else settings().get("workflows", [])
-    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
-        raise SettingsError(f'the setting `workflows` is {given!r}; give a list of names, as in ["module:flow"]')
-    return [load_flow(name) for name in given]
+    return [load_flow(name) for name in _names(names, "workflows", "module:flow")]
+
+
+def load_schedules(names: Sequence[str] | None) -> list[Schedule]:
+    """The schedules named by --schedules, or by `schedules` in the settings. Raises SettingsError, DefinitionError."""
+    loaded: list[Schedule] = []
+    for name in _names(names, "schedules", "module:nightly"):
+        loaded += _schedules_of(name)
+    twice = next((one.name for one in loaded if sum(one.name == other.name for other in loaded) > 1), None)
+    if twice is not None:
+        raise SettingsError(
+            f"two schedules are named {twice!r}; their runs could not be told apart: rename one of them"
+        )
+    return loaded
+
+
+def _schedules_of(name: str) -> list[Schedule]:
+    from eventflow.schedules import Schedule  # noqa: PLC0415 - only a worker that keeps some pays for time zones
+
+    found, _ = _found(name, "schedule", Schedule)
+    several = [found] if isinstance(found, Schedule) else list(found) if isinstance(found, list | tuple) else []
+    if not several or not all(isinstance(one, Schedule) for one in several):
+        where, _, attribute = name.rpartition(":")
+        raise SettingsError(
+            f"{where} has no schedules {attribute!r}; "
+            f"it must be a Schedule, a list of them, or a function without arguments that gives one of these"
+        )
+    return several
+
+
+def _names(given: Sequence[str] | None, setting: str, example: str) -> list[str]:
+    """Names from the command line, else from the settings. Raises SettingsError."""
+    names: Any = list(given) if given else settings().get(setting, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise SettingsError(f'the setting `{setting}` is {names!r}; give a list of names, as in ["{example}"]')
+    return names
+
+
+def _found(name: str, what: str, kind: type) -> tuple[Any, ModuleType]:
+    """What a name names, made by calling it if it is a function, and the module it is in. Raises SettingsError."""
+    where, colon, attribute = name.rpartition(":")
+    if not colon or not where or not attribute:
+        raise SettingsError(f"{name!r} does not name a {what}; write MODULE:NAME or path/to/file.py:NAME")
+    module = _from_file(Path(where)) if where.endswith(".py") else _from_module(where)
+    found = getattr(module, attribute, None)
+    if callable(found) and not isinstance(found, kind):
+        found = _tried(found, name)
+    return found, module
 
 
 def _from_file(path: Path) -> ModuleType:

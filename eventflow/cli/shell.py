@@ -198,6 +198,12 @@ def _as_json_escape(found: re.Match[str]) -> str:
     return one if _is_shown(one) else json.dumps(one)[1:-1]
 
 
+def print_exact(text: str) -> None:
+    """A text whose bytes matter, such as one that is signed: as UTF-8, whatever the terminal's encoding is."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
+
+
 def show(rows: Iterable[dict[str, Any]], how: Format, schema: str, columns: Sequence[str], title: str = "") -> None:
     """Rows as a table, as one JSON document that names its schema, or as JSON lines."""
     if how == "jsonl":
@@ -259,12 +265,13 @@ def print_failure(state: State) -> None:
 
 def print_state(state: State) -> None:
     """A state's data as a table; a long value is cut and says so."""
-    rows = [{"field": name, "value": _value_text(state.data[name])} for name in state.data]
+    rows = [{"field": name, "value": value_text(state.data[name])} for name in state.data]
     if rows:
         print_table(rows, ("field", "value"))
 
 
-def _value_text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A value in a line; a long one is cut and says so."""
     text = value if isinstance(value, str) else json.dumps(plain_json(value), ensure_ascii=False)
     return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}… ({len(text):,} characters, all with -o json)"
 

@@ -5,38 +5,55 @@ From its state and the log alone; nothing of the user's code is here, nor anythi
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from eventflow.budget import used
-from eventflow.cli.shell import print_state, print_table, time_text, visible, wait_document
+from eventflow.cli.shell import FAILED, OK, STOPPED, print_state, print_table, time_text, visible, wait_document
 from eventflow.event import WaitOpened
 from eventflow.log import Head, Log
 from eventflow.plain import FrozenDict
 from eventflow.progress import MAX_EVENTS
 from eventflow.recovery import history, line
 from eventflow.state import State, branch, branch_names, open_waits
+from eventflow.workflow import MESSAGE
 
 SHOWN = 20  # waits, children, names of branches: what fits on a terminal; JSON has all waits and children
 CHILD = "child"  # the kind of a node that is a run of its own, and of the wait for its end
 BRANCH_STATUSES = ("finished", "failed", "waiting", "open")
 
 
-def print_standing(run_id: str, state: State) -> None:
-    """Where a run stands, as a line, how it goes on, and its data as a table."""
+def print_standing(run_id: str, state: State, *, all_waits: bool = False) -> None:
+    """Where a run stands, as a line, how it goes on, and its data as a table; `all_waits` are told elsewhere."""
     waits = f", waiting for {state.waiting_for}" if state.waiting_for else ""
     print(visible(f"run {run_id}: {state.status}{waits} at version {state.version}, node {state.node}"))
-    for text in _wait_lines(run_id, state):
+    for text in _wait_lines(run_id, state, all_waits=all_waits):
         print(visible(text))
     print_state(state)
 
 
-def _wait_lines(run_id: str, state: State) -> list[str]:
+def left_sentence(state: State) -> str:
+    """How a run was left by whoever drove it, without its name; an error by its type alone, for it may hold secrets."""
+    said = f"{state.status.replace('_', ' ')} at version {state.version}, node {state.node}"
+    if state.status == "failed" and state.error is not None:
+        said += f" ({state.error.type}; `eventflow show {state.run.run_id}` tells more)"
+    return said
+
+
+def exit_code(state: State) -> int:
+    """The exit code that says how a run was left."""
+    if state.status == "completed":
+        return OK
+    return FAILED if state.ended else STOPPED
+
+
+def _wait_lines(run_id: str, state: State, *, all_waits: bool) -> list[str]:
     """What a run stands still for, and how it goes on."""
     waits = [] if state.ended else open_waits(state)
     if not waits:
         return []
     if len(waits) > 1:
-        return [f"waits for {len(waits)} things; `eventflow show {run_id}` lists them"]
+        return [] if all_waits else [f"waits for {len(waits)} things; `eventflow show {run_id}` lists them"]
     where, wait = waits[0]
     limit = f", until {time_text(wait['until'])}" if wait["until"] else ""
     said = {"human": "asks: ", "timer": "", "unknown": ""}.get(wait["kind"], "waits for ")
@@ -61,11 +78,13 @@ def goes_on(run_id: str, where: str, wait: FrozenDict, *, several: bool = False)
     kind, name = wait["kind"], wait["name"]
     if kind == "human":
         return [("answer with", f"eventflow answer {run_id} JSON" + (f" --wait {wait['id']}" if several else ""))]
+    if kind == "signal" and name == MESSAGE:
+        return [("send it with", f"eventflow send {run_id} TEXT")]
     if kind == "signal":
-        return [("send it with", f"eventflow signal {run_id} {name} JSON")]
+        return [("send it with", f"eventflow signal {run_id} {shlex.quote(name)} JSON")]
     if kind == "unknown":
-        of = f" --branch {where}" if where else ""
-        command = f"eventflow settle {run_id} {name} --key {wait['spec'].get('key', '1')}{of}"
+        of = f" --branch {shlex.quote(where)}" if where else ""
+        command = f"eventflow settle {run_id} {shlex.quote(name)} --key {shlex.quote(wait['spec'].get('key', '1'))}{of}"
         return [("say it with", f"{command} --result JSON (or --never-happened)")]
     return []
 

@@ -1,4 +1,4 @@
-"""Commands about a store: info, verify."""
+"""Commands about a store: info, verify; those that sign stand in a file of their own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ from eventflow.clock import id_text
 from eventflow.log import Log, Query
 from eventflow.verification import Report, verify_run, verify_store
 
-app = sub_app("store", "Look at a store and verify it.")
+app = sub_app("store", "Look at a store, verify it, seal it.")
+# Loaded when they are asked for.
+app.command(
+    "eventflow.cli.sealing:keygen", name="keygen", help="Make a key that signs seals, and print its other half."
+)
+app.command("eventflow.cli.sealing:seal_", name="seal", help="Sign what the store holds now, to be kept elsewhere.")
 
 
 @app.command

@@ -1,4 +1,7 @@
-"""The worker: one process that takes up every unfinished run of a store whose process is gone, and drives it on."""
+"""The worker: one process that takes up every unfinished run of a store whose process is gone, and drives it on.
+
+While it works it keeps schedules, if it is given any, and drives the runs they start.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from eventflow.checkpoint import CheckpointPolicy
-from eventflow.cli.driving import lines_on_stderr, progress_of, stopping
-from eventflow.cli.flows import load_flows
+from eventflow.cli.driving import VerboseArg, lines_on_stderr, progress_of, stopping
+from eventflow.cli.flows import load_flows, load_schedules
 from eventflow.cli.policy import NO_OPTIONS, PolicyArgs, policy_of
-from eventflow.cli.runs import VerboseArg
 from eventflow.cli.shell import (
     OK,
     Format,
@@ -28,12 +30,15 @@ from eventflow.cli.shell import (
     store_path,
     visible,
 )
+from eventflow.cli.standing import left_sentence
 from eventflow.clock import SystemClock
 from eventflow.engine import Engine, Run
 from eventflow.engine.leases import OPEN_STATUSES
 from eventflow.errors import EventflowError, SettingsError, StoreUnusable
+from eventflow.event import Recorded, RunStarted
 from eventflow.log import Query
-from eventflow.run import Listener
+from eventflow.run import Listener, Notice
+from eventflow.schedules import Schedule, run_schedules
 from eventflow.state import State
 from eventflow.workflow import Workflow
 
@@ -43,6 +48,13 @@ SHOWN = 20  # ids of runs named in one sentence
 BLOCKED = frozenset({"signal", "human", "child"})  # waits that no time ends: somebody has to come, or another run
 
 SCHEMA = "eventflow.worker/1"
+
+SchedulesArg = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--schedules", negative=(), help="Schedules to keep meanwhile: MODULE:NAME or path/to/file.py:NAME."
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +66,11 @@ class Job:
     policy: CheckpointPolicy
     output: Format
     once: bool
+    schedules: list[Schedule]
 
 
 def worker(
-    *flow: str, once: Annotated[bool, Parameter(negative=())] = False, metrics: int | None = None,
+    *flow: str, schedules: SchedulesArg = None, once: Annotated[bool, Parameter(negative=())] = False, metrics: int | None = None,
     metrics_host: str = "127.0.0.1", checkpoints: PolicyArgs = NO_OPTIONS, store: StoreArg = None,
     output: FormatArg = "table", verbose: VerboseArg = False,
 ) -> int:  # fmt: skip
@@ -74,15 +87,23 @@ def worker(
     metrics_host
         The address that is served at.
     """
-    flows = load_flows(flow)
+    flows, kept = load_flows(flow), _kept(schedules, once=once)
+    flows += [one.flow for one in kept if one.flow not in flows]
     if not flows:
         raise SettingsError("name the workflows that it may drive, as MODULE:NAME, or `workflows` in the settings")
     for one in flows:
         _ = one.digest  # one that can't be as it is written is told of now, not when a run of it is found
     open_store(store).close()  # a store that is not there must not be created by this
-    job = Job(store_path(store), flows, policy_of(checkpoints), output, once)
+    job = Job(store_path(store), flows, policy_of(checkpoints), output, once, kept)
     with _told(verbose=verbose) as listener, _served(metrics, metrics_host) as more:
         return asyncio.run(_work(job, [listener, *more]))
+
+
+def _kept(names: list[str] | None, *, once: bool) -> list[Schedule]:
+    """The schedules to keep; those of the settings are not for a worker that ends by itself. Raises SettingsError."""
+    if once and names:
+        raise SettingsError("--once ends when nothing is left to do, and a schedule always has; leave one of them out")
+    return [] if once else load_schedules(names)
 
 
 @contextlib.contextmanager
@@ -112,10 +133,11 @@ def _served(port: int | None, host: str) -> Iterator[list[Listener]]:
 
 
 async def _work(job: Job, listeners: Iterable[Listener]) -> int:
-    engine = Engine(job.store, workflows=job.flows, checkpoints=job.policy, listeners=listeners)
+    started: set[str] = set()
+    engine = Engine(job.store, workflows=job.flows, checkpoints=job.policy, listeners=[*listeners, _starts(started)])
     told = asyncio.Event()
     async with engine:
-        shift = _Shift(engine, job)
+        shift = _Shift(engine, job, started)
         with stopping(engine, told=told):
             try:
                 await shift.until(told)
@@ -126,11 +148,21 @@ async def _work(job: Job, listeners: Iterable[Listener]) -> int:
     return OK
 
 
+def _starts(started: set[str]) -> Listener:
+    """A listener that notes which runs are started here, children aside: of a schedule's another process may be first."""
+
+    def listener(state: State, notice: Notice) -> None:
+        if isinstance(notice, Recorded) and isinstance(notice.event, RunStarted) and state.run.caller is None:
+            started.add(state.run.run_id)
+
+    return listener
+
+
 class _Shift:
     """The runs that are driven here, and what became of those that were."""
 
-    def __init__(self, engine: Engine, job: Job) -> None:
-        self._engine, self._job = engine, job
+    def __init__(self, engine: Engine, job: Job, started: set[str]) -> None:
+        self._engine, self._job, self._started = engine, job, started
         self._clock = SystemClock()
         self._driven: dict[asyncio.Task[None], Run] = {}
         self._left: Counter[str] = Counter()
@@ -142,6 +174,9 @@ class _Shift:
     async def until(self, told: asyncio.Event) -> None:
         """Look for runs and drive them until told to stop, or nothing is left to drive if that is all that is asked."""
         stop = asyncio.ensure_future(told.wait())
+        clock = asyncio.ensure_future(
+            run_schedules(self._engine, self._job.schedules, told=self._fired, failed=_not_fired)
+        )
         try:
             while not stop.done():
                 began = self._clock.monotonic()
@@ -152,6 +187,17 @@ class _Shift:
                 await self._rest(stop, rest)
         finally:
             stop.cancel()
+            clock.cancel()
+            await asyncio.wait({clock})
+
+    def _fired(self, run_id: str) -> None:
+        """Drive a run that a schedule has started, unless another process was first."""
+        if run_id in self._started:
+            self._started.discard(run_id)
+            run = self._engine.get(run_id)
+            if self._job.output == "table":
+                _say(f"run {run.id}: started by its schedule")
+            self._driven[asyncio.create_task(self._see_off(run))] = run
 
     async def _look(self) -> None:
         taken, unknown = await self._engine.pick_up()
@@ -221,7 +267,7 @@ class _Shift:
             print_json({"schema": SCHEMA, **_row(run.id, state)}, lines=True)
             sys.stdout.flush()
         elif self._job.output == "table":
-            _say(_sentence(run.id, state))
+            _say(f"run {run.id}: {left_sentence(state)}")
 
     def _tell(self, what: str, ids: Iterable[str], told: set[str]) -> None:
         """Name runs on stderr, each of them once."""
@@ -245,18 +291,17 @@ class _Shift:
             _say(f"{total} run{'s' * (total != 1)} driven" + (f": {said}" if said else ""))
 
 
+def _not_fired(what: str, error: Exception) -> None:
+    """Say what a schedule could not start, and why: an error of the user's own by its type alone, it may hold secrets."""
+    said = str(error) if isinstance(error, EventflowError) else type(error).__name__
+    print(f"eventflow: {visible(f'{what}: not started ({said})')}", file=sys.stderr, flush=True)
+
+
 def _row(run_id: str, state: State) -> dict[str, Any]:
     return {
         "run": run_id, "workflow": state.run.workflow, "status": state.status, "version": state.version,
         "node": state.node, "error": state.error.type if state.status == "failed" and state.error else None,
     }  # fmt: skip
-
-
-def _sentence(run_id: str, state: State) -> str:
-    said = f"run {run_id}: {state.status.replace('_', ' ')} at version {state.version}, node {state.node}"
-    if state.status == "failed" and state.error is not None:
-        said += f" ({state.error.type}; `eventflow show {run_id}` tells more)"
-    return said
 
 
 def _say(text: str) -> None:

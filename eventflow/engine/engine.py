@@ -49,6 +49,7 @@ from eventflow.run import CANCEL, PAUSE, SETTLE, SIGNAL, Listener, Shop, Threads
 from eventflow.state import FINAL, State
 from eventflow.workflow import MESSAGE, Child, Workflow
 
+LONGEST_TIMEOUT = 100 * 366 * 86_400.0  # seconds; what ends later is no deadline, and its moment fits no 64 bits
 THREADS = 64  # plain functions at a time: they wait for the outside more than they compute
 
 
@@ -149,8 +150,8 @@ class Engine:
         Raises RunExists if the id belongs to another workflow or another input, InvalidState or NotPlainData for the
         input, DefinitionError for the workflow.
         """
-        if timeout is not None and not timeout > 0:
-            raise DefinitionError("start(timeout=...) is in seconds: give more than 0")
+        if timeout is not None and not 0 < timeout <= LONGEST_TIMEOUT:
+            raise DefinitionError("start(timeout=...) is in seconds: give more than 0, at most a hundred years")
         first = flow.schema.initial({} if data is None else data)
         name = check_run_id(run_id) if run_id is not None else fresh_run_id(self._clock)
         event = RunStarted(
@@ -243,13 +244,12 @@ class Engine:
         """Send a run what somebody said: the next turn of a conversation, for a `Wait.for_message`."""
         return await self.signal(run, MESSAGE, text, actor=actor)
 
-    async def ask(
-        self, run: str, name: str = MESSAGE, payload: Any = None, *, actor: str = ""
-    ) -> Any:  # fmt: skip
+    async def ask(self, run: str, name: str = MESSAGE, payload: Any = None, *, actor: str = "") -> Any:
         """Send a run a message and return what it answers: the field that the wait names, once the run waits again or ends.
 
-        Without such a field that is the whole data, as a dict. Raises InvalidState if the message was refused, RunFailed
-        if the run fails before it answers, RunNotFound.
+        Without such a field that is the whole data, as a dict. Raises InvalidState if the message was refused, RunFailed,
+        RunCancelledError or RunTimedOutError if the run ends so before it answers, Conflict if it ends without having
+        read the message, Stopped if nobody drives it, RunNotFound.
         """
         head = find_run(self.log, run, whole=True)
         number = await self.signal(run, name, payload, actor=actor)

@@ -25,9 +25,8 @@ from eventflow.engine.terms import (
     by_name,
     check_undone,
     flow_for,
-    flow_named,
     is_undone,
-    migrated,
+    planned,
     resumed,
     vouch_for,
     was_cut_off,
@@ -35,6 +34,7 @@ from eventflow.engine.terms import (
 from eventflow.errors import (
     Conflict,
     Corrupt,
+    EventflowError,
     NeedsConfirmation,
     NodeNotFound,
     NotResumable,
@@ -59,8 +59,8 @@ from eventflow.log import Append, Appended, Entry, First, Head, Log, Post, Query
 from eventflow.proof import digest, genesis
 from eventflow.recovery import Recovered, history, recover
 from eventflow.run import CANCEL, Shop, begin, called_off, is_called_off, is_from, last_words, message
-from eventflow.state import ENDED, State, Status, standing_after
-from eventflow.workflow import Child, Workflow, end_name
+from eventflow.state import ENDED, FINAL, State, Status, open_waits, standing_after
+from eventflow.workflow import Child, Decision, Go, Workflow, end_name
 
 OPEN_STATUSES: tuple[Status, ...] = ("pending", "running", "waiting")
 
@@ -72,6 +72,7 @@ class Leases:
         self._shop, self._desk, self._flows = shop, desk, flows
         desk.unattended = self.read_for
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._untold: list[Post] = []  # posted with a run's turn held; who reads them needs turns too
 
     def turn(self, run_id: str) -> asyncio.Lock:
         """One at a time may take a run up: between the lease and its driver another would see a run that is free."""
@@ -135,6 +136,8 @@ class Leases:
         if head is not None and log.inbox(head.run_key) and (driver := self._desk.wake(head.run_key)) is not None:
             await driver.take_mail()  # it may have been told to stand still a moment ago
             head = log.head(run_id)
+        if head is not None and _started_by(log, head) != caller.run.run_key:
+            raise RunExists(run_id, "a run that this one did not start")
         if head is not None and (head.status in ENDED or head.status == "paused"):
             await self._respawn(head, caller)
             return
@@ -155,8 +158,6 @@ class Leases:
         if self._is_told(run_id, caller):
             return
         state = recover(log, head).state
-        if state.run.caller is None or state.run.caller.run_key != caller.run.run_key:
-            raise RunExists(run_id, "a run that this one did not start")
         last = _last_end(log, head)
         called_off = is_called_off(state, last)
         with suppress(Conflict):  # somebody else has it: its end will be told
@@ -185,14 +186,9 @@ class Leases:
 
     async def read_for(self, key: bytes) -> None:
         """Take in what is said to a run that stands paused, which nobody drives."""
-        log = self._shop.log
-        head = log.head_of(key)
-        if head is None or head.status != "paused" or not self.free(head):
-            return
-        async with self.turn(head.run_id):
-            if key not in self._desk and self.free(find_run(log, head.run_id, whole=True)):
-                await deliver(self._shop, head.run_id)
-        await self.finish_undoing(head.run_id)
+        head = self._shop.log.head_of(key)
+        if head is not None and head.status == "paused":
+            await self._hear(key)
 
     def _drive(
         self, flow: Workflow, recovered: Recovered, epoch: int, stop_before: frozenset[str] = frozenset()
@@ -214,18 +210,27 @@ class Leases:
         async with self.turn(run):
             head = find_run(log, run, whole=True)
             if at is not None:
-                return await self._rewind(head, version_at(log, head, str(at)), terms)
-            return await self._go_on(head, terms)
+                taken = await self._rewind(head, version_at(log, head, str(at)), terms)
+            else:
+                taken = await self._go_on(head, terms)
+        await self._tell()
+        return taken
 
     async def _go_on(self, head: Head, terms: Terms) -> Run:
         log, run = self._shop.log, head.run_id
         driver = self._desk.driver(head.run_key)
-        if driver is not None and driver.ending and driver.task is not None:
+        if driver is not None and driver.task is not None and (driver.ending or head.status in ENDED):
             await asyncio.wait({driver.task})  # it is about to stand still: what comes after that is asked for
             await asyncio.sleep(0)
             head = find_run(log, run, whole=True)
         if (seat := self._desk.seat(head.run_key)) is not None:
-            return Run(log, head, seat.flow, seat)
+            if not terms.changes:
+                return Run(log, head, seat.flow, seat)
+            if seat.driver is not None and head.status != "waiting":
+                raise NotResumable(run, "it is being driven; pause it first, then resume it with what is to change")
+            planned(self._flows, recover(log, head).state, terms)  # what can't be is said before it is let go
+            await self.let_go(head, cut=False)
+            head = find_run(log, run, whole=True)
         if head.status == "completed":
             return Run(log, head, self._flow_of(head), None)
         if head.status in ("cancelled", "timed_out"):
@@ -242,17 +247,15 @@ class Leases:
             raise RunOwned(head.run_id, log.owner_text(head.owner))
         state = recover(log, head).state
         check_undone(state)
-        flow = flow_named(self._flows, state)
-        change, to = migrated(flow, state, terms)
-        if not to:
-            flow_for(self._flows, state, strict=terms.strict)
-            node = flow.nodes[state.node]
-            if node.after_crash == "ask" and not terms.yes and was_cut_off(log, head, state, self._shop.clock.now()):
-                raise NeedsConfirmation(
-                    f"node {node.name!r} of run {head.run_id} was cut off in the middle and says to ask first"
-                )
-        event = replace(resumed(flow, state, terms), change=change, to=to)
-        await self.take(head, (event,), state, vouch=vouch_for(log, head, state))
+        flow, event, to = planned(self._flows, state, terms)
+        asks = not to and not terms.yes and flow.nodes[state.node].after_crash == "ask"
+        if asks and was_cut_off(log, head, state, self._shop.clock.now()):
+            raise NeedsConfirmation(
+                f"node {state.node!r} of run {head.run_id} was cut off in the middle and says to ask first"
+            )
+        posts = self._left(state) if to else ()
+        await self.take(head, (event,), state, vouch=vouch_for(log, head, state), posts=posts)
+        self._untold += posts
         return await self._drive_again(flow, head.run_id, terms)
 
     async def take(
@@ -267,6 +270,43 @@ class Leases:
             *standing_after(state, events), claim=shop.owner, release=release, posts=posts,
         )  # fmt: skip
         await shop.writer.write(append, alone=shop.active == 0)
+        if shop.listeners:  # the last one is told when the run is driven
+            self._announce(head, head.version + 1, head.version + len(events) - (not release))
+
+    def _announce(self, head: Head, first: int, last: int) -> None:
+        """Tell the listeners of events that no driver recorded; what they raise is theirs to lose."""
+        log = self._shop.log
+        now = find_run(log, head.run_id, whole=True)
+        for recorded in history(log, head.run_key, first, last):
+            state = recover(log, now, recorded.version).state
+            for listener in self._shop.listeners:
+                with suppress(Exception):
+                    listener(state, recorded)
+
+    def _left(self, state: State) -> tuple[Post, ...]:
+        """What the children are told of a node that is left by somebody's word."""
+        return called_off(self._shop.log, state, NodeSkipped(state.node))
+
+    async def _tell(self) -> None:
+        """Have messages looked at that were posted just now, also those to runs that nobody drives."""
+        posts, self._untold = self._untold, []
+        for post in posts:
+            self._desk.ring(post.run_key)
+            await self._hear(post.run_key)
+
+    async def _hear(self, key: bytes) -> None:
+        """Take in what is said to a run that nobody drives, and what it says to its children then."""
+        log = self._shop.log
+        head = log.head_of(key)
+        if head is None or key in self._desk or not self.free(head) or not log.inbox(key):
+            return
+        async with self.turn(head.run_id):
+            if key not in self._desk and self.free(find_run(log, head.run_id, whole=True)):
+                await deliver(self._shop, head.run_id)
+        await self.finish_undoing(head.run_id)
+        for _, wait in open_waits(recover(log, find_run(log, head.run_id, whole=True)).state):
+            if wait["kind"] == "child" and (child := log.head(wait["name"])) is not None:
+                await self._hear(child.run_key)
 
     async def _drive_again(self, flow: Workflow, run_id: str, terms: Terms) -> Run:
         """Drive a run whose lease was taken just now; what changed in its definition is recorded first."""
@@ -284,22 +324,43 @@ class Leases:
         log = self._shop.log
         async with self.turn(run):
             head = find_run(log, run, whole=True)
-            await self.let_go(head)
-            head = find_run(log, run, whole=True)
+            before = recover(log, head).state
+            self._skipped(before, result, terms)  # what can't be is said before the run is let go
             if not self.free(head):
                 raise RunOwned(head.run_id, log.owner_text(head.owner))
-            state = recover(log, head).state
-            if state.status in ("completed", "cancelled", "timed_out"):
-                raise NotResumable(run, f"it is over ({state.status}); rewind it with at=, or fork it")
-            check_undone(state)
-            flow = flow_for(self._flows, state, strict=terms.strict)
-            decision = flow.decide(state, "done", flow.schema.change(result, state.data))
-            skipped = NodeSkipped(state.node, terms.actor or who(), terms.why)
-            posts = (*called_off(log, state, skipped), *last_words(state, decision.event))
-            ends = isinstance(decision.event, RunCompleted)
-            await self.take(head, (skipped, decision.event), state, release=ends, posts=posts)
+            seat = self._desk.seat(head.run_key)
+            terms = terms if seat is None else replace(terms, stop_before=seat.stop_before)
+            await self.let_go(head)
             head = find_run(log, run, whole=True)
-            return Run(log, head, flow, None) if ends else await self._drive_again(flow, run, terms)
+            state = recover(log, head).state
+            if state.visit != before.visit or (state.ended and not before.ended):
+                if state.status in OPEN_STATUSES:
+                    with suppress(EventflowError):
+                        await self._resume(head, Terms(stop_before=terms.stop_before, why="nothing was skipped"))
+                raise Conflict(f"run {run} left node {before.node!r} at this moment; nothing was skipped")
+            flow, decision = self._skipped(state, result, terms)
+            posts = (*self._left(state), *last_words(state, decision.event))
+            ends = isinstance(decision.event, RunCompleted)
+            skipped = NodeSkipped(state.node, terms.actor or who(), terms.why)
+            await self.take(head, (skipped, decision.event), state, release=ends, posts=posts)
+            self._untold += posts
+            head = find_run(log, run, whole=True)
+            taken = Run(log, head, flow, None) if ends else await self._drive_again(flow, run, terms)
+        await self._tell()
+        return taken
+
+    def _skipped(self, state: State, result: Any, terms: Terms) -> tuple[Workflow, Decision]:
+        """What follows if the node of a state ends with a result."""
+        if state.status in FINAL:
+            raise NotResumable(state.run.run_id, f"it is over ({state.status}); rewind it with at=, or fork it")
+        check_undone(state)
+        if state.undoing is not None:
+            raise NotResumable(state.run.run_id, "it is taking back what it did; rewind it with at=, or fork it")
+        flow = flow_for(self._flows, state, strict=terms.strict)
+        go = None
+        if isinstance(result, Go):
+            go, result = result.target, result.update
+        return flow, flow.decide(state, "done", flow.schema.change(result, state.data), go=go)
 
     async def finish_undoing(self, run: str) -> None:
         """Go on with a run that nobody drives and that is to take back what it did, if its workflow is known here."""
@@ -314,26 +375,39 @@ class Leases:
 
     async def _rewind(self, head: Head, to: int, terms: Terms) -> Run:
         log = self._shop.log
-        state = check_rewind(log, head, to, confirmed=terms.yes or terms.reuse)  # before anything is stopped for it
-        flow = flow_for(self._flows, state, strict=terms.strict)
+        # What can't be is said before anything is stopped for it.
+        state = check_rewind(log, head, to, confirmed=terms.yes, reuse=terms.reuse)
+        flow, taken_up, moved = planned(self._flows, state, terms)
         await self.let_go(head)
         head = find_run(log, head.run_id, whole=True)
         if not self.free(head):
             raise RunOwned(head.run_id, log.owner_text(head.owner))
         event, children = after_rewind(log, head, state, terms)
-        why = f"run {head.run_id}, which started it, went back to before that"
-        cancel = message(CANCEL, actor=head.run_id, why=why)
-        posts = tuple(Post(child.run_key, cancel) for child in children)
-        await self.take(head, (event,), state, posts=posts)
-        for child in children:
-            self._desk.ring(child.run_key)
+        posts = (*self._called_off(head, children), *(self._left(state) if moved else ()))
+        differs = terms.changes or flow.digest != state.run.definition_digest
+        await self.take(head, (event, taken_up) if differs else (event,), state, posts=posts)
+        told = {post.run_key for post in posts}
+        late = [post for post in self._called_off(head, children) if post.run_key not in told]
+        for post in late:  # a child's start was under way
+            await self._shop.writer.write(post)
+        self._untold += (*posts, *late)
         return await self._drive_again(flow, head.run_id, terms)
 
-    async def let_go(self, head: Head) -> None:
-        """Stop driving a run here, now."""
+    def _called_off(self, head: Head, children: Iterable[str]) -> tuple[Post, ...]:
+        """What children are told that were started after the version a run goes back to."""
+        why = f"run {head.run_id}, which started it, went back to before that"
+        cancel = message(CANCEL, actor=head.run_id, why=why)
+        found = (self._shop.log.head(name) for name in children)
+        return tuple(Post(child.run_key, cancel) for child in found if child is not None and child.status not in FINAL)
+
+    async def let_go(self, head: Head, *, cut: bool = True) -> None:
+        """Stop driving a run here: now, or, without `cut`, after the node it is in."""
         driver = self._desk.wake(head.run_key)
         if driver is not None and driver.task is not None:
-            driver.abandon()
+            if cut:
+                driver.abandon()
+            else:
+                driver.stop()
             await asyncio.wait({driver.task})
             await asyncio.sleep(0)
 
@@ -375,6 +449,15 @@ class Leases:
                     async with self.turn(head.run_id):
                         taken.append(await self._resume(head, Terms(why="picked up")))
         return taken, unknown
+
+
+def _started_by(log: Log, head: Head) -> bytes:
+    """The key of the run that started this one as a part of itself; empty if none did."""
+    entry = log.entry(head.run_key)
+    if entry is None or entry.parent_id is not None:
+        return b""
+    event = next(history(log, head.run_key, 1, 1)).event
+    return event.caller_key if isinstance(event, RunStarted) else b""
 
 
 def _last_end(log: Log, head: Head) -> Event:

@@ -18,7 +18,7 @@ from eventflow.log import Log
 from eventflow.plain import EMPTY, FrozenDict, freeze
 from eventflow.recovery import recover
 from eventflow.run import Journal
-from eventflow.state import State, branch, branch_names, open_waits
+from eventflow.state import State, branch, open_waits
 from eventflow.workflow import Child, Pause, Split, Workflow, answer_name, child_id, end_name
 
 PARK_AFTER = 0.5  # seconds a run stands still before it leaves memory: taking it up again costs a read of the log
@@ -101,11 +101,12 @@ class Place:
             )
         wait = self.wait
         assert wait is not None  # noqa: S101 - a wait was opened just now
-        if isinstance(pause, Child) and not any(
-            one["name"] == end_name(wait["name"]) for one in self.journal.state.signals
-        ):
+        if isinstance(pause, Child) and not self._heard(end_name(wait["name"])):
             await self.spawn(pause, wait["name"], wait["spec"]["input"], self.journal.state)
         return wait
+
+    def _heard(self, name: str) -> bool:
+        return any(one["name"] == name for one in self.journal.state.signals)
 
     async def come(self, accepted: Callable[[Any], Any]) -> Came | None:
         """What has come for the wait that is open here, or None. A message that will not do is put aside."""
@@ -153,9 +154,6 @@ def _signal_name(wait: FrozenDict) -> str | None:
 def next_moment(state: State) -> int:
     """The earliest moment at which something happens to a run that stands still; 0 if only a message wakes it."""
     moments = [wait["until"] for _, wait in open_waits(state) if wait["until"]]
-    if state.branches is not None:  # a branch may rest between two attempts while all others stand still
-        resting = (branch(state.branches, name).get("retry_at", 0) for name in branch_names(state.branches))
-        moments += [moment for moment in resting if moment]
     if state.run.deadline:
         moments.append(state.run.deadline)
     return min(moments, default=0)

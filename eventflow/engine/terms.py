@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from eventflow.budget import Budget
-from eventflow.change import NO_CHANGE, Change
+from eventflow.change import NO_CHANGE, Change, apply
 from eventflow.codec import root_digest, state_digest
 from eventflow.engine.drive import CUT_OFF
-from eventflow.errors import DefinitionChanged, DefinitionError, NodeNotFound, NotResumable, WorkflowUnknown
+from eventflow.errors import (
+    DefinitionChanged,
+    DefinitionError,
+    InvalidState,
+    NodeNotFound,
+    NotResumable,
+    WorkflowUnknown,
+)
 from eventflow.event import RunResumed, RunSuspended, Vouch
 from eventflow.forking import who
 from eventflow.log import NOBODY, Head, Log
@@ -33,6 +40,11 @@ class Terms:
     keep_signals: bool = False
     budget: Budget | None = None
     migrate: Callable[[Any], Any] | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether taking the run up changes what it is or may use."""
+        return self.budget is not None or self.migrate is not None
 
 
 def by_name(workflows: Iterable[Workflow]) -> dict[str, Workflow]:
@@ -69,18 +81,40 @@ def resumed(flow: Workflow, state: State, terms: Terms) -> RunResumed:
 def migrated(flow: Workflow, state: State, terms: Terms) -> tuple[Change, str]:
     """What a migration makes of the data, and the node it moves the run to, if to another one.
 
-    The function gets the data as a dict that can be changed, and returns the new data, or Go(node, data).
-    Raises InvalidState, NotPlainData, NodeNotFound, and what the function raises.
+    The function gets the data as a dict that can be changed, and returns the new data, or Go(node, data); Go(node) leaves
+    the data as they are. Raises InvalidState, NotPlainData, NodeNotFound, NotResumable, and what the function raises.
     """
     if terms.migrate is None:
         return NO_CHANGE, ""
-    made = terms.migrate(thaw(state.data))
-    to = ""
+    run = state.run
+    if state.undoing is not None:
+        raise NotResumable(run.run_id, "it is taking back what it did; resume it without migrate=")
+    data = thaw(state.data)
+    made, to = terms.migrate(data), ""
     if isinstance(made, Go):
-        to, made = made.target if made.target != state.node else "", made.update
+        to = made.target if made.target != state.node else ""
+        made = thaw(state.data) if made.update is None else made.update
         if to and to not in flow.nodes:
-            raise NodeNotFound(state.run.run_id, to, difference(state.run.definition, flow.shape))
-    return flow.schema.replacement(made, state.data), to
+            raise NodeNotFound(run.run_id, to, difference(run.definition, flow.shape))
+    if made is None:
+        raise InvalidState("data", "what migrate= is given returns the new data, and it returned None")
+    change = flow.schema.replacement(made, state.data)
+    flow.schema.view(apply(state.data, change))
+    return change, to
+
+
+def planned(flows: Mapping[str, Workflow], state: State, terms: Terms) -> tuple[Workflow, RunResumed, str]:
+    """The workflow that may go on with a state, the event of taking it up, and the node a migration moves it to, if any.
+
+    Raises WorkflowUnknown, NodeNotFound, DefinitionChanged, and as `migrated` does.
+    """
+    flow = flow_named(flows, state)
+    if terms.migrate is not None and terms.strict:
+        check_same(flow, state)
+    change, to = migrated(flow, state, terms)
+    if not to:
+        flow_for(flows, state, strict=terms.strict)
+    return flow, replace(resumed(flow, state, terms), change=change, to=to), to
 
 
 def flow_named(flows: Mapping[str, Workflow], state: State) -> Workflow:
@@ -99,9 +133,15 @@ def flow_for(flows: Mapping[str, Workflow], state: State, *, strict: bool = Fals
     if node is None or node.kind != run.definition.get("nodes", {}).get(state.node, node.kind):
         raise NodeNotFound(run.run_id, state.node, difference(run.definition, flow.shape))
     check_branches(flow, state)
-    if strict and flow.digest != run.definition_digest:
-        raise DefinitionChanged(run.run_id, difference(run.definition, flow.shape))
+    if strict:
+        check_same(flow, state)
     return flow
+
+
+def check_same(flow: Workflow, state: State) -> None:
+    """Refuse every definition but the recorded one. Raises DefinitionChanged."""
+    if flow.digest != state.run.definition_digest:
+        raise DefinitionChanged(state.run.run_id, difference(state.run.definition, flow.shape))
 
 
 def check_branches(flow: Workflow, state: State) -> None:

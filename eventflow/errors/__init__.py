@@ -44,6 +44,7 @@ from eventflow.errors.deciding import (
 from eventflow.errors.defining import DefinitionError, MissingExtra, NoCheckpointer, SettingsError, WorkflowUnknown
 from eventflow.errors.ending import RunCancelledError, RunFailed, RunTimedOutError, Stopped
 from eventflow.errors.ground import EventflowError
+from eventflow.errors.proving import ProofFailed, SealNotFound
 from eventflow.errors.reading import (
     AmbiguousRun,
     CheckpointNotFound,
@@ -91,6 +92,7 @@ __all__ = [
     "NotResumable",
     "NotWaiting",
     "OutputInvalid",
+    "ProofFailed",
     "RunCancelledError",
     "RunExists",
     "RunFailed",
@@ -98,6 +100,7 @@ __all__ = [
     "RunNotFound",
     "RunOwned",
     "RunTimedOutError",
+    "SealNotFound",
     "SettingsError",
     "StateIsReadOnly",
     "Stopped",

@@ -31,7 +31,7 @@ from eventflow.event import (
 )
 from eventflow.log import Log, Post
 from eventflow.plain import freeze
-from eventflow.state import ENDED, State, effect_id, open_waits
+from eventflow.state import ENDED, State, branch, effect_id, open_waits
 
 SIGNAL, PAUSE, CANCEL, SETTLE = "signal", "pause", "cancel", "settle"
 CHILD = "child"  # the signal in which a run tells its caller how it ended; its id stands behind it
@@ -46,7 +46,7 @@ def facts(state: State, number: int, data: bytes, *, driven: bool) -> tuple[Even
     """The facts a message becomes for a run in this state; `driven` says that its code may be at work. Raises Corrupt."""
     where = f"message {number}"
     value = decode(data, where)
-    if not isinstance(value, dict) or not {"actor", "kind", "name", "payload", "why"} <= value.keys():
+    if not _is_message(value):
         raise Corrupt(where, "can't be read")
     if value["kind"] == SIGNAL:
         if value["name"].startswith(f"{CHILD}:") and not _awaited(state, value["name"]):
@@ -59,6 +59,20 @@ def facts(state: State, number: int, data: bytes, *, driven: bool) -> tuple[Even
     if value["kind"] == SETTLE:
         return _settled(state, number, value, driven=driven)
     raise Corrupt(where, f"is of a kind that this eventflow does not know ({value['kind']!r})")
+
+
+def _is_message(value: Any) -> bool:
+    """Whether a value is what `message` writes, and the word on a call one that can be taken."""
+    if not isinstance(value, dict) or "payload" not in value:
+        return False
+    if not all(type(value.get(name)) is str for name in ("actor", "kind", "name", "why")):
+        return False
+    if value["kind"] != SETTLE:
+        return True
+    told = value["payload"]
+    if not isinstance(told, dict) or type(told.get("happened")) is not bool or "output" not in told:
+        return False
+    return type(told.get("key")) is str and type(told.get("branch", "")) is str
 
 
 def _cancelled(state: State, number: int, value: dict[str, Any]) -> Event:
@@ -78,24 +92,30 @@ def is_from(number: int, data: bytes, run_id: str) -> bool:
 
 def _awaited(state: State, words: str) -> bool:
     """Whether a run waits for the end of the child that says these words."""
+    place = words.rpartition(".")[
+        2
+    ]  # the branch, if its name can be read in the child's id: of thousands one is looked at
+    wait = None if state.branches is None else branch(state.branches, place).get("wait")
+    if wait is not None and words == f"{CHILD}:{wait['name']}":
+        return True
     return any(wait["kind"] == CHILD and words == f"{CHILD}:{wait['name']}" for _, wait in open_waits(state))
 
 
 def _settled(state: State, number: int, value: dict[str, Any], *, driven: bool) -> tuple[Event, ...]:
     """What became of a call whose outcome was unknown, as somebody says who looked."""
     name, told = value["name"], value["payload"]
-    key, branch = told["key"], told.get("branch", "")
-    entry = state.effects.get(effect_id(name, key, branch))
+    key, place = told["key"], told.get("branch", "")
+    entry = state.effects.get(effect_id(name, key, place))
     if entry is None or entry["status"] != "started":
         return (SignalRefused(number, f"the outcome of effect {name!r} (key {key}) is not unknown"),)
-    event: Event = EffectRejected(name, key, value["actor"], value["why"], branch)
+    event: Event = EffectRejected(name, key, value["actor"], value["why"], place)
     if told["happened"]:
         event = EffectFinished(
-            name, key, freeze(told["output"], "output"), actor=value["actor"], why=value["why"], branch=branch
+            name, key, freeze(told["output"], "output"), actor=value["actor"], why=value["why"], branch=place
         )
     for where, wait in open_waits(state):
-        if where == branch and wait["kind"] == "unknown" and (wait["name"], wait["spec"].get("key")) == (name, key):
-            return event, WaitClosed(state.node, "settled", 0, branch)
+        if where == place and wait["kind"] == "unknown" and (wait["name"], wait["spec"].get("key")) == (name, key):
+            return event, WaitClosed(state.node, "settled", 0, place)
     if driven:
         return (
             SignalRefused(number, f"effect {name!r} (key {key}) is under way; nobody has to say what became of it"),

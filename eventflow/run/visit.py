@@ -24,9 +24,10 @@ from eventflow.proof import digest
 from eventflow.run.failure import failure_of
 from eventflow.run.journal import Journal
 from eventflow.run.threads import Threads
-from eventflow.state import effect_id, reuse_key
+from eventflow.state import branch_prefix, effect_id, reuse_key
 
 NO_UNDOES: Mapping[str, Callable[..., Any]] = {}
+PATCH = "patch"  # the kind of the record of which way a visit goes at a change of its code
 Fetch = Callable[[int], Recorded]  # the event at a version of this run
 
 
@@ -82,6 +83,8 @@ class Visit:
 
     def recorded(self, name: str, *, key: str = "1") -> tuple[bool, Any]:
         """Whether a call of this visit has a recorded result, and the result."""
+        made = self._counted = self._counted or _Counted()
+        made.met.add(effect_id(name, key, self.branch))
         entry = self._entry(name, key)
         if entry is None or entry["status"] != "finished":
             return False, None
@@ -114,21 +117,25 @@ class Visit:
     # --- changes of code
 
     async def patched(self, name: str) -> bool:
-        """Whether this visit goes the new way at a change of its code: not if it made calls before the change came.
+        """Whether this visit goes the new way at a change of its code: not if its old code came past this place.
 
-        The answer is recorded, so that every later attempt of the visit gives the same. Raises RunLost, EffectMisused.
+        It did if calls are recorded that the code has not asked for on its way here. The answer is recorded, so that every
+        later attempt of the visit gives the same. Raises RunLost, EffectMisused.
         """
+        self._check()
+        self._check_thread(of_loop=True)
         mark = f"patch {name}"
         known, value = self.recorded(mark)
         if known:
             return bool(value)
-        prefix = effect_id("", "", self.branch)[:-1] if self.branch else ""
+        met = self._counted.met if self._counted is not None else frozenset()
+        prefix = branch_prefix(self.branch) if self.branch else ""
         old = any(
-            one.startswith(prefix) and not one[len(prefix) :].startswith("patch ")
-            for one in self._journal.state.effects
+            one.startswith(prefix) and entry["kind"] != PATCH and one not in met
+            for one, entry in self._journal.state.effects.items()
         )
         begun = EffectStarted(
-            mark, "1", "patch", mutating=False, input=EMPTY, input_digest=bytes(32), idempotency_key="", branch=self.branch
+            mark, "1", PATCH, mutating=False, input=EMPTY, input_digest=bytes(32), idempotency_key="", branch=self.branch
         )  # fmt: skip
         await self._record(begun, EffectFinished(mark, "1", not old, branch=self.branch))
         return not old
@@ -167,6 +174,7 @@ class Visit:
                 f"give each a key="
             )
         made.outstanding.add(identity)
+        made.met.add(effect_id(name, number, self.branch))
         if key is None:
             made.unnamed.add(name)
         call = _Call(
@@ -325,9 +333,13 @@ class Visit:
 
 @dataclass(slots=True)
 class _Counted:
-    """The calls of one visit: how many of each name there were, and which are outstanding, with a key and without."""
+    """The calls of one visit: how many of each name there were, and which are outstanding, with a key and without.
+
+    `met` are those that its code has asked for or about, by the names that the state has for them.
+    """
 
     counts: dict[str, int] = field(default_factory=dict)
+    met: set[str] = field(default_factory=set)
     outstanding: set[str] = field(default_factory=set)
     unnamed: set[str] = field(default_factory=set)
 

@@ -1,6 +1,6 @@
 """What the events of a run add up to: the user's data, and where the run stands; one folder, one way in."""
 
-from eventflow.state.effects import UNDO, effect_id, reuse_key
+from eventflow.state.effects import UNDO, branch_prefix, effect_id, reuse_key
 from eventflow.state.evolve import evolve, fold, standing_after, status_after
 from eventflow.state.parts import (
     ENDED,
@@ -30,6 +30,7 @@ __all__ = [
     "WaitingFor",
     "branch",
     "branch_names",
+    "branch_prefix",
     "effect_id",
     "evolve",
     "fold",

@@ -20,13 +20,13 @@ def effect_id(name: str, key: str, branch: str = "") -> str:
 
 
 def branch_prefix(branch: str) -> str:
-    """What the names of a branch's calls begin with."""
+    """What the names of a branch's calls begin with, or of a node's."""
     return branch.replace("%", "%25").replace("/", "%2f") + "/"
 
 
 def reuse_key(node: str, effect: str, asked: bytes) -> str:
     """What a call of another line must be to answer: the same call of the same node with the same input."""
-    return f"{node}/{effect}/{asked.hex()[:32]}"
+    return f"{branch_prefix(node)}{effect}/{asked.hex()[:32]}"
 
 
 def with_begun(state: State, event: EffectStarted, version: int) -> FrozenDict:

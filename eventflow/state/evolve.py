@@ -284,7 +284,15 @@ def _moved(state: State, recorded: Recorded, event: Transitioned, after: FrozenD
 def _over(state: State, recorded: Recorded, **changes: Any) -> State:
     """The end of a run that ended well: what only a run that goes on needs is gone."""
     return _stamped(
-        state, recorded, effects=EMPTY, branches=None, wait=None, undo=FrozenList(), reuse=EMPTY, steps=state.steps + 1, **changes
+        state,
+        recorded,
+        effects=EMPTY,
+        branches=None,
+        wait=None,
+        undo=FrozenList(),
+        reuse=EMPTY,
+        steps=state.steps + 1,
+        **changes,
     )
 
 
@@ -341,6 +349,7 @@ def _resumed(state: State, recorded: Recorded, event: RunResumed) -> State:
         moved["data"] = _changed(state, recorded, event.change)
     if event.to:
         moved |= {"node": event.to, "visit": recorded.version, "wait": None, "branches": None, "effects": EMPTY}
+        moved["error"] = None  # it is of the node that was left
         fresh = True
     return _stamped(
         state, recorded, run=run, attempt=1 if fresh else state.attempt, retry_at=0 if fresh else state.retry_at, **moved
@@ -359,8 +368,11 @@ def _rewound(state: State, recorded: Recorded, event: Rewound) -> State:
         raise Corrupt(f"version {recorded.version}", "takes along what can be neither a message nor an answer")
     wait, branches = gone_back(state)
     status, waiting_for = _after_rewind(wait, branches)
+    run = state.run
+    if run.deadline and run.deadline <= recorded.time:  # who goes back after it wants the run to go on
+        run = replace(run, deadline=0)
     return replace(
-        state, version=recorded.version, digest=recorded.digest, time=recorded.time, epoch=recorded.epoch,
+        state, run=run, version=recorded.version, digest=recorded.digest, time=recorded.time, epoch=recorded.epoch,
         status=status, waiting_for=waiting_for, line=recorded.version, attempt=1, retry_at=0, error=None,
         effects=only_finished(state.effects), wait=wait, branches=branches, undoing=None,
         reuse=event.reuse, signals=FrozenList([*state.signals, *event.signals]),

@@ -152,7 +152,8 @@ def section_status(branches: FrozenDict) -> tuple[Status, WaitingFor]:
     """Where a run stands that has split: it waits once every branch does that is not over."""
     if not branches["standing"] or branches["standing"] < branches["left"]:
         return "running", ""
-    first = next(entry for _, entry in entries(branches) if entry["status"] == WAITING)
+    held = (one for bucket in branches["of"].values() for one in bucket.values())
+    first = next(one for one in held if dict.get(one, "status") == WAITING)  # thousands that are over may come before
     return "waiting", wait_kind(first["wait"]["kind"])
 
 

@@ -6,9 +6,10 @@ from eventflow.workflow.children import Child, Choice, child_id, end_name
 from eventflow.workflow.definition import Decision, Workflow, difference, set_runner
 from eventflow.workflow.parts import Body, Edge, Go, Node, Opening, Pause, Standing
 from eventflow.workflow.schema import Schema, parameters
-from eventflow.workflow.waits import MESSAGE, NO_DEFAULT, Human, Sleep, Wait, answer_name
+from eventflow.workflow.waits import ANSWER, MESSAGE, NO_DEFAULT, Human, Sleep, Wait, answer_name
 
 __all__ = [
+    "ANSWER",
     "AT_ONCE",
     "MESSAGE",
     "NO_DEFAULT",

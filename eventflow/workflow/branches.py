@@ -18,6 +18,7 @@ from eventflow.workflow.parts import Body, Pause
 
 MAX_BRANCHES = 10_000  # of one node; what is larger is split into several runs, so that a state stays readable
 AT_ONCE = 64  # branches of one node that run at a time, unless it says otherwise: as many as there are threads
+_DRAWN = 6  # names of branches in a diagram: what fits on a line
 BranchBody = Callable[..., Any] | Body | Pause
 
 
@@ -97,6 +98,10 @@ class Split:
         """The state fields it reads, and those it writes, as far as they are declared."""
         raise NotImplementedError
 
+    def said(self) -> str:
+        """What it splits into, in a few words, for a diagram."""
+        raise NotImplementedError
+
 
 class Parallel(Split):
     """Branches by name, each with a body of its own: `Parallel({"web": search_web, "files": search_files})`.
@@ -148,6 +153,12 @@ class Parallel(Split):
                 writes.extend(more[1])
         return tuple(reads), tuple(writes)
 
+    def said(self) -> str:
+        """The first of its branches, by name."""
+        names = list(self.bodies)
+        more = f" and {len(names) - _DRAWN} more" if len(names) > _DRAWN else ""
+        return f"branches {', '.join(names[:_DRAWN])}{more}"
+
 
 class Map(Split):
     """One branch for each item of a list: `Map(summarise, over="pages", writes="summaries")`.
@@ -197,6 +208,10 @@ class Map(Split):
         """The list's field, and where the values go."""
         reads = () if callable(self.over) else (self.over,)
         return reads, () if self.writes is None else (self.writes,)
+
+    def said(self) -> str:
+        """What gives the items."""
+        return "a branch for each item" + ("" if callable(self.over) else f" of {self.over}")
 
 
 def _field(view: Any, name: str) -> Any:

@@ -197,8 +197,12 @@ class Workflow:
         return {edge.target for edge in self.edges if edge.source == node} | set(self.nodes[node].targets)
 
     def mermaid(self, *, at: str | None = None) -> str:
-        """The definition as a mermaid state diagram, with the node `at` marked."""
-        return self._closed().machine.mermaid(self.name, self.start, at=at)
+        """The definition as a mermaid state diagram, with the node `at` marked; a node that splits lists its branches."""
+        drawn = self._closed().machine.mermaid(self.name, self.start, at=at)
+        splits = [
+            f"  {name} : {_drawn(node.body)}" for name, node in self.nodes.items() if isinstance(node.body, Split)
+        ]
+        return "\n".join([drawn.rstrip(), *splits, ""]) if splits else drawn
 
     def run_sync(self, data: Any = None, **options: Any) -> Any:
         """Run to the end in memory and return the final state; works inside a running event loop too.
@@ -309,6 +313,12 @@ def _split_node(name: str, body: Split, terms: _NodeTerms) -> Node:
         name, body, body.kind, takes_run=False, is_async=False, after_crash=terms.after_crash, targets=terms.targets,
         branches=branches,
     )  # fmt: skip
+
+
+def _drawn(split: Split) -> str:
+    """What a split does, in a line of a diagram, in which some characters mean something."""
+    said = split.said()
+    return "".join(one if one.isprintable() and one not in ":;%#" else " " for one in said)
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -19,7 +19,10 @@ Guard = Callable[[Any], Any]
 class Body(Protocol):
     """Something that can be a node and is not a plain function: an agent, a tool, a wait."""
 
-    kind: str
+    @property
+    def kind(self) -> str:
+        """What kind of node it is, in a word."""
+        ...
 
     async def __call__(self, state: Any, run: Any) -> Any:
         """Do the node's work and return the change."""
@@ -45,7 +48,10 @@ class Opening:
 class Pause(Protocol):
     """Something that can be a node and runs no code of its own: the run stands still in it until something comes."""
 
-    kind: str
+    @property
+    def kind(self) -> str:
+        """What kind of node it is, in a word."""
+        ...
 
     def opening(self, state: Any, now: int) -> Opening:
         """What is waited for, from the state."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from eventflow.address import find_run
+from eventflow.cipher.signing import PublicKey, check_signed, public_key
 from eventflow.cli.shell import (
     DIFFERENCE,
     OK,
@@ -15,34 +18,55 @@ from eventflow.cli.shell import (
     open_store,
     print_json,
     progress,
+    store_path,
     visible,
 )
-from eventflow.errors import SettingsError
+from eventflow.errors import ProofFailed, SettingsError
 from eventflow.log import Log
+from eventflow.sealing import Seal, differences, kept_seals, read_seal, surveyed
 from eventflow.verification import Report, verify_run, verify_store
 
 SCHEMA = "eventflow.verification/1"
 AllArg = Annotated[bool, argument(name="--all", negative=(), help="The whole store.")]
+SealArg = Annotated[
+    str | None, argument(name="--seal", help="A seal that was kept elsewhere: the store must be what it says.")
+]
+KeyArg = Annotated[str | None, argument(name="--key", help="The public key that must have signed the seals, or its file.")]
+
+
+@dataclass(slots=True)
+class Sealed:
+    """What was compared with seals: how many, the largest held outside, and whether their signatures were looked at."""
+
+    compared: int = 0
+    outside: int = 0
+    signed: bool = False
 
 
 def verify_(
-    *runs: str, everything: AllArg = False, store: StoreArg = None, output: FormatArg = "table"
+    *runs: str, everything: AllArg = False, seal: SealArg = None, key: KeyArg = None, store: StoreArg = None,
+    output: FormatArg = "table",
 ) -> int:  # fmt: skip
-    """Audit runs, or a store: chain, density, decoding, legality, snapshots against folds, blobs. Exit code 4 if broken.
+    """Audit runs, or a store: chain, density, decoding, legality, snapshots against folds, blobs, seals. Exit code 4 if broken.
 
     Parameters
     ----------
     runs
-        The runs; or --all.
+        The runs; or --all, or --seal, which verifies the whole store too.
     """
-    if bool(runs) is everything:
+    if runs and everything:
         raise SettingsError("say what to verify: name runs, or --all")
+    if not runs and not everything and seal is None:
+        raise SettingsError("say what to verify: name runs, or --all, or --seal and a seal that was kept elsewhere")
+    outside = None if seal is None else read_seal(Path(seal))
+    trusted = None if key is None else public_key(key)
     opened = open_store(store)
     try:
-        report = _verified_store(opened) if everything else _verified(opened, runs)
+        report = _verified(opened, runs) if runs else _verified_store(opened)
+        sealed = _compared(opened, [] if runs else _kept(store, report), outside, trusted, report)
     finally:
         opened.close()
-    _tell(report, output)
+    _tell(report, sealed, output)
     return OK if report.sound else DIFFERENCE
 
 
@@ -64,23 +88,64 @@ def _verified_store(opened: Log) -> Report:
     return report
 
 
-def _tell(report: Report, output: str) -> None:
+def _kept(store: str | None, report: Report) -> list[Seal]:
+    try:
+        return kept_seals(Path(store_path(store)))
+    except ProofFailed as error:
+        report.add("seals", 0, f"{error.what} {error.problem}")
+        return []
+
+
+def _compared(
+    opened: Log, kept: list[Seal], outside: Seal | None, trusted: PublicKey | None, report: Report
+) -> Sealed:  # fmt: skip
+    """Compare the store with seals; what does not fit is added to the report."""
+    seals = kept if outside is None else [*kept, outside]
+    found = Sealed(len(seals), outside.head.size if outside else 0, signed=bool(seals) and trusted is not None)
+    if not seals:
+        return found
+    sizes = [one.head.size for one in seals]
+    try:
+        tree = surveyed(opened, max(sizes), sizes=sizes)
+    except ProofFailed as error:
+        report.add("seals", 0, f"{error.what} {error.problem}")
+        return found
+    for one, problem in differences(opened.store_id, tree, seals):
+        report.add("seal", one.head.size, problem)
+    for one in seals:
+        try:
+            if trusted is None:
+                break
+            check_signed(one.note, trusted)
+        except ProofFailed as error:
+            report.add("seal", one.head.size, f"{one.path.name} {error.problem}")
+    return found
+
+
+def _tell(report: Report, sealed: Sealed, output: str) -> None:
     findings = [{"run": one.run, "version": one.version, "problem": one.problem} for one in report.findings]
     if output != "table":
         counts = {
-            "runs": report.runs,
-            "events": report.events,
-            "snapshots": report.snapshots,
-            "deleted": report.deleted,
-        }
+            "runs": report.runs, "events": report.events, "snapshots": report.snapshots, "deleted": report.deleted,
+            "seals": sealed.compared, "sealed_outside": sealed.outside or None, "signatures_checked": sealed.signed,
+        }  # fmt: skip
         document = {"schema": SCHEMA, "sound": report.sound, **counts, "first": findings[0] if findings else None}
         print_json({**document, "findings": findings}, lines=output == "jsonl")
     else:
         deleted = f", {report.deleted} deleted" if report.deleted else ""
-        print(f"{report.runs} runs, {report.events} events{deleted}, {report.snapshots} snapshots read and compared")
+        seals = f", {sealed.compared} seals" if sealed.compared else ""
+        print(f"{report.runs} runs, {report.events} events{deleted}, {report.snapshots} snapshots{seals} read and compared")
         if report.sound:
-            print("everything holds; that no tail was cut off takes a digest kept elsewhere")
+            print(_sound(sealed))
         else:
             print(visible(f"{len(findings)} of what was compared does not hold; the first: {report.findings[0]}"))
     for one in report.findings:
         print(visible(f"replay: {one}"), file=sys.stderr)
+
+
+def _sound(sealed: Sealed) -> str:
+    """What can be said where nothing was found, and what can't."""
+    unsigned = "" if sealed.signed or not sealed.compared else "; whether the seals are signed takes --key"
+    if sealed.outside:
+        return f"everything holds, and the first {sealed.outside} events are those that were sealed{unsigned}"
+    return f"everything holds; that no tail was cut off takes a digest kept elsewhere{unsigned}"

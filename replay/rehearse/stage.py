@@ -101,6 +101,18 @@ class StandIn:
     def reject_sync(self, name: str, *, key: str = "1", why: str = "") -> None:
         """The same for a plain `def` node."""
 
+    async def patched(self, name: str) -> bool:
+        """Which way the visit went at a change of its code; where it knew of none, the old way if it made calls after."""
+        return self.patched_sync(name)
+
+    def patched_sync(self, name: str) -> bool:
+        """The same for a plain `def` node."""
+        effects = self._stay.state.effects
+        entry = effects.get(effect_id(f"patch {name}", "1"))
+        if entry is not None and entry["status"] == "finished":
+            return bool(entry["output"])
+        return all(one["kind"] == "patch" or identity in self.served for identity, one in effects.items())
+
     def _served(self, identity: str, given: Any) -> Any:
         entry = self._stay.state.effects.get(identity)
         if entry is None:
@@ -127,7 +139,7 @@ class StandIn:
     def left(self) -> Iterator[Finding]:
         """Recorded answers that nobody asked for."""
         for identity, entry in self._stay.state.effects.items():
-            if entry["status"] == "finished" and identity not in self.served:
+            if entry["status"] == "finished" and entry["kind"] != "patch" and identity not in self.served:
                 problem = f"effect {identity} is not called any more"
                 yield Finding("effect", self._stay.recorded.version, self.node, problem)
 

@@ -18,6 +18,7 @@ log, runs, names, info, blobs, places = (
     env.open_db(name, create=False) for name in (b"log", b"runs", b"names", b"info", b"blobs", b"places")
 )
 txn = env.begin()
+CHANGE = {2: 0, 3: 0, 6: 2, 15: 0}  # where a body says what changes, by type
 
 
 def _sha(*parts):
@@ -58,7 +59,7 @@ for name, key, incarnation, version, digest in sorted(heads, key=lambda head: he
         assert array[10] == before
         data = body[1] if array[7] == 1 else states.get((key, array[8]["to"] if array[7] == 14 else number - 1))
         data = cbor2.loads(cbor2.dumps(data))
-        for op, (*path, last), value in body[0] if array[7] in (2, 3, 15) else []:
+        for op, (*path, last), value in (body[CHANGE.get(array[7], 99) :] or [[]])[0]:
             held = reduce(getitem, path, data)
             if op == 1:
                 held.pop(last, None)

@@ -210,7 +210,7 @@ def test_sleeps_and_limits_of_branches_are_each_their_own():
 def test_a_wait_without_answer_fails_a_node_that_tolerates_nothing():
     """The error says which branch waited in vain."""
     flow = flow_of(Parallel({"vain": Wait(signal="never", timeout=0.02)}))
-    with pytest.raises(RunFailed, match="branch 'vain'.*waited in vain"):
+    with pytest.raises(RunFailed, match=r"branch 'vain'.*waited in vain"):
         flow.run_sync({})
 
 
@@ -223,11 +223,13 @@ def test_a_section_in_which_all_stand_still_leaves_memory_and_comes_back(other):
     calls = []
 
     async def tell():
-        flow = flow_of(Parallel({"quick": lambda state: calls.append(1), "ask": Human(prompt="?", writes="x"), "other": other}))
+        flow = flow_of(
+            Parallel({"quick": lambda state: calls.append(1), "ask": Human(prompt="?", writes="x"), "other": other})
+        )
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
             await until(run, "waiting")
-            seat = engine._desk.seat(run.state.run.run_key)  # noqa: SLF001 - that it left is seen nowhere else
+            seat = engine._desk.seat(run.state.run.run_key)  # that it left is seen nowhere else
             while seat.driver is not None:
                 await asyncio.sleep(0.02)
             await engine.answer("r", "x", wait=ids(run)["ask"])

@@ -408,3 +408,73 @@ def test_a_terminal_s_progress_says_where_the_run_is(process, flows):
     ended = running.ended()
     assert (ended.code, ended.json["status"]) == (0, "completed")
     assert b"r: version" in told
+
+
+# --- what was taken back -------------------------------------------------------------------------------------------
+
+
+def test_a_failed_run_that_took_back_what_it_did_says_so(desk, run_eventflow):
+    """It can't be resumed; it can go back."""
+    (desk / "back.py").write_text("""
+from eventflow import Workflow
+
+
+async def pay(state, run):
+    await run.effect("pay", lambda: 1)
+    raise ValueError("no")
+
+
+flow = Workflow("back").add_node("pay", pay).add_compensation("pay", lambda paid: None).set_start("pay")
+""")
+    ended = run_eventflow("run", "back.py:flow", "--id", "r")
+    assert (ended.code, "what it did was taken back" in ended.sentence) == (1, True)
+    assert run_eventflow("resume", "r", "--flow", "back.py:flow").code == 5
+    assert run_eventflow("resume", "r", "--flow", "back.py:flow", "--at", "1", "--yes").code == 1
+
+
+# --- calls whose outcome is unknown --------------------------------------------------------------------------------
+
+LOST = """
+import os
+
+from eventflow import Child, Workflow
+
+
+def charge():
+    with open("charges", "a") as file:
+        file.write("charged\\n")
+    if os.environ.get("CRASH"):
+        os.kill(os.getpid(), 9)
+    return 7
+
+
+async def pay(state, run):
+    return {"paid": await run.effect("charge it", charge)}
+
+
+flow = Workflow("shop").add_node("pay", pay).set_start("pay")
+caller = Workflow("caller").add_node("sub", Child(flow)).set_start("sub")
+"""
+
+
+@pytest.mark.parametrize(("name", "stands"), [("flow", "r"), ("caller", None)])
+def test_a_run_with_an_unknown_call_ends_the_command_and_says_how_to_settle_it(
+    name, stands, desk, process, run_eventflow
+):
+    """Resuming does not hang where only a person can help: exit code 7, and the command that helps."""
+    (desk / "lost.py").write_text(LOST)
+    started = process("eventflow", "run", f"lost.py:{name}", "--id", "r", env={"CRASH": "1"})
+    assert started.ended().code == -9
+    resumed = process("eventflow", "resume", "r", "--flow", f"lost.py:{name}").ended()
+    assert resumed.code == 7
+    if stands is None:
+        assert "run r waits for run r" in resumed.err  # its child's id begins with its own
+        return
+    assert "waits to be told what became of call charge it" in resumed.err
+    assert "eventflow settle r 'charge it' --key 1 --result JSON" in resumed.err
+    assert "waiting, waiting for unknown" in resumed.out
+    again = process("eventflow", "run", "lost.py:flow", "--id", "r").ended()
+    assert again.code == 7
+    assert run_eventflow("settle", "r", "charge it", "--result", "7").code == 0
+    assert process("eventflow", "resume", "r", "--flow", "lost.py:flow").ended().code == 0
+    assert (desk / "charges").read_text() == "charged\n"

@@ -101,7 +101,7 @@ def test_once_ends_where_only_somebody_else_can_go_on(orphan, run_eventflow, des
     assert ended.code == 0
     rows = {row["run"]: row for row in ended.lines}
     assert (rows["s"]["status"], rows["s"]["node"]) == ("completed", "end")
-    assert (rows["b"]["status"], rows["b"]["node"]) == ("pending", "only")
+    assert (rows["b"]["status"], rows["b"]["node"]) == ("waiting", "only")
     assert run_eventflow("signal", "b", "go").code == 0
     assert run_eventflow("worker", "more:signalled", "--once", "-o", "json").json["runs"] == {"completed": 1}
 
@@ -254,3 +254,105 @@ def test_what_can_not_begin_is_one_sentence(run_eventflow, more, argv, code, sai
     assert ended.code == code
     assert said in ended.sentence
     assert not Path(STORE).exists()
+
+
+# --- schedules -----------------------------------------------------------------------------------------------------
+
+SCHEDULES = """
+import flows
+from eventflow import Schedule
+
+
+def broken(moment):
+    raise KeyError("hunter2")
+
+
+tick = Schedule(name="tick", flow=flows.flow, every=1, input={"n": 1})
+hourly = Schedule(name="hourly", flow=flows.flow, every=3600, input={"n": 1})
+sick = Schedule(name="sick", flow=flows.flow, every=1, input=broken)
+both = [tick, hourly]
+mixed = [tick, 7]
+twice = [tick, tick]
+
+
+def made():
+    return (tick,)
+
+
+never = Schedule
+"""
+
+
+@pytest.fixture
+def kept(flows, desk, run_eventflow) -> Path:
+    """Schedules in `kept.py`, and a store."""
+    (desk / "kept.py").write_text(SCHEDULES)
+    assert run_eventflow("run", "flows:flow", "--id", "first", "--input", '{"n": 1}').code == 0
+    return desk / "kept.py"
+
+
+@pytest.mark.parametrize("named", ["kept:both", "kept:made", "setting"])
+def test_a_worker_keeps_schedules_and_drives_what_they_start(kept, process, run_eventflow, until, named):
+    """Their workflows need not be named again; each run that is started is told, and what became of it."""
+    options = ("--schedules", named)
+    if named == "setting":
+        Path("eventflow.toml").write_text('schedules = ["kept.py:tick"]\n')
+        options = ()
+    running = process("eventflow", "worker", *options)
+    until(
+        lambda: run_eventflow("list", "--tag", "schedule:tick", "--status", "completed", "-o", "json").json["rows"],
+        running,
+    )
+    running.signal(signal.SIGTERM)
+    ended = running.ended()
+    assert (ended.code, ended.err) == (0, "")
+    run_id = run_eventflow("list", "--tag", "schedule:tick", "-o", "json").json["rows"][-1]["run"]
+    assert f"run {run_id}: started by its schedule" in ended.out
+    assert f"run {run_id}: completed at version 3, node second" in ended.out
+
+
+def test_two_workers_start_the_run_of_a_moment_once(kept, process, run_eventflow, until):
+    """Each says which runs it started, and both together say each once."""
+    workers = [process("eventflow", "worker", "--schedules", "kept:tick") for _ in range(2)]
+    until(lambda: len(run_eventflow("list", "--tag", "schedule:tick", "-o", "json").json["rows"]) >= 2, workers[0])
+    for one in workers:
+        one.signal(signal.SIGTERM)
+    said = [line for one in workers for line in one.ended().out.splitlines() if "started by its schedule" in line]
+    runs = [row["run"] for row in run_eventflow("list", "--tag", "schedule:tick", "-o", "json").json["rows"]]
+    assert sorted(said) == sorted(f"run {run}: started by its schedule" for run in runs)
+
+
+def test_a_schedule_whose_input_fails_is_told_and_the_others_go_on(kept, process, run_eventflow, until, desk):
+    """By the error's type alone."""
+    with (desk / "err").open("w") as err:
+        running = process("eventflow", "worker", "--schedules", "kept:sick", "--schedules", "kept:tick", stderr=err)
+    until(lambda: "not started (KeyError)" in (desk / "err").read_text(), running)
+    until(lambda: run_eventflow("list", "--tag", "schedule:tick", "-o", "json").json["rows"], running)
+    running.signal(signal.SIGTERM)
+    assert running.ended().code == 0
+    assert "hunter2" not in (desk / "err").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--schedules", "kept:nothing"), "has no schedules 'nothing'"),
+        (("--schedules", "kept:mixed"), "has no schedules 'mixed'"),
+        (("--schedules", "kept:twice"), "two schedules are named 'tick'"),
+        (("--schedules", "kept:never"), "can't be loaded"),
+        (("--schedules", "kept"), "does not name a schedule"),
+        (("--schedules", "kept:tick", "--once"), "leave one of them out"),
+    ],
+)
+def test_schedules_that_can_not_be_kept_are_told_before_anything_is_driven(kept, run_eventflow, options, said):
+    """One sentence, exit code 2."""
+    ended = run_eventflow("worker", "flows:flow", *options)
+    assert ended.code == 2
+    assert said in ended.sentence
+
+
+def test_a_worker_that_ends_by_itself_leaves_the_settings_schedules_alone(kept, run_eventflow, desk):
+    """There would be no end."""
+    (desk / "eventflow.toml").write_text('schedules = ["kept.py:tick"]\n')
+    assert run_eventflow("worker", "flows:flow", "--once").code == 0
+    assert run_eventflow("list", "--tag", "schedule:tick", "-o", "json").json["rows"] == []

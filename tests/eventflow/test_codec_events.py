@@ -31,6 +31,9 @@ from eventflow.codec.events import FLAG_REFS, FLAG_ZSTD, MAX_BODY, SHAPES
 from eventflow.errors import Corrupt, NotPlainData
 from eventflow.event import (
     AttemptFailed,
+    BranchesOpened,
+    BranchFailed,
+    BranchFinished,
     CheckpointCreated,
     CheckpointsDeleted,
     EffectFailed,
@@ -40,6 +43,7 @@ from eventflow.event import (
     Event,
     Failure,
     Forked,
+    NodeSkipped,
     Recorded,
     Rewound,
     RunCancelled,
@@ -50,10 +54,12 @@ from eventflow.event import (
     RunResumed,
     RunStarted,
     RunSuspended,
+    RunTimedOut,
     SignalReceived,
     SignalRefused,
     StoreCreated,
     Transitioned,
+    UndoBegan,
     Vouch,
     WaitClosed,
     WaitOpened,
@@ -96,6 +102,19 @@ SAMPLES: list[Event] = [
     Forked("r2", b"s" * 16, "r1", b"p" * 16, 1, 6, CHANGE, "me", "why"), StoreCreated(b"s" * 16, "me"),
     CheckpointCreated("r", b"k" * 16, 3, "before lunch", "me", "why"), CheckpointsDeleted("r", b"k" * 16, FrozenList([1, 2]), "me"),
     RunDeleted("r", b"k" * 16, 1, 9, b"h" * 32, "me", "why"),
+    RunTimedOut("a"), NodeSkipped("a"), NodeSkipped("a", "me", "known"), UndoBegan("a", "failed", FAILURE, "me", "why"),
+    UndoBegan("a", "cancelled"), BranchesOpened("a", FrozenList(["web", "é"])), BranchesOpened("a", FrozenList(), freeze([LONG, 1])),
+    BranchFinished("a", "web", freeze({"text": LONG})), BranchFinished("a", "0"), BranchFailed("a", "web", FAILURE),
+    AttemptFailed("a", 2, FAILURE, 99, "web"), WaitOpened("a", "child", "r.1", branch="web"), WaitClosed("a", "settled", 0, "web"),
+    RunStarted(
+        "r", b"s" * 16, "f", b"d" * 32, freeze({}), "a", freeze({}), b"i" * 32, caller_id="p", caller_key=b"p" * 16,
+        deadline=9, budget=freeze({"tokens": 5, "cost": 0.5}),
+    ),
+    RunResumed("a", b"d" * 32, None, "me", "why", freeze({"steps": 9}), CHANGE, "b"),
+    EffectStarted("pay", "k", "call", True, None, b"i" * 32, "ef", branch="web", undo="refund"),
+    EffectFinished("pay", "k", 0, actor="me", why="seen", branch="web", reused=7), EffectFailed("pay", "k", FAILURE, "web"),
+    EffectRejected("pay", "k", "me", "why", "web"),
+    Rewound(3, "a", reuse=freeze({"a/pay#1/00": [7, 9]}), signals=freeze([{"name": "go", "message": 5, "payload": LONG}])),
 ]  # fmt: skip
 
 
@@ -187,7 +206,7 @@ def test_an_event_is_an_array_of_eleven_fields() -> None:
     """As the format's document says, in canonical CBOR."""
     stored = Shelf().write(Rewound(3, "a", why="wrong"))
     assert decode(stored.data, "a test", strict=True) == [
-        FORMAT, 0, KEY, 1, 7, 3, PLACE.time, 14, {"node": "a", "to": 3, "why": "wrong"}, encode([]), BEFORE,
+        FORMAT, 0, KEY, 1, 7, 3, PLACE.time, 14, {"node": "a", "to": 3, "why": "wrong"}, encode([{}, []]), BEFORE,
     ]  # fmt: skip
 
 
@@ -198,7 +217,8 @@ def test_the_numbers_of_facts_are_for_ever() -> None:
         "RunStarted": 1, "Transitioned": 2, "RunCompleted": 3, "AttemptFailed": 4, "RunFailed": 5, "RunResumed": 6, "RunPaused": 7,
         "RunCancelled": 8, "SignalReceived": 9, "EffectStarted": 10, "EffectFinished": 11, "EffectFailed": 12, "EffectRejected": 13,
         "Rewound": 14, "Forked": 15, "RunSuspended": 16, "SignalRefused": 17,
-        "WaitOpened": 18, "WaitClosed": 19, "StoreCreated": 128, "CheckpointCreated": 129, "CheckpointsDeleted": 130,
+        "WaitOpened": 18, "WaitClosed": 19, "BranchesOpened": 20, "BranchFinished": 21, "BranchFailed": 22, "RunTimedOut": 23,
+        "UndoBegan": 24, "NodeSkipped": 25, "StoreCreated": 128, "CheckpointCreated": 129, "CheckpointsDeleted": 130,
         "RunDeleted": 131,
     } == numbers  # fmt: skip
     assert len({*numbers.values()}) == len(numbers)

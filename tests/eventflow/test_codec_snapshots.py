@@ -23,11 +23,32 @@ from eventflow.codec.snapshots import LARGEST_PIECE, SMALLEST_PIECE, piece_size
 from eventflow.errors import Corrupt
 from eventflow.event import Failure
 from eventflow.plain import EMPTY, MAX_DEPTH, NOTHING, ROPE_FROM, FrozenDict, FrozenList, Rope, freeze, raw, same, thaw
-from eventflow.state import STATUSES, WAITS, Identity, Parent, State
+from eventflow.state import STATUSES, WAITS, Caller, Identity, Parent, State
 
 LONG = "a long text, mostly repeated; " * 100
 DEFINITION = freeze({"nodes": ["a", "b"], "edges": [["a", "b", "done"]]})
-EFFECT = freeze({"status": "finished", "output": [LONG, None], "kind": "call", "mutating": False})
+EFFECT = freeze({
+    "status": "finished", "output": [LONG, None], "kind": "call", "mutating": False, "attempt": 1, "version": 11,
+    "input_digest": b"i" * 32, "idempotency_key": "ef", "undo": "refund",
+})  # fmt: skip
+WAIT = FrozenDict(
+    {
+        "id": 1,
+        "kind": "signal",
+        "name": "go",
+        "spec": freeze({"p": LONG}),
+        "until": 0,
+        "opened": 1,
+        "restore": "restart",
+    }
+)
+BRANCHES = FrozenDict({
+    "of": freeze({"": {
+        "1": {"status": "failed", "error": ["E", LONG, "x.py:1", True]}, "2": {"status": "open", "attempt": 2, "retry_at": 9},
+        "3": {"status": "waiting", "attempt": 1, "wait": WAIT}, "0": {"status": "finished", "result": {"text": LONG}},
+    }}),
+    "left": 2, "items": freeze(["x", LONG, None, 0]), "names": NOTHING, "standing": 1,
+})  # fmt: skip
 
 
 class Shelf:
@@ -63,12 +84,15 @@ def state_of(data: Any, **more: Any) -> State:
     """A state that holds data, and a bit of everything else."""
     identity = Identity(
         "run-1", b"k" * 16, 1, b"s" * 16, "flow", b"d" * 32, DEFINITION, b"i" * 32, FrozenList(["tag"]), "person", 5,
-        Parent("run-0", b"p" * 16, 2, 9),
+        Parent("run-0", b"p" * 16, 2, 9), Caller("run-9", b"c" * 16), 999, freeze({"tokens": 5, "cost": 0.5}),
     )  # fmt: skip
     standing: dict[str, Any] = {
         "waiting_for": "retry", "line": 10, "attempt": 2, "retry_at": 99, "error": Failure("E", LONG, "x.py:1", retryable=False),
         "effects": freeze({"pay#1": EFFECT}), "signals": freeze([{"name": "s", "payload": LONG, "message": 0}]),
-        "usage": freeze({"tokens": 5, "cost": 0.5}),
+        "usage": freeze({"tokens": 5, "cost": 0.5}), "steps": 3, "branches": BRANCHES,
+        "undo": freeze([{"at": 9, "by": "refund", "key": "1", "name": "pay", "branch": ""}]),
+        "undoing": freeze({"actor": "me", "why": LONG, "ending": "failed", "error": ["E", LONG, "", False]}),
+        "reuse": freeze({"a/pay#1/00": [7, 9]}),
     }  # fmt: skip
     frozen = data if isinstance(data, FrozenDict) else freeze(data)
     return State(identity, 12, b"x" * 32, 1_000, 3, "waiting", "a", 11, frozen, **{**standing, **more})
@@ -127,7 +151,9 @@ def test_every_status_comes_back(status: Any, waiting_for: Any) -> None:
         effects=EMPTY,
         signals=NOTHING,
         usage=EMPTY,
-        run=replace(state.run, parent=None, subject=None),
+        branches=None,
+        undoing=None,
+        run=replace(state.run, parent=None, subject=None, caller=None),
     )
     assert equal(Shelf().back(pack_state(state)), state)
 
@@ -138,10 +164,11 @@ def test_the_deepest_state_comes_back() -> None:
     for _ in range(MAX_DEPTH - 1):
         deep = {"k": deep}
     entry = FrozenDict({**EFFECT, "output": freeze([deep])})
+    signal = freeze({"name": "s", "message": 1, "payload": 1})
     state = state_of(
         {"d": deep},
         effects=FrozenDict({"e#1": entry}),
-        signals=FrozenList([freeze({"payload": 1}), FrozenDict({"payload": freeze([deep])})]),
+        signals=FrozenList([signal, FrozenDict({**signal, "payload": freeze([deep])})]),
     )
     assert equal(Shelf().back(pack_state(state)), state)
 
@@ -222,7 +249,7 @@ def test_every_part_of_a_state_counts(name: str) -> None:
         "run": replace(state.run, run_id="run-2"), "version": 13, "digest": b"y" * 32, "time": 1_001, "epoch": 4, "status": "running",
         "node": "b", "visit": 10, "data": freeze({"a": True}), "waiting_for": "", "line": 0, "attempt": 1, "retry_at": 0, "error": None,
         "effects": EMPTY, "signals": NOTHING, "usage": freeze({"tokens": 5, "cost": 0.25}),
-        "wait": FrozenDict({"id": 1, "kind": "signal", "name": "go", "opened": 1, "restore": "restart", "spec": EMPTY, "until": 0}),
+        "wait": WAIT, "steps": 4, "branches": None, "undo": NOTHING, "undoing": None, "reuse": EMPTY,
     }  # fmt: skip
     assert state_digest(replace(state, **{name: others[name]})) != state_digest(state)
 
@@ -234,14 +261,14 @@ def test_every_part_of_an_identity_counts(name: str) -> None:
     value = getattr(state.run, name)
     other = (
         None
-        if value is None or isinstance(value, Parent)
+        if value is None or isinstance(value, Parent | Caller)
         else value[:0]
         if isinstance(value, str | bytes | list)
         else None
     )
     if isinstance(value, int):
         other = value + 1
-    if name == "definition":
+    if name in ("definition", "budget"):
         other = EMPTY
     assert state_digest(replace(state, run=replace(state.run, **{name: other}))) != state_digest(state)
 

@@ -20,14 +20,58 @@ from eventflow.codec import (
     unpack_state,
 )
 from eventflow.errors import Corrupt, EventflowError, WrittenByNewer
-from eventflow.event import Failure
-from eventflow.plain import MAX_DEPTH, FrozenDict, FrozenList, freeze, same
+from eventflow.event import (
+    AttemptFailed,
+    BranchesOpened,
+    BranchFailed,
+    BranchFinished,
+    EffectFailed,
+    EffectFinished,
+    EffectRejected,
+    EffectStarted,
+    Event,
+    Failure,
+    NodeSkipped,
+    Recorded,
+    RunFailed,
+    RunPaused,
+    RunResumed,
+    RunSuspended,
+    SignalReceived,
+    SignalRefused,
+    Transitioned,
+    UndoBegan,
+    WaitClosed,
+    WaitOpened,
+)
+from eventflow.plain import MAX_DEPTH, NOTHING, FrozenDict, FrozenList, freeze, same
 from eventflow.proof import digest
-from eventflow.state import STATUSES, WAITS, Identity, Parent, State
+from eventflow.state import STATUSES, WAITS, Caller, Identity, Parent, State, evolve, open_waits, status_after
 
 LONG = "a long text, mostly repeated; " * 100
 DEFINITION = freeze({"nodes": ["a", "b"], "edges": [["a", "b", "done"]]})
-EFFECT = freeze({"status": "finished", "output": [LONG, None], "kind": "call", "mutating": False})
+EFFECT = freeze({
+    "status": "finished", "output": [LONG, None], "kind": "call", "mutating": False, "attempt": 1, "version": 11,
+    "input_digest": b"i" * 32, "idempotency_key": "ef", "undo": "refund",
+})  # fmt: skip
+WAIT = FrozenDict(
+    {
+        "id": 1,
+        "kind": "signal",
+        "name": "go",
+        "spec": freeze({"p": LONG}),
+        "until": 0,
+        "opened": 1,
+        "restore": "restart",
+    }
+)
+BRANCHES = FrozenDict({
+    "of": freeze({"": {
+        "1": {"status": "failed", "error": ["E", LONG, "x.py:1", True]}, "2": {"status": "open", "attempt": 2, "retry_at": 9},
+        "3": {"status": "waiting", "attempt": 1, "wait": WAIT}, "0": {"status": "finished", "result": {"text": LONG}},
+    }}),
+    "left": 2, "items": freeze(["x", LONG, None, 0]), "names": NOTHING, "standing": 1,
+})  # fmt: skip
 
 
 class Shelf:
@@ -63,12 +107,15 @@ def state_of(data: Any, **more: Any) -> State:
     """A state that holds data, and a bit of everything else."""
     identity = Identity(
         "run-1", b"k" * 16, 1, b"s" * 16, "flow", b"d" * 32, DEFINITION, b"i" * 32, FrozenList(["tag"]), "person", 5,
-        Parent("run-0", b"p" * 16, 2, 9),
+        Parent("run-0", b"p" * 16, 2, 9), Caller("run-9", b"c" * 16), 999, freeze({"tokens": 5, "cost": 0.5}),
     )  # fmt: skip
     standing: dict[str, Any] = {
         "waiting_for": "retry", "line": 10, "attempt": 2, "retry_at": 99, "error": Failure("E", LONG, "x.py:1", retryable=False),
         "effects": freeze({"pay#1": EFFECT}), "signals": freeze([{"name": "s", "payload": LONG, "message": 0}]),
-        "usage": freeze({"tokens": 5, "cost": 0.5}),
+        "usage": freeze({"tokens": 5, "cost": 0.5}), "steps": 3, "branches": BRANCHES,
+        "undo": freeze([{"at": 9, "by": "refund", "key": "1", "name": "pay", "branch": ""}]),
+        "undoing": freeze({"actor": "me", "why": LONG, "ending": "failed", "error": ["E", LONG, "", False]}),
+        "reuse": freeze({"a/pay#1/00": [7, 9]}),
     }  # fmt: skip
     frozen = data if isinstance(data, FrozenDict) else freeze(data)
     return State(identity, 12, b"x" * 32, 1_000, 3, "waiting", "a", 11, frozen, **{**standing, **more})
@@ -91,6 +138,9 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------
+
+
+FIELDS = 37  # the data, and where the run stands
 
 
 def spoiled(root: Any) -> bytes:
@@ -134,7 +184,7 @@ def test_what_is_no_root_is_refused(stored: bytes) -> None:
         piece_names(stored, Shelf().fetch)
 
 
-@pytest.mark.parametrize("number", range(1, 28))
+@pytest.mark.parametrize("number", range(1, FIELDS))
 @pytest.mark.parametrize(
     "odd",
     [None, True, -1, 0.5, "text", b"bytes", [], {}, [1, 2, 3, 4], {"a": 1}, 2**64 - 1, ["a", b"k", 1, "x"]],
@@ -266,3 +316,86 @@ def test_spoiled_roots_give_states_or_errors_of_ours() -> None:
                 read(bytes(array), shelf.fetch, "here")
             except EventflowError:
                 continue
+
+
+ODD: list[Any] = [
+    None, True, 0, -1, 2, 2**63, 2**64 - 1, 0.5, "", "a", "web", "waiting", "finished", b"", b"k" * 16, [], {}, [1], [[]], {"a": 1},
+    {"status": "waiting"}, {"status": "finished"}, {"status": 5}, {"name": "go"}, ["E", "m", "", True], {"": {"0": {}}},
+]  # fmt: skip
+
+
+def mutated_tree(value: Any, dice: random.Random) -> Any:
+    """A decoded value with one part exchanged, dropped or added somewhere inside."""
+    if isinstance(value, list | dict) and value and dice.random() < 0.85:
+        copy = list(value) if isinstance(value, list) else dict(value)
+        key = dice.randrange(len(value)) if isinstance(value, list) else dice.choice(list(value))
+        move = dice.random()
+        if move < 0.15:
+            del copy[key]
+        elif move < 0.2 and isinstance(copy, dict):
+            copy[dice.choice(["a", "wait", "result", "0", "output"])] = dice.choice(ODD)
+        else:
+            copy[key] = mutated_tree(copy[key], dice)
+        return copy
+    return dice.choice(ODD)
+
+
+FAILURE = Failure("E", "no")
+FOLLOWING: list[Event] = [
+    AttemptFailed("a", 1, FAILURE, 9), AttemptFailed("a", 1, FAILURE, 9, "2"), WaitClosed("a", "signal", 0, "3"),
+    WaitOpened("a", "timer", until=9, branch="2"), WaitOpened("a", "timer"), WaitClosed("a", "signal", 1), BranchFinished("a", "2", 1),
+    BranchFinished("a", "3"), BranchFailed("a", "2", FAILURE), BranchesOpened("a", FrozenList(["x"])), SignalReceived("s", 1, 1),
+    SignalRefused(0), EffectStarted("pay", "1", "undo", True, None, b"i" * 32, "ef"), EffectFinished("pay", "1", 5, reused=7),
+    EffectFailed("pay", "1", FAILURE), EffectRejected("pay", "1"), RunResumed("a", b"d" * 32), RunResumed("a", b"d" * 32, to="b"),
+    RunPaused(), RunSuspended("a"), RunFailed("a", FAILURE), UndoBegan("a", "failed"), NodeSkipped("a"), Transitioned("a", "a"),
+]  # fmt: skip
+
+
+def test_what_is_read_from_a_spoiled_snapshot_can_be_folded() -> None:
+    """Where the run stands changed at random: an error of ours, or a state that every event follows or is refused by."""
+    dice = random.Random(11)  # noqa: S311
+    whole, read = [], 0
+    wait = freeze({**WAIT, "spec": {}})
+    for more in ({}, {"branches": None, "wait": wait}, {"branches": None, "undoing": None}):
+        (form, values, refs, cuts), shelf = parts(state_of({}, error=None, **more))
+        whole.append((form, values, refs, cuts, shelf))
+    for _ in range(3_000):
+        form, values, refs, cuts, shelf = dice.choice(whole)
+        number = dice.randrange(12, FIELDS)
+        values = [*values[:number], mutated_tree(values[number], dice), *values[number + 1 :]]
+        try:
+            state, _ = unpack_state(spoiled([form, values, refs, cuts]), shelf.fetch, "here")
+        except EventflowError:
+            continue
+        read += 1
+        open_waits(state)
+        for event in dice.choices(FOLLOWING, k=8):
+            version = state.version + 1
+            place = Recorded(event, b"k" * 16, 1, version, version, 1, 9, b"x" * 32, b"b" * 32)
+            try:
+                told = status_after(state, event)
+                state = evolve(state, place)
+            except EventflowError:
+                continue
+            assert told == (state.status, state.waiting_for)
+            pack_state(state)
+    assert 100 < read < 2_900
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("effects", {"pay#1": {**EFFECT, "status": "gone"}}), ("effects", {"pay#1": {**EFFECT, "output": 1, "status": "started"}}),
+        ("effects", {"pay#1": {key: EFFECT[key] for key in EFFECT if key != "kind"}}), ("effects", {"pay#1": {**EFFECT, "undo": 5}}),
+        ("signals", [{"name": "s", "message": 0}]), ("signals", [5]), ("usage", {"tokens": "5"}), ("wait", {**WAIT, "kind": "retry"}),
+        ("wait", {**WAIT, "kind": "war"}), ("wait", {**WAIT, "more": 1}), ("undo", [{"at": 1}]), ("undo", [None]),
+        ("undoing", {"ending": "failed"}), ("undoing", {"ending": "completed", "error": None, "actor": "", "why": ""}),
+        ("undoing", {"ending": "failed", "error": ["E"], "actor": "", "why": ""}), ("reuse", {"k": 5}), ("reuse", {"k": ["5"]}),
+        ("branches", {**BRANCHES, "left": 3}), ("branches", {**BRANCHES, "standing": 2}), ("branches", {}),
+    ],
+    ids=lambda one: str(one)[:50],
+)  # fmt: skip
+def test_a_part_of_another_form_is_refused(field: str, value: Any) -> None:
+    """Down to what a branch, a call, a wait and a message are made of."""
+    (form, values, refs, cuts), shelf = parts(state_of({}, **{field: freeze(value)}))
+    assert isinstance(refused(spoiled([form, values, refs, cuts]), shelf), Corrupt)

@@ -15,8 +15,8 @@ PARTS = {Failure, Vouch, Recorded}
 KINDS = sorted(get_args(Event), key=lambda kind: kind.__name__)
 # What a field of a fact may be; the codec knows how to write these and no other.
 TYPES = {
-    "str", "str | None", "bytes", "int", "bool", "Any", "FrozenDict", "FrozenDict | None", "FrozenList", "Change", "Failure",
-    "Failure | None",
+    "str", "str | None", "bytes", "int", "bool", "Any", "FrozenDict", "FrozenDict | None", "FrozenList", "FrozenList | None", "Change",
+    "Failure", "Failure | None",
 }  # fmt: skip
 
 

@@ -29,7 +29,8 @@ from eventflow.log.lmdb import opening
 from eventflow.log.lmdb.tables import TABLES, head_row
 from eventflow.plain import MAX_DEPTH, FrozenDict, freeze, thaw
 from eventflow.recovery import recover
-from eventflow.state import STATUSES, WAITS, State, status_after
+from eventflow.run import CANCEL, PAUSE, SETTLE, SIGNAL, message
+from eventflow.state import STATUSES, WAITS, State, reuse_key, status_after
 from eventflow.testing.author import Author, written
 
 ROOT = Path(__file__).parent.parent.parent
@@ -72,6 +73,9 @@ def write_everything(author: Author) -> None:
         SignalReceived("go", freeze(LONG), 1),
     )
     head = author.rewind(head, 3)
+    moved = facts.RunResumed("a", bytes(32), None, "me", "moved", None, (Op("set", ("moved",), LONG),), "a")
+    branches = facts.BranchesOpened("a", freeze([]), freeze([LONG, 1])), facts.BranchFinished("a", "0", LONG)
+    head = author.add(head, moved, *branches, facts.UndoBegan("a", "failed"), facts.NodeSkipped("a"))
     head = author.add(head, change(Op("set", ("after",), 1)), RunCompleted("a", change=(Op("add", ("n",), 1.5),)))
     fork = author.fork(head, 4, "fork", change=(Op("set", ("mine",), LONG),))
     fork = author.add(fork, change(Op("extend", ("list",), freeze([2]))))
@@ -109,6 +113,7 @@ SAMPLES: dict[str, Event] = {
         facts.RunCompleted("a"), facts.RunFailed("a", ERROR), facts.RunCancelled(), facts.RunPaused(),
         facts.Transitioned("a", "b"), facts.AttemptFailed("a", 1, ERROR, 5), facts.RunSuspended("a"),
         facts.SignalReceived("go", None, 1), facts.WaitOpened("a", "timer"), facts.WaitClosed("a", "timeout"),
+        facts.RunTimedOut("a"), facts.NodeSkipped("a"), facts.UndoBegan("a", "failed"), facts.BranchesOpened("a", freeze(["x"])),
     )
 }  # fmt: skip
 
@@ -137,7 +142,7 @@ def test_the_reader_finds_what_recovery_finds(store: Path) -> None:
             expected[name, version] = thaw(recover(log, head, version).state.data)
     log.close()
     assert found.keys() == expected.keys()
-    assert len(found) == 22
+    assert len(found) == 27
     assert {name for name, _ in found} == {"plain", "fork", "gone"}
     assert [
         key for key in found if cbor2.dumps(found[key], canonical=True) != cbor2.dumps(expected[key], canonical=True)
@@ -261,7 +266,7 @@ def test_the_page_has_every_limit() -> None:
 
 
 def test_the_fields_of_a_root_stand_where_the_page_says(store: Path) -> None:
-    """The data and 28 more, in the page's order."""
+    """The data and 36 more, in the page's order."""
     cells = table("field", "what", "field", "what")
     told = {int(row[column]): row[column + 1] for row in cells for column in (0, 2) if row[column]}
     assert list(told) != sorted(told)  # two columns side by side
@@ -283,6 +288,74 @@ def test_the_fields_of_a_root_stand_where_the_page_says(store: Path) -> None:
     assert (told[21].split(":")[0], fields[21]) == ("line", state.line)
     assert (told[27], fields[27]) == ("usage", dict(state.usage))
     assert (told[28], fields[28]) == ("wait or null", None)
+    assert (told[32].split(":")[0], fields[32]) == ("steps", state.steps)
+    assert [told[number].split(" or ")[0] for number in (29, 30, 31, 33, 34, 35, 36)] == [
+        "caller", "deadline", "budget", "branches", "undo", "undoing", "reuse",
+    ]  # fmt: skip
+    assert [fields[number] for number in (29, 30, 31, 33, 34, 35, 36)] == [None, 0, {}, None, [], None, {}]
+
+
+def fold(*happened: Event) -> State:
+    """The state after a start on node a and these events."""
+    author = Author(MemoryLog())
+    return author.state(author.add(author.start("r"), *happened))
+
+
+def test_the_page_says_what_branches_are_made_of() -> None:
+    """The map, its buckets, and an entry for each way in which a branch may stand."""
+    items = facts.BranchesOpened("a", freeze([]), freeze([*range(130)]))
+    wait = facts.WaitOpened("a", "timer", until=9, branch="101")
+    state = fold(
+        items, facts.AttemptFailed("a", 2, ERROR, 5, "7"), wait, facts.BranchFinished("a", "99", 1),
+        facts.BranchFailed("a", "100", ERROR), replace(wait, branch="129"), facts.WaitClosed("a", "timeout", branch="129"),
+    )  # fmt: skip
+    branches = state.branches
+    assert branches is not None
+    assert {*branches} == {names(row[0])[0] for row in table("key", "what")}
+    assert {bucket: [*held] for bucket, held in branches["of"].items()} == {"": ["7", "99"], "1": ["100", "101", "129"]}
+    assert (branches["left"], branches["standing"]) == (128, 1)
+    entries = dict(pair for held in branches["of"].values() for pair in held.items())
+    told = {row[0]: {*names(row[1])} for row in table("the branch", "its entry")}
+    for name, words, status in (
+        ("7", "has failed an attempt", "open"), ("99", "has finished", "finished"), ("100", "has failed", "failed"),
+    ):  # fmt: skip
+        assert {*entries[name]} == told[words] - {status}
+        assert entries[name]["status"] == status in told[words]
+    assert entries["7"]["attempt"] == 3
+    assert {*entries["101"]} == {"status", "attempt", "wait"}
+    assert entries["129"] == {"status": "open", "attempt": 1}
+    [keys] = re.findall(r"A wait is a map: (.*?)\. The", PAGE, re.DOTALL)
+    assert [*entries["101"]["wait"]] == [*names(keys)]
+
+
+def test_the_page_says_what_a_call_and_undoing_are_made_of() -> None:
+    """The entry of a call, what is to be undone, how the run ends, which calls may answer again."""
+    pay = facts.EffectStarted("pay#", "1", "tool", True, None, bytes(32), "key", branch="x/y", undo="refund")
+    split = facts.BranchesOpened("a", freeze(["x/y"]))
+    state = fold(split, pay, EffectFinished("pay#", "1", 5, branch="x/y"))
+    [row] = [row[1] for row in table("event", "what it does") if row[0] == "`EffectStarted`"]
+    assert {*state.effects["x%2fy/pay%23#1"]} == ({*names(row)} - {"started"}) | {"output"}
+    [keys] = re.findall(r"adds a map: (.*?)\. An", PAGE, re.DOTALL)
+    assert {*state.undo[0]} == {name for name in names(keys) if name != "undo"} | {"by"}
+    undoing = fold(split, facts.UndoBegan("a", "failed", ERROR, "me", "why")).undoing
+    [row] = [row[1] for row in table("event", "what it does") if row[0] == "`UndoBegan`"]
+    assert undoing is not None
+    assert {*undoing} == {*names(row)}
+    assert reuse_key("a/%b", "x%2fy/pay%23#1", bytes(range(32))) == (
+        "a%2f%25b/x%2fy/pay%23#1/000102030405060708090a0b0c0d0e0f"
+    )
+
+
+def test_the_page_says_what_a_message_is_made_of() -> None:
+    """Its fields, and its kinds."""
+    [fields] = re.findall(r"A message\*\* is a CBOR map of (.*?), all text", PAGE)
+    assert {*cbor2.loads(message(SIGNAL))} == {*names(fields)}
+    assert {names(row[0])[0] for row in table("kind", "name", "payload", "the run it is for")} == {
+        SIGNAL,
+        PAUSE,
+        CANCEL,
+        SETTLE,
+    }
 
 
 def test_the_mark_is_laid_out_as_the_page_says(store: Path) -> None:

@@ -11,6 +11,9 @@ from eventflow.change import Op
 from eventflow.errors import Corrupt
 from eventflow.event import (
     AttemptFailed,
+    BranchesOpened,
+    BranchFailed,
+    BranchFinished,
     CheckpointCreated,
     CheckpointsDeleted,
     EffectFailed,
@@ -20,6 +23,7 @@ from eventflow.event import (
     Event,
     Failure,
     Forked,
+    NodeSkipped,
     Recorded,
     Rewound,
     RunCancelled,
@@ -31,10 +35,12 @@ from eventflow.event import (
     RunResumed,
     RunStarted,
     RunSuspended,
+    RunTimedOut,
     SignalReceived,
     SignalRefused,
     StoreCreated,
     Transitioned,
+    UndoBegan,
     WaitClosed,
     WaitOpened,
 )
@@ -105,7 +111,9 @@ EVENTS: dict[type, Event] = {
         RunFailed("first", FAILURE), RunResumed("first", DEFINITION), RunSuspended("first"), RunPaused(), RunCancelled(),
         SignalReceived("s", 1, 1), SignalRefused(1), WaitOpened("first", "signal", "s"), WaitClosed("first", "signal", 1),
         BEGUN, EffectFinished("charge", "1", 1), EffectFailed("charge", "1", FAILURE),
-        EffectRejected("charge", "1"), Rewound(2, "first"), replace(FORKED, at=2, change=()),
+        EffectRejected("charge", "1"), RunTimedOut("first"), NodeSkipped("first"), UndoBegan("first", "failed", FAILURE),
+        BranchesOpened("first", FrozenList(["x"])), BranchFinished("first", "x", 1), BranchFailed("first", "x", FAILURE),
+        Rewound(2, "first"), replace(FORKED, at=2, change=()),
         StoreCreated(STORE), CheckpointCreated("run-1", KEY, 1), CheckpointsDeleted("run-1", KEY, FrozenList([1])),
         RunDeleted("run-1", KEY, 1, 2, bytes(32)),
     )
@@ -152,7 +160,9 @@ def test_versions_are_dense(event: Event, version: int) -> None:
     "event",
     [
         Transitioned("other", "second"), RunCompleted("other"), AttemptFailed("other", 1, FAILURE, 9), RunFailed("other", FAILURE),
-        RunResumed("other", DEFINITION), RunSuspended("other"),
+        RunResumed("other", DEFINITION), RunSuspended("other"), RunTimedOut("other"), NodeSkipped("other"),
+        UndoBegan("other", "failed"), BranchesOpened("other", FrozenList(["x"])), WaitOpened("other", "timer"),
+        WaitClosed("other", "timeout"),
     ],
     ids=lambda event: type(event).__name__,
 )  # fmt: skip
@@ -161,7 +171,9 @@ def test_an_event_about_another_node_is_refused(event: Event) -> None:
     assert "stands on 'first'" in refused(lived(), event)
 
 
-@pytest.mark.parametrize("end", [RunCompleted("first"), RunCancelled()], ids=["completed", "cancelled"])
+@pytest.mark.parametrize(
+    "end", [RunCompleted("first"), RunCancelled(), RunTimedOut("first")], ids=["completed", "cancelled", "timed_out"]
+)
 @pytest.mark.parametrize("event", RUN_EVENTS, ids=lambda event: type(event).__name__)
 def test_after_the_end_only_a_rewind_or_a_fork_goes_on(end: Event, event: Event) -> None:
     """A run that is over stays as it ended."""
@@ -175,7 +187,8 @@ def test_after_the_end_only_a_rewind_or_a_fork_goes_on(end: Event, event: Event)
 @pytest.mark.parametrize(
     "event",
     [Transitioned("first", "second"), RunCompleted("first"), AttemptFailed("first", 1, FAILURE, 9), RunFailed("first", FAILURE),
-     RunSuspended("first")],
+     RunSuspended("first"), RunTimedOut("first"), UndoBegan("first", "cancelled"), WaitOpened("first", "timer"),
+     WaitClosed("first", "timeout"), BranchesOpened("first", FrozenList(["x"]))],
     ids=lambda event: type(event).__name__,
 )  # fmt: skip
 def test_a_failed_run_does_not_move_before_it_is_resumed(event: Event) -> None:

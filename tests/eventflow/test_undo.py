@@ -88,10 +88,12 @@ def trip(world, last, **options) -> Workflow:
 
 
 def fails(state):
+    """Fail for good."""
     raise ValueError("no visa")
 
 
 async def hangs(state):
+    """Never return."""
     await asyncio.Event().wait()
 
 
@@ -652,7 +654,7 @@ def test_a_fork_leaves_the_parents_calls_to_the_parent():
     async def tell():
         world = World()
         flow = trip(world, hangs)
-        async with Engine(workflows=[flow]) as engine:
+        async with Engine(workflows=[flow], grace=0) as engine:
             run = await engine.start(flow, {}, run_id="r")
             await until(lambda: run.state.node == "last")
             child = await engine.fork("r", run_id="f")

@@ -25,7 +25,16 @@ def nothing(state):
 
 @pytest.mark.parametrize(
     ("tolerate", "count", "allowed"),
-    [(0, 10, 0), (3, 10, 3), ("0%", 10, 0), ("10%", 10, 1), ("10%", 19, 1), ("10 %", 20, 2), ("100%", 7, 7), ("10%", 0, 0)],
+    [
+        (0, 10, 0),
+        (3, 10, 3),
+        ("0%", 10, 0),
+        ("10%", 10, 1),
+        ("10%", 19, 1),
+        ("10 %", 20, 2),
+        ("100%", 7, 7),
+        ("10%", 0, 0),
+    ],
 )
 def test_a_share_is_of_the_branches_and_never_rounded_up(tolerate, count, allowed):
     """10 % of 19 branches is one."""
@@ -139,11 +148,25 @@ def test_fields_of_branches_must_be_declared():
         assert problem.fatal
 
 
-def test_a_diagram_shows_a_split_as_one_state():
+def test_a_diagram_shows_a_split_as_one_state_that_lists_its_branches():
     """The machine has one state for it: branches are no states of their own."""
-    flow = Workflow("w").add_node("n", Parallel({"a": nothing, "b": nothing})).add_node("end", nothing)
-    drawn = flow.add_edge("n", "end").set_start("n").mermaid()
-    assert "n --> end" in drawn
+    many = {f"b{number}": nothing for number in range(9)}
+    flow = (
+        Workflow("w")
+        .add_node("n", Parallel({"a": nothing, "b: c\n": nothing}))
+        .add_node("many", Parallel(many))
+        .add_node("each", Map(nothing, over="items"))
+        .add_edge("n", "many")
+        .add_edge("many", "each")
+        .set_start("n")
+    )
+    drawn = flow.mermaid().splitlines()
+    assert "  n --> many: done" in drawn
+    assert drawn[-3:] == [
+        "  n : branches a, b  c ",
+        "  many : branches b0, b1, b2, b3, b4, b5 and 3 more",
+        "  each : a branch for each item of items",
+    ]
 
 
 # --- the join ------------------------------------------------------------------------------------------------------

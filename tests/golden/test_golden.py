@@ -39,11 +39,11 @@ from eventflow.codec import (
 )
 from eventflow.codec.events import FLAG_REFS, FLAG_ZSTD, SHAPES
 from eventflow.event import Failure, Recorded
-from eventflow.log import STORE_RUN, Act, Entry, Head, MemoryLog, Query
+from eventflow.log import STORE_RUN, Act, Appended, Entry, Head, MemoryLog, Query
 from eventflow.plain import FrozenDict, FrozenList, freeze, thaw
 from eventflow.proof import digest
 from eventflow.recovery import recover
-from eventflow.testing.author import Author, written
+from eventflow.testing.author import DEFINITION, Author, written
 
 HERE = Path(__file__).parent
 NEWEST = HERE / f"format-{FORMAT}.cbor"
@@ -105,6 +105,7 @@ def write_runs(author: Author) -> None:
     fork = author.add(
         author.rewind(author.add(fork, change(Op("add", ("n",), -1))), 2), facts.RunCancelled("me", "enough")
     )
+    write_branches(author, head)
     gone = author.start("golden-3", {"secret": 1})
     marks = facts.CheckpointCreated("golden-1", head.run_key, 5, "a label", "me", "since")
     dropped = facts.CheckpointsDeleted("golden-1", head.run_key, FrozenList([5, 6]), "me", "full")
@@ -112,6 +113,54 @@ def write_runs(author: Author) -> None:
     now = author.clock.now()
     for act in (Act(pack(marks), now), Act(pack(dropped), now), Act(pack(deleted), now, delete_run=gone)):
         written(author.log, act)
+
+
+def write_branches(author: Author, caller: Head) -> None:
+    """A run that was started by another, and splits, waits for runs of its own, is moved, goes back and undoes."""
+    head = author.add(
+        called(author, "golden-4", caller),
+        facts.BranchesOpened("a", FrozenList(["web", "f/il%es"])),
+        facts.EffectStarted("pay", "1", "call", True, None, b"i" * 32, "idem", branch="f/il%es", undo="refund"),
+        facts.EffectStarted("pay", "1", "call", True, None, b"i" * 32, "idem-2", branch="web"),
+        facts.EffectFinished("pay", "1", freeze({"paid": LONG}), branch="f/il%es"),
+        facts.EffectFailed("pay", "1", Failure("E", "no"), "web"),
+        facts.AttemptFailed("a", 1, Failure("E", "again"), author.clock.now(), "web"),
+        facts.WaitOpened("a", "child", "golden-4.child", branch="web"),
+        facts.BranchFailed("a", "f/il%es", Failure("E", LONG, "z.py:3", retryable=False)),
+    )
+    head = author.add(head, facts.RunSuspended("a"), vouch=author.snapshot(head), status="pending")
+    head = author.add(
+        head, facts.RunResumed("a", bytes(32), budget=freeze({"steps": 9})), facts.WaitClosed("a", "signal", 3, "web"),
+        facts.BranchFinished("a", "web", freeze({"found": [1, LONG]})),
+        facts.Transitioned("a", "b", change=(Op("set", ("found",), freeze([1])),)),
+        facts.BranchesOpened("b", FrozenList(), freeze([LONG, None, *range(120)])), facts.BranchFinished("b", "0", LONG),
+        facts.WaitOpened("b", "unknown", "pay", spec=freeze({"key": "1"}), branch="120"),
+    )  # fmt: skip
+    head = author.add(head, facts.RunPaused("me"), vouch=author.snapshot(head), status="paused")
+    message = FrozenDict({"name": "go", "message": 3, "payload": LONG})
+    reuse = freeze({"a/pay#1/00": [11, 12]})
+    back = facts.Rewound(3, "a", "me", "again", reuse, FrozenList([message]))
+    resumed = facts.RunResumed("a", bytes(32), None, "me", "moved", None, (Op("set", ("migrated",), True),), "b")
+    head = author.add(
+        head, back, resumed, facts.EffectStarted("pay", "1", "call", True, None, b"i" * 32, "idem-3", undo="refund"),
+        facts.EffectFinished("pay", "1", 5, reused=11), facts.UndoBegan("b", "timed_out", None, "", "the deadline"),
+    )  # fmt: skip
+    head = author.add(head, facts.RunFailed("b", Failure("E", "can't")), vouch=author.snapshot(head), status="failed")
+    author.add(
+        head, facts.NodeSkipped("b", "me", "known"), facts.Transitioned("b", "a"), facts.RunTimedOut("a"), status="timed_out"
+    )  # fmt: skip
+
+
+def called(author: Author, run_id: str, caller: Head) -> Head:
+    """A run that was started by another, with a deadline and a budget."""
+    event = facts.RunStarted(
+        run_id, author.log.store_id, "flow", DEFINITION, FrozenDict(), "a", freeze({"n": 1}), bytes(32),
+        caller_id=caller.run_id, caller_key=caller.run_key, deadline=author.clock.now() + 10**12,
+        budget=freeze({"tokens": 500, "cost": 0.5}),
+    )  # fmt: skip
+    answer = written(author.log, replace(author.first(run_id, {"n": 1}), events=(pack(event),)))
+    assert isinstance(answer, Appended)
+    return answer.head
 
 
 def generate() -> bytes:

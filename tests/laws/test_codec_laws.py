@@ -14,7 +14,7 @@ from eventflow.codec import Place, Stored, pack, pack_state, read_events, seal, 
 from eventflow.event import Event, Failure, Vouch
 from eventflow.plain import MAX_INT, MIN_INT, FrozenDict, Rope, freeze, raw_items, same
 from eventflow.proof import digest
-from eventflow.state import STATUSES, WAITS, Identity, Parent, State
+from eventflow.state import STATUSES, WAITS, Caller, Identity, Parent, State
 
 LONG = st.sampled_from(["long " * 250, "QUJD" * 400, "é" * 1_100]) | st.sampled_from([b"\x00" * 1_200, b"long" * 300])
 TEXT = st.text(max_size=8)
@@ -34,6 +34,7 @@ CHANGES = st.lists(
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "str": TEXT, "str | None": st.none() | TEXT, "bytes": st.binary(max_size=32), "int": NUMBERS, "bool": st.booleans(), "Any": VALUES,
     "FrozenDict": DICTS, "FrozenDict | None": st.none() | DICTS, "FrozenList": st.lists(VALUES, max_size=3).map(freeze), "Change": CHANGES,
+    "FrozenList | None": st.none() | st.lists(VALUES, max_size=3).map(freeze),
     "Failure": FAILURES, "Failure | None": st.none() | FAILURES,
 }  # fmt: skip
 
@@ -88,6 +89,8 @@ def test_every_fact_comes_back_from_its_bytes(kind: type) -> None:
 IDENTITIES = st.builds(
     Identity, TEXT, st.binary(max_size=16), NUMBERS, st.binary(max_size=16), TEXT, st.binary(max_size=32), DICTS, st.binary(max_size=32),
     FIELDS["FrozenList"], st.none() | TEXT, NUMBERS, st.none() | st.builds(Parent, TEXT, st.binary(max_size=16), NUMBERS, NUMBERS),
+    st.none() | st.builds(Caller, TEXT, st.binary(max_size=16)), NUMBERS,
+    st.dictionaries(TEXT, NUMBERS | st.floats(), max_size=3).map(freeze),
 )  # fmt: skip
 PAD = freeze({"text": "x" * 400, "n": 1})  # a hundred of these go over more than one piece
 ITEMS = st.tuples(st.lists(VALUES | st.just(PAD), min_size=1, max_size=6), st.sampled_from([1, 2, 150])).map(
@@ -98,11 +101,61 @@ LISTS = st.dictionaries(TEXT, ITEMS.map(freeze) | ITEMS.map(lambda items: Rope.o
 DATA = st.tuples(DICTS, LISTS, LISTS).map(
     lambda parts: FrozenDict({**dict(raw_items(parts[0])), **parts[1], "inner": FrozenDict(parts[2])})
 )
-ENTRIES = DICTS.map(lambda entry: FrozenDict({**entry, "status": "finished"}))
+
+
+def shaped(**parts: st.SearchStrategy[Any]) -> st.SearchStrategy[FrozenDict]:
+    """Maps of these fields."""
+    return st.fixed_dictionaries(parts).map(freeze)
+
+
+CALL = {
+    "kind": TEXT, "attempt": NUMBERS, "version": NUMBERS, "mutating": st.booleans(), "input_digest": st.binary(max_size=32),
+    "idempotency_key": TEXT,
+}  # fmt: skip
+ENTRIES = shaped(**CALL, status=st.just("finished"), output=VALUES, undo=TEXT) | shaped(
+    **CALL, status=st.sampled_from(["started", "failed", "rejected"])
+)
+MESSAGES = st.lists(shaped(name=TEXT, message=NUMBERS, payload=VALUES), max_size=3).map(freeze)
+WAIT = shaped(
+    id=NUMBERS, kind=st.sampled_from(["signal", "human", "timer", "child", "unknown"]), name=TEXT, spec=DICTS, until=NUMBERS,
+    opened=NUMBERS, restore=TEXT,
+)  # fmt: skip
+ERRORS = FAILURES.map(lambda one: freeze([one.type, one.message, one.where, one.retryable]))
+BRANCH_ENTRIES = (
+    shaped(status=st.just("finished"), result=VALUES) | shaped(status=st.just("failed"), error=ERRORS)
+    | shaped(status=st.just("open"), attempt=NUMBERS, retry_at=NUMBERS) | shaped(status=st.just("waiting"), attempt=NUMBERS, wait=WAIT)
+)  # fmt: skip
+
+
+def as_branches(held: dict[str, FrozenDict], items: list[Any] | None) -> FrozenDict:
+    """Branches of which these are not as at first, counted."""
+    statuses = [one["status"] for one in held.values()]
+    over = statuses.count("finished") + statuses.count("failed")
+    named = [*held, "one more"] if items is None else []
+    size = len(named) if items is None else len(items)
+    of = {"": held} if held else {}
+    return freeze({  # type: ignore[no-any-return]
+        "of": of, "left": size - over, "items": items, "names": named, "standing": statuses.count("waiting"),
+    })  # fmt: skip
+
+
+BRANCHES = st.dictionaries(TEXT.filter(lambda name: name != "one more"), BRANCH_ENTRIES, max_size=3).map(
+    lambda held: as_branches(held, None)
+) | st.lists(st.tuples(VALUES, BRANCH_ENTRIES), max_size=3).map(
+    lambda all_: as_branches(
+        {str(place): one[1] for place, one in enumerate(all_)}, [*(one[0] for one in all_), "fresh"]
+    )
+)
+UNDO = st.lists(shaped(at=NUMBERS, by=TEXT, key=TEXT, name=TEXT, branch=TEXT), max_size=2).map(freeze)
+UNDOING = shaped(
+    ending=st.sampled_from(["failed", "cancelled", "timed_out"]), error=st.none() | ERRORS, actor=TEXT, why=TEXT
+)
+REUSE = st.dictionaries(TEXT, st.lists(NUMBERS, max_size=2), max_size=2).map(freeze)
 STATES = st.builds(
     State, IDENTITIES, NUMBERS, st.binary(max_size=32), NUMBERS, NUMBERS, st.sampled_from(STATUSES), TEXT, NUMBERS, DATA,
     st.sampled_from(WAITS), NUMBERS, NUMBERS, NUMBERS, st.none() | FAILURES, st.dictionaries(TEXT, ENTRIES, max_size=2).map(FrozenDict),
-    FIELDS["FrozenList"], st.dictionaries(TEXT, NUMBERS | st.floats(), max_size=3).map(FrozenDict),
+    MESSAGES, st.dictionaries(TEXT, NUMBERS | st.floats(), max_size=3).map(FrozenDict), st.none() | WAIT, NUMBERS,
+    st.none() | BRANCHES, UNDO, st.none() | UNDOING, REUSE,
 )  # fmt: skip
 
 

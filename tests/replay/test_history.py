@@ -9,6 +9,9 @@ import pytest
 from eventflow.change import Op
 from eventflow.event import (
     AttemptFailed,
+    BranchesOpened,
+    BranchFailed,
+    BranchFinished,
     CheckpointCreated,
     CheckpointsDeleted,
     EffectFailed,
@@ -18,6 +21,7 @@ from eventflow.event import (
     Event,
     Failure,
     Forked,
+    NodeSkipped,
     Recorded,
     Rewound,
     RunCancelled,
@@ -29,10 +33,12 @@ from eventflow.event import (
     RunResumed,
     RunStarted,
     RunSuspended,
+    RunTimedOut,
     SignalReceived,
     SignalRefused,
     StoreCreated,
     Transitioned,
+    UndoBegan,
     Vouch,
     WaitClosed,
     WaitOpened,
@@ -54,6 +60,12 @@ SAID = {
     RunResumed: (RunResumed("a", b"", EMPTY, "ann", "again"), "by ann: again, with another definition"),
     RunSuspended: (RunSuspended("a", "ann", "lunch"), "by ann: lunch"),
     RunPaused: (RunPaused("ann", "lunch"), "by ann: lunch"),
+    RunTimedOut: (RunTimedOut("a"), "its deadline passed"),
+    NodeSkipped: (NodeSkipped("a", "ann", "by hand"), "by ann: by hand"),
+    UndoBegan: (UndoBegan("a", "cancelled", None, "ann", "over"), "before it ends as cancelled by ann: over"),
+    BranchesOpened: (BranchesOpened("a", FrozenList(["x", "y"])), "2 branches"),
+    BranchFinished: (BranchFinished("a", "x", 5), "branch x"),
+    BranchFailed: (BranchFailed("a", "x", BROKE), "branch x: ValueError: it broke"),
     RunCancelled: (RunCancelled("", "over"), "over"),
     SignalReceived: (SignalReceived("go", 1, 7, "ann"), "go (message 7) by ann"),
     SignalRefused: (SignalRefused(7, "no number"), "message 7: no number"),
@@ -194,3 +206,10 @@ def test_nothing_of_the_user_s_code_is_needed(author):
     head = author.start("r", {"x": 1}, workflow="nobody.has:this")
     (line,) = History(author.log, head).upto(head)
     assert line.detail == "workflow nobody.has:this, starts in a"
+
+
+def test_what_happened_in_a_branch_says_in_which():
+    """Attempts, calls and waits of several branches stand beside one another; a map's branches are its items."""
+    assert detail(recorded(WaitOpened("a", "signal", "go", branch="left"))) == "branch left: for go"
+    assert detail(recorded(EffectFinished("pay", "1", 5, branch="3"))) == "branch 3: pay (key 1)"
+    assert detail(recorded(BranchesOpened("a", FrozenList(), FrozenList([7, 8, 9])))) == "3 branches"

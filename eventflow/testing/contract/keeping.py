@@ -15,7 +15,9 @@ from eventflow.errors import (
 )
 from eventflow.event import CheckpointCreated, SignalReceived, Transitioned
 from eventflow.log import (
+    STORE_RUN,
     Act,
+    Acted,
     Appended,
     Kept,
     Post,
@@ -25,7 +27,7 @@ from eventflow.log import (
 from eventflow.plain import freeze
 from eventflow.recovery import recover
 from eventflow.testing.author import written
-from eventflow.testing.contract.maker import MOVE, LogMaker, moved, versions
+from eventflow.testing.contract.maker import MOVE, LogMaker, deletion, moved, versions
 
 
 class KeepContract(LogMaker):
@@ -139,3 +141,71 @@ class KeepContract(LogMaker):
             assert [type(answer) for answer in answers] == [RunNotFound] * 3
             assert not any([log.inbox(nowhere), log.checkpoints(nowhere), log.mail()])
             assert log.position() == 1
+
+    # --- messages that ride along with an append
+
+    def test_a_post_is_durable_with_the_append_it_rides_in(self, tmp_path: Path) -> None:
+        """It is numbered like any message, in order, and to be found again after a reopening."""
+        with self.author(tmp_path) as author:
+            log, head, other = author.log, author.start("r"), author.start("s")
+            first = written(log, Post(other.run_key, b"before"))
+            posts = (Post(other.run_key, b"one"), Post(head.run_key, b"to itself"), Post(other.run_key, b"two"))
+            answer = written(log, author.then(head, MOVE, posts=posts))
+            assert isinstance(answer, Appended)
+            assert isinstance(first, Posted)
+            assert answer.head == log.head("r")
+            assert [data for _, data in log.inbox(other.run_key)] == [b"before", b"one", b"two"]
+            assert [data for _, data in log.inbox(head.run_key)] == [b"to itself"]
+            numbers = [number for key in (other.run_key, head.run_key) for number, _ in log.inbox(key)]
+            assert len({*numbers}) == 4
+            assert min(numbers) == first.message
+            last = written(log, Post(other.run_key, b"after"))
+            assert isinstance(last, Posted)
+            assert last.message > max(numbers)
+            waiting = log.inbox(other.run_key)
+            again = self.reopen(log)
+            if again is not None:
+                assert again.inbox(other.run_key) == waiting
+                again.close()
+
+    def test_a_post_to_a_run_that_is_not_there_is_left_out(self, tmp_path: Path) -> None:
+        """The append is written as if nobody had been told: who is gone needs no news, nor does the store's own stream."""
+        with self.author(tmp_path) as author:
+            log, head, other = author.log, author.start("r"), author.start("s")
+            gone = author.start("gone")
+            assert isinstance(written(log, deletion(gone, author.clock.now())), Acted)
+            nowhere = (Post(b"?" * 16, b"lost"), Post(gone.run_key, b"late"), Post(STORE_RUN, b"nobody reads this"))
+            head = author.add(head, MOVE, posts=(*nowhere, Post(other.run_key, b"there")))
+            assert versions(log, head) == [1, 2]
+            assert [data for _, data in log.inbox(other.run_key)] == [b"there"]
+            assert log.mail() == [other.run_key]
+
+    def test_an_append_that_is_refused_posts_nothing(self, tmp_path: Path) -> None:
+        """At another version, epoch or for a message that was taken; and what else is in the batch is not held up."""
+        with self.author(tmp_path) as author:
+            log, head, other = author.log, author.start("r"), author.start("s")
+            posts = (Post(other.run_key, b"never"),)
+            refused = [
+                author.then(head, MOVE, posts=posts, expected=7), author.then(head, MOVE, posts=posts, epoch=3),
+                author.then(head, MOVE, posts=posts, taken=(99,)), replace(author.first("r"), posts=posts),
+            ]  # fmt: skip
+            answers = log.write([*refused, author.then(head, MOVE, posts=(Post(other.run_key, b"now"),))])
+            assert all(isinstance(answer, Conflict) for answer in answers[:4])
+            assert isinstance(answers[4], Appended)
+            assert [data for _, data in log.inbox(other.run_key)] == [b"now"]
+
+    def test_a_post_may_go_to_a_run_that_begins_in_the_same_batch(self, tmp_path: Path) -> None:
+        """Before it, it is to nobody; a run's first append may post too, even to itself."""
+        with self.author(tmp_path) as author:
+            log, head = author.log, author.start("r")
+            begins = author.first("s")
+            early, late = (
+                author.then(head, MOVE, posts=(Post(begins.run_key, b"early"),)),
+                Post(begins.run_key, b"late"),
+            )
+            begins = replace(begins, posts=(Post(head.run_key, b"hello"), Post(begins.run_key, b"to myself")))
+            follows = author.then(replace(head, version=2), MOVE, posts=(late,))
+            answers = log.write([early, begins, follows])
+            assert [type(answer) for answer in answers] == [Appended] * 3
+            assert [data for _, data in log.inbox(begins.run_key)] == [b"to myself", b"late"]
+            assert [data for _, data in log.inbox(head.run_key)] == [b"hello"]

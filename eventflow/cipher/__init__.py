@@ -1,0 +1,1 @@
+"""Keys and what is done with them. One folder, the only one that imports cryptography, and only where it is needed."""

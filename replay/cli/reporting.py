@@ -1,0 +1,231 @@
+"""The command that gives an account of a run to somebody who was not there: report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from eventflow.address import find_run
+from eventflow.cli.shell import (
+    DIFFERENCE,
+    OK,
+    FormatArg,
+    StoreArg,
+    open_store,
+    print_json,
+    print_table,
+    store_path,
+    time_text,
+    visible,
+)
+from eventflow.clock import id_text
+from eventflow.errors import ProofFailed
+from eventflow.proof.note import TreeHead
+from eventflow.sealing import kept_seals, origin
+from replay.cli.values import value_text
+from replay.history import tokens_of
+from replay.proving import position_of_head
+from replay.report import Account, Act, Call, Decision, Stay, account
+
+SCHEMA = "eventflow.report/1"
+_TIMES = frozenset({"time", "began", "ended", "until"})  # fields that hold a time
+
+
+def report_(run: str, /, *, store: StoreArg = None, output: FormatArg = "table") -> int:
+    """Give an account of a run: who began it, each node, call, decision and act by hand, how it ended, what proves it.
+
+    Exit code 4 if its history does not hold.
+
+    Parameters
+    ----------
+    run
+        The run's id, or its unique beginning.
+    """
+    opened = open_store(store)
+    try:
+        head = find_run(opened, run)
+        seal = _seal(store, origin(opened.store_id), position_of_head(opened, head))
+        told = account(opened, head, seal=seal)
+    finally:
+        opened.close()
+    if output != "table":
+        print_json(_document(told), lines=output == "jsonl")
+    else:
+        _print(told)
+    return DIFFERENCE if told.problems else OK
+
+
+def _seal(store: str | None, of: str, position: int) -> TreeHead | None:
+    """The smallest kept seal that covers a position, None if there is none that can be read."""
+    try:
+        heads = [one.head for one in kept_seals(Path(store_path(store)))]
+    except ProofFailed:
+        return None  # `replay verify` tells
+    return next((head for head in heads if head.origin == of and head.size >= position), None)
+
+
+# --- for programs --------------------------------------------------------------------------------------------------
+
+
+def _document(told: Account) -> dict[str, Any]:
+    state, head = told.state, told.head
+    identity = state.run
+    return {
+        "schema": SCHEMA, "run": head.run_id, "run_key": head.run_key.hex(), "incarnation": head.incarnation,
+        "store": id_text(identity.store_id), "workflow": identity.workflow,
+        "definition_digest": identity.definition_digest.hex(), "tags": identity.tags, "subject": identity.subject,
+        "budget": identity.budget, "deadline": time_text(identity.deadline) if identity.deadline else None,
+        "origin": _plain(told.origin), "nodes": [_plain(one) for one in told.stays],
+        "calls": [_plain(one) for one in told.calls], "decisions": [_plain(one) for one in told.decisions],
+        "messages": [_plain(one) for one in told.messages], "acts": [_plain(one) for one in told.acts],
+        "checkpoints": [_plain(one) for one in told.checkpoints], "relatives": [_plain(one) for one in told.relatives],
+        "usage": state.usage,
+        "end": {
+            "version": state.version, "time": time_text(state.time), "status": state.status,
+            "waiting_for": state.waiting_for or None, "node": state.node, "error": _error(told), "state": state.data,
+        },
+        "evidence": {
+            "events": told.events, "digest": head.digest.hex(), "holds": not told.problems, "problems": list(told.problems),
+            "seal": None if told.seal is None else
+            {"origin": told.seal.origin, "size": told.seal.size, "root": told.seal.root.hex()},
+        },
+    }  # fmt: skip
+
+
+def _plain(one: Any) -> dict[str, Any]:
+    """A fact as JSON has it: its fields, times as text."""
+    return {name: (time_text(value) if value else None) if name in _TIMES else value for name, value in asdict(one).items()}
+
+
+def _error(told: Account) -> dict[str, str] | None:
+    error = told.state.error
+    return None if error is None else {"type": error.type, "message": error.message, "where": error.where}
+
+
+# --- for people ----------------------------------------------------------------------------------------------------
+
+
+def _print(told: Account) -> None:
+    for line in _heading(told):
+        print(visible(line))
+    _table("Nodes", ("version", "time", "node", "ended", "attempts", "left", "failures"), map(_stay_row, told.stays))
+    columns = ("version", "time", "node", "call", "kind", "attempts", "outcome", "unknown", "error")
+    _table("Calls to the outside", columns, [_call_row(one) for one in told.calls if one.kind != "model"])
+    columns = ("version", "time", "node", "call", "model", "attempts", "outcome", "tokens", "cost")
+    _table("Model calls", columns, map(_model_row, told.model_calls))
+    asked = [one for one in told.decisions if one.kind != "child"]
+    columns = ("version", "time", "node", "for", "asked", "outcome", "answer", "by", "refused")
+    _table("Decisions and waits", columns, map(_decision_row, asked))
+    columns = ("version", "time", "what", "by", "why", "detail")
+    _table("Messages that nothing asked for", ("version", "time", "what", "by"), map(_act_row, told.messages))
+    _table("By hand", columns, map(_act_row, told.acts))
+    _table("Checkpoints and the store", columns, map(_act_row, told.checkpoints))
+    _table("Forks and children", ("version", "how", "run", "status"), (
+        {"version": one.at, "how": one.how, "run": one.run_id, "status": one.status} for one in told.relatives
+    ))  # fmt: skip
+    for line in _ending(told):
+        print(visible(line))
+
+
+def _heading(told: Account) -> Iterator[str]:
+    identity, began = told.state.run, told.origin
+    yield f"Account of run {told.head.run_id}"
+    yield f"workflow {identity.workflow}, definition {identity.definition_digest.hex()[:16]}, store {id_text(identity.store_id)}"
+    by = f" by {began.actor}" if began.actor else ", by whom was not recorded"
+    why = f": {began.why}" if began.why else ""
+    if began.parent:
+        yield f"forked {time_text(began.time)}{by} from {began.parent}@{began.at}{why}"
+        yield from (f"  {path} = {value_text(value)}" for path, value in began.changed.items())
+        return
+    caller = f" for run {began.caller}" if began.caller else ""
+    yield f"started {time_text(began.time)}{by}{caller}{why}"
+    if identity.tags or identity.subject:
+        yield f"tags: {', '.join(identity.tags) or 'none'}; subject: {identity.subject or 'none'}"
+    yield from (f"  {name} = {value_text(value)}" for name, value in began.input.items())
+
+
+def _table(title: str, columns: Sequence[str], rows: Any) -> None:
+    """A section, nothing at all if it is empty; columns in which nothing stands are left out."""
+    listed = list(rows)
+    if listed:
+        print()
+        used = [name for name in columns if any(row.get(name) not in ("", None, [], 0) for row in listed)]
+        print_table(listed, used, title)
+
+
+def _left(one: Stay | Call | Decision) -> str:
+    """The mark of what a rewind left behind."""
+    return "" if one.on_line else " (rewound)"
+
+
+def _stay_row(one: Stay) -> dict[str, Any]:
+    trigger = "" if one.trigger in ("done", "") else f"on {one.trigger}"
+    left = " ".join(filter(None, [f"to {one.to}" if one.to else "", trigger])) or ("the end" if one.left else "")
+    return {
+        "version": one.entered, "time": time_text(one.began), "node": f"{one.node}{_left(one)}",
+        "ended": time_text(one.ended) if one.ended else "", "attempts": one.attempts, "left": left,
+        "failures": "; ".join(one.failures),
+    }  # fmt: skip
+
+
+def _call_row(one: Call) -> dict[str, Any]:
+    kind = f"{one.kind}, mutating" if one.mutating else one.kind
+    unknown = "" if not one.unknown else f"settled by {one.settled_by}" if one.settled_by else "yes"
+    why = f": {one.why}" if one.why else ""
+    branch = f"{one.branch}/" if one.branch else ""
+    return {
+        "version": one.started, "time": time_text(one.began), "node": f"{one.node}{_left(one)}",
+        "call": f"{branch}{one.name} (key {one.key})", "kind": kind, "attempts": one.attempts,
+        "outcome": f"{one.outcome}{f', that of version {one.reused}' if one.reused else ''}",
+        "unknown": f"{unknown}{why}", "error": one.error if one.outcome == "failed" else "",
+    }  # fmt: skip
+
+
+def _model_row(one: Call) -> dict[str, Any]:
+    return {
+        **_call_row(one), "model": one.model or "not recorded", "tokens": tokens_of(one.usage) or "",
+        "cost": one.usage.get("cost", ""),
+    }  # fmt: skip
+
+
+def _decision_row(one: Decision) -> dict[str, Any]:
+    asked = one.asked.get("prompt", one.name or "") if isinstance(one.asked, dict) else one.name
+    until = f" (until {time_text(one.until)})" if one.until else ""
+    branch = f" in branch {one.branch}" if one.branch else ""
+    return {
+        "version": one.opened, "time": time_text(one.began), "node": f"{one.node}{_left(one)}", "for": f"{one.kind}{branch}",
+        "asked": f"{asked}{until}", "outcome": one.outcome + (f" {time_text(one.ended)}" if one.ended else ""),
+        "answer": value_text(one.answer) if one.closed and one.answer is not None else "", "by": one.actor,
+        "refused": "; ".join(one.refused),
+    }  # fmt: skip
+
+
+def _act_row(one: Act) -> dict[str, Any]:
+    return {
+        "version": one.version or "", "time": time_text(one.time), "what": one.what, "by": one.actor, "why": one.why,
+        "detail": one.detail,
+    }  # fmt: skip
+
+
+def _ending(told: Account) -> Iterator[str]:
+    state = told.state
+    yield ""
+    yield "How it stands" if not state.ended else "How it ended"
+    waits = f", waiting for {state.waiting_for}" if state.waiting_for else ""
+    yield f"{state.status}{waits} at version {state.version}, {time_text(state.time)}, node {state.node}"
+    if state.error is not None:
+        yield f"error: {state.error.type}: {state.error.message}"
+    yield from (f"  {name} = {value_text(value)}" for name, value in state.data.items())
+    yield ""
+    yield "What proves it"
+    yield f"{told.events} events, the last of digest {told.head.digest.hex()}"
+    if told.problems:
+        yield f"THE HISTORY DOES NOT HOLD: {told.problems[0]}" + (f", and {len(told.problems) - 1} more" * (len(told.problems) > 1))
+    else:
+        yield "the chain of digests holds, and every step is one that the recorded definition has"
+    if told.seal is None:
+        yield "no seal that is kept here covers its end: nothing outside of this store vouches for it"
+    else:
+        yield f"the seal of {told.seal.size} events covers its end; `replay verify --seal` compares the store with a copy kept elsewhere"
