@@ -22,6 +22,7 @@ from eventflow.event import (
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunResumed,
     RunStarted,
     SignalReceived,
     Transitioned,
@@ -149,7 +150,8 @@ def _visits(log: Log, place: Address, after: int) -> Iterator[Visit]:
     visit = Visit(before.node if before else "")
     for recorded, state in walk(log, place.head, place.version, after=after):
         visit.version = recorded.version
-        visit.node = visit.node or state.node
+        if not visit.node or isinstance(recorded.event, RunResumed):  # which may have moved the run, by a migration
+            visit.node = state.node
         _take(visit, recorded, state, before)
         if isinstance(recorded.event, ENDS):
             yield visit
@@ -172,7 +174,7 @@ def _take(visit: Visit, recorded: Recorded, state: State, before: State | None) 
         case EffectFinished() | EffectFailed():
             call = visit.calls.setdefault(effect_id(event.name, event.key, event.branch), Call(version))
             call.output = _outcome(event)
-        case Forked():
+        case Forked() | RunResumed():
             for op in event.change:
                 was = look(before.data, op.path) if before else MISSING
                 visit.edits[path_text(op.path)] = (version, settled(was), settled(look(state.data, op.path)))

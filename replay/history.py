@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from eventflow.change import Change
 from eventflow.event import (
     AttemptFailed,
     BranchesOpened,
@@ -124,19 +125,22 @@ def _said(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line an ev
         case RunStarted():
             return f"workflow {event.workflow}, starts in {event.node}"
         case Transitioned():
-            changed = ", ".join(f"{op.op} {'.'.join(op.path)}" for op in event.change)
+            changed = _changed(event.change)
             arrow = f"to {event.to}" + (f" on {event.trigger}" if event.trigger != "done" else "")
             return f"{arrow}{f': {changed}' if changed else ''}"
         case RunCompleted():
-            return ", ".join(f"{op.op} {'.'.join(op.path)}" for op in event.change)
+            return _changed(event.change)
         case AttemptFailed():
             return f"attempt {event.attempt}: {event.error.type}: {event.error.message}"
         case RunFailed() | EffectFailed():
             name = f"{event.name} (key {event.key}): " if isinstance(event, EffectFailed) else ""
             return f"{name}{event.error.type}: {event.error.message}"
         case RunResumed():
-            changed = ", with another definition" if event.definition is not None else ""
-            return f"{_by(event.actor, event.why).removeprefix(': ')}{changed}".removeprefix(", ")
+            told = [_by(event.actor, event.why).removeprefix(": ")]
+            told.append("with another definition" if event.definition is not None else "")
+            told.append(f"moved to {event.to}" if event.to else "")
+            told.append(f"migrated: {_changed(event.change)}" if event.change else "")
+            return ", ".join(one for one in told if one)
         case RunTimedOut():
             return "its deadline passed"
         case UndoBegan():
@@ -176,6 +180,11 @@ def _said(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line an ev
             return f"{len(event.versions)} of {event.run_id}{_by(event.actor, event.why)}"
         case RunDeleted():
             return f"{event.run_id}, {event.head} versions{_by(event.actor, event.why)}"
+
+
+def _changed(change: Change) -> str:
+    """What a change does, without the values."""
+    return ", ".join(f"{op.op} {'.'.join(op.path)}" for op in change)
 
 
 def _by(actor: str, why: str) -> str:

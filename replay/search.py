@@ -278,7 +278,11 @@ class _Tally:
         elif kind is RunFailed:
             self._failed = True
         elif kind is RunResumed:
-            cost.attempts += self._failed
+            moved = values.get("to")  # by a migration
+            if moved:
+                self._enter(str(moved))
+            else:
+                cost.attempts += self._failed
             self._failed = False
         elif kind is EffectStarted:
             cost.calls += 1

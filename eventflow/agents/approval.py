@@ -101,7 +101,7 @@ class Approval:
 
     def standing(self, key: str) -> Standing:
         """What a body returns to wait for the answer about the call of a key."""
-        return Standing(self, approve_name(self.tool), key)  # type: ignore[arg-type] # frozen: nobody sets its kind
+        return Standing(self, approve_name(self.tool), key)
 
 
 def approve_name(tool: str) -> str:

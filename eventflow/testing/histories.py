@@ -23,8 +23,8 @@ from eventflow.recovery import history
 UPDATE = "EVENTFLOW_UPDATE_GOLDEN"  # set to 1, golden files are written instead of compared
 # Fields that are other in each run, on each machine or at each time, and the definition, which has its own check.
 LEFT_OUT = frozenset({
-    "actor", "definition", "definition_digest", "digest", "idempotency_key", "incarnation", "input_digest", "message",
-    "parent_incarnation", "parent_key", "retry_at", "run_id", "run_key", "store_id", "until", "where",
+    "actor", "caller_id", "caller_key", "deadline", "definition", "definition_digest", "digest", "idempotency_key",
+    "incarnation", "input_digest", "message", "parent_incarnation", "parent_key", "retry_at", "run_id", "run_key", "store_id", "until", "where",
 })  # fmt: skip
 _FIRST = ("version", "type", "node")  # of an entry, in this order
 
@@ -51,10 +51,18 @@ def _entries(recorded: Iterable[Recorded]) -> Iterator[dict[str, Any]]:
         event: Any = one.event
         node = str(getattr(event, "node", node))
         told = {field.name: _plain(getattr(event, field.name)) for field in fields(event)}
-        kept = {name: value for name, value in told.items() if name not in LEFT_OUT and value not in (None, "", [], {})}
+        kept = {
+            name: value
+            for name, value in told.items()
+            if name not in LEFT_OUT and not _goes_without_saying(name, value)
+        }
         yield {"version": one.version, "type": type(event).__name__, "node": node, **_without(kept, "node")}
         to = getattr(event, "to", None)
-        node = to if isinstance(to, str) else node
+        node = to if to and isinstance(to, str) else node
+
+
+def _goes_without_saying(name: str, value: Any) -> bool:
+    return value in (None, "", [], {}) or (name == "reused" and not value)
 
 
 def _without(value: dict[str, Any], name: str) -> dict[str, Any]:

@@ -321,6 +321,12 @@ def _drawn(split: Split) -> str:
     return "".join(one if one.isprintable() and one not in ":;%#" else " " for one in said)
 
 
+def _branch_names(shape: Mapping[str, Any]) -> list[str]:
+    """The branches of a definition, each with its node and its kind."""
+    kinds = shape.get("branches", {})
+    return sorted(f"{node}/{name} ({kind})" for node, of in kinds.items() for name, kind in of.items() if name)
+
+
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """What distinguishes two definitions, in words; empty if nothing does."""
     found: list[str] = []
@@ -333,6 +339,9 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         if after.get(name, before[name]) != before[name]
     ]
     _tell(found, "kinds changed", changed)
+    branches_before, branches_after = (_branch_names(one) for one in (old, new))
+    _tell(found, "branches removed", [one for one in branches_before if one not in branches_after])
+    _tell(found, "branches added", [one for one in branches_after if one not in branches_before])
     edges_before, edges_after = ([_edge_text(edge) for edge in one.get("edges", ())] for one in (old, new))
     _tell(found, "edges removed", [edge for edge in edges_before if edge not in edges_after])
     _tell(found, "edges added", [edge for edge in edges_after if edge not in edges_before])

@@ -54,10 +54,17 @@ def test_a_demo_survives_sigkill(full):
 
 # --- the pages -----------------------------------------------------------------------------------------------------
 
+
+def took_back(state):
+    """A flow that is there to fail: it ends so, with nothing left to undo."""
+    return (state.status, state.undoing is None, len(state.undo)) == ("failed", False, 0)
+
+
 GIVEN = {
     "cli/steps": {"input": {"n": 1}},
     "effects/shop": {"input": {"order": 1}},
     "effects/shop_asking": {"input": {"order": 1}},
+    "effects/trips": {"invariants": [took_back]},
     "engine/flows": {"input": {"seconds": 0}},
     "replay/titles": {"input": {"topic": "tides"}},
     "telemetry/counting": {"input": {"n": 1}},

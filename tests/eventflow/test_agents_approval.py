@@ -231,6 +231,7 @@ def test_the_schema_of_the_answer_has_the_tool_s_own_arguments():
     assert schema["$defs"]["Item"]["required"] == ["name"]
     assert (yes["properties"]["approve"], no["properties"]["approve"]) == ({"const": True}, {"const": False})
     assert "arguments" not in no["properties"]
+    assert "$defs" not in yes["properties"]["arguments"]
 
 
 def test_nobody_answers_in_time_and_the_call_is_refused():
@@ -513,6 +514,20 @@ def test_an_answer_is_for_the_call_that_was_asked_about_though_the_code_has_chan
     assert till.paid == [("a", 10)]
 
 
+def test_a_question_that_is_open_is_answered_though_the_tool_does_not_need_it_any_more(tmp_path):
+    """Who was asked may still refuse."""
+    till, path = Till(), tmp_path / "s"
+
+    async def begin(server: ModelServer) -> None:
+        async with Engine(path) as engine:
+            await waits(await engine.start(asking(server, till.tool()), {"q": "?"}, run_id="r"))
+
+    with ModelServer([calls(("refund", {"order": "7"})), "sorry"]) as server:
+        story(begin(server))
+        state, _ = resumed(path, asking(server, till.refund), False)
+    assert (state.data["a"], till.paid) == ("sorry", [])
+
+
 def test_a_tool_that_was_called_before_it_needed_approval_is_not_asked_about(tmp_path):
     """A call that is recorded is over; asking about it afterwards would mean nothing."""
     till, path = Till(), tmp_path / "s"
@@ -607,6 +622,18 @@ def test_what_one_agent_was_allowed_in_a_node_allows_the_other_nothing(second):
         state, events = story(answered(in_turn(one, two), False))
     assert (till.paid, other.paid, state.data["b"]) == ([("7", 10)], [], "done")
     assert len([one for one in events if isinstance(one, WaitOpened)]) == 1
+
+
+def test_each_agent_in_a_node_asks_where_its_own_rule_says_so():
+    """What was found out about the first one's calls says nothing of the second's."""
+    till = Till()
+    turns = [calls(("refund", {"order": "a"})), "one", calls(("refund", {"order": "b"})), "two"]
+    with ModelServer(turns) as server:
+        same: dict[str, Any] = {"model": "m", "reads": "q", "base_url": server.base_url}
+        tools = [till.tool(needs_approval=lambda arguments: arguments["order"] == "c")]
+        state, events = story(answered(in_turn(*(Agent(writes=one, tools=tools, **same) for one in ("a", "b")))))
+    assert (state.data["b"], till.paid) == ("two", [("a", 10), ("b", 10)])
+    assert not any(isinstance(one, WaitOpened) for one in events)
 
 
 def test_what_was_allowed_to_a_tool_in_a_node_is_one_call():

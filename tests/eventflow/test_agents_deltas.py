@@ -92,6 +92,24 @@ def test_pieces_come_from_other_threads():
         assert story(tell(server)) == ["a ", "b", "c ", "d"]
 
 
+def test_a_piece_from_another_thread_wakes_who_waits_for_it():
+    """The loop that listens sleeps until then; in asyncio's debug mode, which refuses what is not safe."""
+
+    async def tell() -> str:
+        deltas = Deltas()
+        listener = deltas.follow()
+        waiting = asyncio.ensure_future(anext(listener))
+        await asyncio.sleep(0)
+        speaker = threading.Timer(0.05, deltas, ("r", "n", "now"))
+        speaker.start()
+        try:
+            return (await asyncio.wait_for(waiting, 10)).text
+        finally:
+            speaker.join()
+
+    assert asyncio.run(tell(), debug=True) == "now"
+
+
 def test_a_listener_that_is_gone_is_forgotten_and_one_whose_loop_is_over_harms_nobody():
     """An abandoned listener costs nothing, and what is said to it is said to nobody."""
     deltas = Deltas()

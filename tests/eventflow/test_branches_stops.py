@@ -374,7 +374,7 @@ def test_a_branch_that_is_open_and_gone_refuses_the_resumption():
     """The error names the node and the branch; so it is with one of another kind."""
     log = MemoryLog()
     stopped_in_the_middle(log, a=noted("a"), ask=ASK)
-    with pytest.raises(NodeNotFound, match="split/ask"):
+    with pytest.raises(NodeNotFound, match=r"split/ask.*branches removed: split/ask \(human\)"):
         resumed(log, a=noted("a"))
     with pytest.raises(NodeNotFound, match="split/ask"):
         resumed(log, a=noted("a"), ask=noted("ask"))

@@ -121,9 +121,13 @@ def test_one_message_is_for_one_branch_though_two_wait_for_its_name():
 
     async def tell():
         flow = flow_of(Parallel({"a": Wait(signal="go", writes="a"), "b": Wait(signal="go", writes="b")}))
-        async with Engine(workflows=[flow]) as engine:
+        busy = (
+            Workflow("busy").add_node("nap", Sleep(60)).set_start("nap")
+        )  # beside another run appends take their time
+        async with Engine(workflows=[flow, busy]) as engine:
             run = await engine.start(flow, {}, run_id="r")
             await until(run, "waiting")
+            await engine.start(busy, {})
             await engine.signal("r", "go", 1)
             while len(ids(run)) > 1:
                 await asyncio.sleep(0.002)

@@ -331,7 +331,8 @@ def test_a_deadline_is_passed_on():
 # --- going back ----------------------------------------------------------------------------------------------------
 
 
-def test_a_rewind_into_the_wait_for_a_child_does_not_begin_the_child_again():
+@pytest.mark.parametrize("branch", ["", "a"])
+def test_a_rewind_into_the_wait_for_a_child_does_not_begin_the_child_again(branch):
     """One that has ended says so once more; one that was called off goes on where it was."""
 
     async def tell():
@@ -343,17 +344,19 @@ def test_a_rewind_into_the_wait_for_a_child_does_not_begin_the_child_again():
             .add_edge("first", "wait")
             .set_start("first")
         )
-        flow = calling(Child(child, writes={"got": "got"}))
+        node = Child(child, writes={"got": "got"})
+        flow, name = calling(Parallel({branch: node}) if branch else node), f"r.call-1{'.' * bool(branch)}{branch}"
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await there(engine, "r.call-1", "waiting")
+            await there(engine, name, "waiting")
+            await until(run, "waiting")
             at = run.state.version
             await engine.cancel("r")
-            await there(engine, "r.call-1", "cancelled")
+            await there(engine, name, "cancelled")
             run = await engine.resume("r", at=at)
-            await there(engine, "r.call-1", "waiting")
+            await there(engine, name, "waiting")
             assert engine.get("r").state.waiting_for == "child"
-            await engine.signal("r.call-1", "go", 4)
+            await engine.signal(name, "go", 4)
             assert (await run.result())["got"] == 4
             run = await engine.resume("r", at=at)
             assert (await run.result())["got"] == 4
@@ -444,5 +447,30 @@ def test_a_run_of_somebody_elses_is_not_taken_for_a_child():
                 await run.result()
             assert caught.value.error.type == RunExists.__name__
             assert isinstance(engine.get("q.call-1").events()[0].event, RunStarted)
+
+    story(tell())
+
+
+def test_a_failure_that_is_on_its_way_is_heard_before_anything_is_begun_again():
+    """The child has failed, its caller has not read it yet: asked to go on with the child, nobody resumes it."""
+
+    async def tell():
+        switch = Switch()
+        child = Workflow("child").add_node("wait", Wait(signal="go")).add_node("only", switch)
+        child.add_edge("wait", "only").set_start("wait")
+        node = Child(child)
+        flow = calling(node)
+        log = MemoryLog()
+        async with Engine(log, workflows=[flow]) as engine:
+            await engine.start(flow, {}, run_id="r")
+            await there(engine, "r.call-1", "waiting")
+        async with Engine(log, workflows=[child]) as engine:
+            mine = await engine.resume("r.call-1")
+            await engine.signal("r.call-1", "go")
+            await until(mine, "failed")
+            switch.broken = False
+            await engine._leases.spawn(node, "r.call-1", {}, engine.get("r").state)
+            await asyncio.sleep(0.05)
+            assert (mine.status, switch.calls) == ("failed", 1)
 
     story(tell())

@@ -181,6 +181,7 @@ def test_what_ends_a_visit_ends_its_branches() -> None:
     ):  # fmt: skip
         state = lived(NAMED, opened("web"), opened("files"), event)
         assert (state.branches, state.wait, state.waiting_for) == (None, None, "")
+        assert open_waits(lived(WaitOpened("a", "signal", "go"), event)) == []
 
 
 def test_a_hundred_items_and_more_are_held_by_the_hundred() -> None:

@@ -307,6 +307,14 @@ def test_a_resume_may_set_another_budget_and_move_the_run() -> None:
     moved = after(state, RunResumed("a", DEFINITION, to="b"))
     assert (moved.node, moved.visit, moved.effects, moved.attempt, moved.status) == ("b", 4, {}, 1, "running")
     assert after(resumed, RunResumed("a", DEFINITION)).run.budget == {"steps": 9}
+    assert (resumed.error, moved.error) == (FAILURE, None)
+
+
+def test_a_deadline_that_has_passed_is_over_with_a_rewind() -> None:
+    """Who goes back after it wants the run to go on; one that is still to come stands."""
+    start = replace(START, deadline=900)
+    for version, deadline in ((8, 900), (9, 0), (12, 0)):
+        assert evolve(lived(start=start), recorded(Rewound(1, "a"), version)).run.deadline == deadline
 
 
 @pytest.mark.parametrize("budget", [{"tokens": "5"}, {"tokens": None}, {"tokens": True}, {"cost": []}], ids=str)

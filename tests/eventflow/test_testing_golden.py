@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
 from eventflow import Engine, MemoryLog, RetryPolicy, Wait, Workflow
+from eventflow.codec import pack
+from eventflow.event import EffectFinished, EffectStarted, RunPaused, RunResumed, RunStarted
+from eventflow.plain import EMPTY
 from eventflow.testing import golden, normalised
+from eventflow.testing.author import Author, written
 
 
 def flow(answer="yes") -> Workflow:
@@ -131,3 +136,21 @@ def test_without_a_file_it_fails_and_says_how_to_write_one(tmp_path, monkeypatch
     golden(run, tmp_path / "none.txt")
     monkeypatch.delenv("EVENTFLOW_UPDATE_GOLDEN")
     golden(run, tmp_path / "none.txt")
+
+
+def test_moments_and_zeros_go_without_saying():
+    """A deadline and a caller are other in each run; a call that was made is not one that was reused; a move is told."""
+    author = Author(MemoryLog())
+    called = RunStarted(
+        "r", author.log.store_id, "w", bytes(32), EMPTY, "a", EMPTY, bytes(32), caller_id="p", caller_key=b"p" * 16, deadline=99
+    )  # fmt: skip
+    head = written(author.log, replace(author.first("r"), events=(pack(called),))).head
+    begun = EffectStarted("pay", "1", "call", True, None, bytes(32), "ef")
+    author.add(
+        head, begun, EffectFinished("pay", "1", 5), begun, EffectFinished("pay", "1", 5, reused=3),
+        RunResumed("a", bytes(32)), RunPaused(), RunResumed("a", bytes(32), to="b"), RunPaused(),
+    )  # fmt: skip
+    entries = normalised(author.log, "r")
+    assert entries[0] == {"version": 1, "type": "RunStarted", "node": "a", "workflow": "w"}
+    assert [entry.get("reused") for entry in entries if entry["type"] == "EffectFinished"] == [None, 3]
+    assert [entry["node"] for entry in entries[5:]] == ["a", "a", "a", "b"]
