@@ -60,5 +60,5 @@ def over_budget(state: State, now: int) -> str:
     have = used(state, now)
     for name, limit in budget.items():
         if have.get(name, 0) >= limit:
-            return f"{have[name]:g} of {limit:g} {name}"
+            return f"{have.get(name, 0):g} of {limit:g} {name}"
     return ""

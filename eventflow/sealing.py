@@ -91,7 +91,10 @@ def differences(store_id: bytes, found: Survey, seals: Iterable[Seal]) -> Iterat
             yield one, f"{one.path.name} is the seal of another store, {head.origin}"
         elif head.size > found.size:
             missing = head.size - found.size
-            yield one, f"its last {missing} of {head.size} sealed events are gone: a tail was cut off, or this is an old copy"
+            yield (
+                one,
+                f"its last {missing} of {head.size} sealed events are gone: a tail was cut off, or this is an old copy",
+            )
         elif found.roots.get(head.size) != head.root:
             yield one, f"its first {head.size} events are not those that {one.path.name} seals: they were changed since"
 

@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import zstandard
-
 from eventflow.address import Address
 from eventflow.change import Change, apply
 from eventflow.codec import FORMAT, Stored, decode, encode, read_events
-from eventflow.codec.blobs import checked_refs, expand
+from eventflow.codec.blobs import checked_refs, expand_small
 from eventflow.codec.events import FLAG_REFS, FLAG_ZSTD, MAX_BODY, SHAPES, change_from_plain
 from eventflow.errors import Corrupt, EventflowError
 from eventflow.event import (
@@ -98,22 +96,13 @@ _NOTHING: tuple[Any, frozenset[str]] = (None, frozenset())
 
 
 class Opener:
-    """Expands bodies, one after the other: making a decompressor takes longer than using it."""
-
-    def __init__(self) -> None:
-        self._zstd = zstandard.ZstdDecompressor()
+    """Expands bodies, one after the other."""
 
     def inside(self, seen: Glance) -> bytes:
-        """A body's bytes, expanded but not decoded. Raises Corrupt."""
+        """A body's bytes, expanded but not decoded. Raises Corrupt, WrittenByNewer."""
         if not seen.flags & FLAG_ZSTD:
             return seen.body
-        try:
-            size = zstandard.frame_content_size(seen.body)
-            if 0 <= size <= MAX_BODY:
-                return self._zstd.decompress(seen.body, max_output_size=size, allow_extra_data=False)
-        except zstandard.ZstdError:
-            pass
-        return expand(seen.body, _where(seen), limit=MAX_BODY)  # which says what is wrong with it
+        return expand_small(seen.body, _where(seen), limit=MAX_BODY)
 
 
 def parts(seen: Glance, body: bytes) -> tuple[list[Any], list[bytes]]:

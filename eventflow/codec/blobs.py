@@ -11,12 +11,13 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import zstandard
 
 from eventflow.codec.cbor import decode, encode
-from eventflow.errors import Corrupt
+from eventflow.errors import Corrupt, WrittenByNewer
 from eventflow.plain import MAX_DEPTH, MAX_TEXT, FrozenDict, FrozenList, Rope
 from eventflow.proof import DIGEST_SIZE, digest
 
@@ -143,13 +144,20 @@ def unpack_blob(stored: bytes, name: bytes) -> bytes:
 
 
 class _Zstd(threading.local):
-    """A thread's own compressor and decompressor: making one costs ten times what using it on a small value does."""
+    """A thread's own compressors and decompressors: making one costs ten times what using it on a small value does.
+
+    Those of small values, the bodies of events, know the dictionary of format 1, which is part of the format.
+    """
 
     def __init__(self) -> None:
         self.squeeze = zstandard.ZstdCompressor(level=_LEVEL).compress
         self.expand = zstandard.ZstdDecompressor().decompress
+        words = zstandard.ZstdCompressionDict(_DICTIONARY, dict_type=zstandard.DICT_TYPE_FULLDICT)
+        self.squeeze_small = zstandard.ZstdCompressor(level=_LEVEL, dict_data=words).compress
+        self.expand_small = zstandard.ZstdDecompressor(dict_data=words).decompress
 
 
+_DICTIONARY = Path(__file__).with_name("dictionary.bin").read_bytes()
 _zstd = _Zstd()
 
 
@@ -158,14 +166,30 @@ def squeeze(data: bytes) -> bytes:
     return _zstd.squeeze(data)
 
 
+def squeeze_small(data: bytes) -> bytes:
+    """The same, with the dictionary of format 1: an event's body of 100 bytes becomes a quarter shorter, not longer."""
+    return _zstd.squeeze_small(data)
+
+
 def expand(data: bytes, where: str, *, limit: int = MAX_EXPANDED) -> bytes:
     """Bytes from one zstd frame (RFC 8878) of known size, at most `limit`. Raises Corrupt."""
+    return _expanded(_zstd.expand, data, where, limit)
+
+
+def expand_small(data: bytes, where: str, *, limit: int) -> bytes:
+    """The same for a frame that may need the dictionary of format 1. Raises Corrupt, WrittenByNewer for another one."""
+    return _expanded(_zstd.expand_small, data, where, limit)
+
+
+def _expanded(expander: Callable[..., bytes], data: bytes, where: str, limit: int) -> bytes:
     try:
         size = zstandard.frame_content_size(data)
         if not 0 <= size <= limit:
             raise Corrupt(where, "is compressed and does not say a size within limits")
-        return _zstd.expand(data, max_output_size=size, allow_extra_data=False)
+        return expander(data, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
+        if "ictionary mismatch" in str(error):
+            raise WrittenByNewer(where, "a compression dictionary") from None
         raise Corrupt(where, f"can't be decompressed ({error})") from None
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from eventflow import event as facts
 from eventflow.change import Change, Op, OpName
-from eventflow.codec.blobs import Blob, Fetch, Ref, checked_refs, expand, fill, frozen, lift, squeeze
+from eventflow.codec.blobs import Blob, Fetch, Ref, checked_refs, expand_small, fill, frozen, lift, squeeze_small
 from eventflow.codec.cbor import decode, encode, encode_ordered
 from eventflow.errors import Corrupt, NotPlainData, WrittenByNewer
 from eventflow.event import Event, Failure, Recorded, Vouch
@@ -30,7 +30,7 @@ TOMBSTONE = (
 MAX_BODY = 16 << 20  # 16 MiB beside blobs: decoding takes a tenth of a second, and a commit writes it whole
 MAX_REFERRED = 1 << 30  # bytes of all values an event refers to: what reading one event may take, whatever it says
 _MAX_NUMBER = 2**63 - 1  # of versions, times and their like: signed 64 bits, as any database holds
-_SQUEEZED_FROM = 200  # bytes; a zstd frame of less gains nothing
+_SQUEEZED_FROM = 64  # bytes; a zstd frame of less gains next to nothing, even with the dictionary
 
 OPS: tuple[OpName, ...] = ("set", "delete", "extend", "merge", "add")
 _OP_NUMBERS = {name: number for number, name in enumerate(OPS)}
@@ -187,7 +187,7 @@ def pack(event: Event, *, vouch: Vouch | None = None) -> Packed:
         raise _too_large(event, referred, MAX_REFERRED)
     flags = FLAG_REFS if refs else 0
     if len(data) >= _SQUEEZED_FROM:
-        squeezed = squeeze(data)
+        squeezed = squeeze_small(data)
         if len(squeezed) < len(data):
             data, flags = squeezed, flags | FLAG_ZSTD
     return Packed(shape.code, flags, header, data, tuple(blobs))
@@ -276,7 +276,7 @@ def _draft(stored: Stored, *, strict: bool, upcasters: Mapping[int, Upcaster]) -
     flags = array[1]
     if flags & ~KNOWN_FLAGS:
         raise WrittenByNewer(where, f"flag {flags & ~KNOWN_FLAGS}")
-    data = expand(array[9], where, limit=MAX_BODY) if flags & FLAG_ZSTD else array[9]
+    data = expand_small(array[9], where, limit=MAX_BODY) if flags & FLAG_ZSTD else array[9]
     body = decode(data, where, strict=strict)
     refs: list[Ref] = []
     if flags & FLAG_REFS:

@@ -21,7 +21,7 @@ class RunTimedOutError(EventflowError):
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
-        super().__init__(f"run {run_id} did not end before its deadline; fork it to go on, a fork has none")
+        super().__init__(f"run {run_id} did not end before its deadline; rewind it, or fork it, to go on")
 
 
 class RunCancelledError(EventflowError):

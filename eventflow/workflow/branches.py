@@ -119,8 +119,8 @@ class Parallel(Split):
     ) -> None:  # fmt: skip
         if "" in branches:
             raise DefinitionError("a branch of a Parallel needs a name")
-        if not branches:
-            raise DefinitionError("Parallel needs at least one branch")
+        if not branches or not all(branches):
+            raise DefinitionError("Parallel needs at least one branch, and each needs a name")
         if at_least is not None and at_least > len(branches):
             raise DefinitionError(f"at_least={at_least} of {len(branches)} branches can never succeed")
         super().__init__(branches, limit, Terms(tolerate, at_least))

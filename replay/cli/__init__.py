@@ -36,6 +36,7 @@ def build() -> object:
     app.command(asking.search_, name="search")
     app.command(asking.stats_, name="stats")
     app.command(branching.fork_, name="fork")
+    app.command(branching.tree_, name="tree")
     # Loaded when they are asked for: they decide anew, and so load what decides.
     app.command("replay.cli.rehearsing:rehearse_", name="rehearse", help=REHEARSE)
     app.command("replay.cli.rehearsing:bisect_", name="bisect", help=BISECT)

@@ -1,12 +1,16 @@
-"""The command that branches a history: the one thing replay writes."""
+"""Commands about branches: fork, the one thing replay writes to a history, and tree."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from eventflow.address import resolve
+from eventflow.address import find_run, resolve
 from eventflow.cli.shell import (
     OK,
+    FlowArg,
     FormatArg,
     StoreArg,
     WhyArg,
@@ -14,23 +18,27 @@ from eventflow.cli.shell import (
     json_argument,
     open_store,
     print_json,
+    show,
+    store_path,
     visible,
 )
 from eventflow.clock import SystemClock
 from eventflow.errors import SettingsError
+from replay.family import MAX_FAMILY, Member, family
 from replay.fork import Kin, fork, lineage
 from replay.path import Path, parse_path
 
-SCHEMA = "eventflow.fork/1"
+SCHEMA, TREE = "eventflow.fork/1", "eventflow.tree/1"
 SetArg = Annotated[
     tuple[str, ...], argument(name="--set", negative=(), help="PATH=JSON: a value that is another in the fork.")
 ]
 IdArg = Annotated[str | None, argument(name="--id", help="The new run's id; a fresh one if left out.")]
+RunArg = Annotated[bool, argument(name="--run", negative=(), help="Drive the new run too, as `eventflow resume` does.")]
 
 
 def fork_(
-    address: str, /, *, sets: SetArg = (), run_id: IdArg = None, why: WhyArg = "", store: StoreArg = None,
-    output: FormatArg = "table",
+    address: str, /, *, sets: SetArg = (), run_id: IdArg = None, run: RunArg = False, flow: FlowArg = None, why: WhyArg = "",
+    store: StoreArg = None, output: FormatArg = "table",
 ) -> int:  # fmt: skip
     """Branch a run: record a new one that continues it from a version, its state changed where asked.
 
@@ -39,22 +47,36 @@ def fork_(
     address
         RUN@17, RUN@c-17 or RUN@2026-11-24T10:00Z, with the run's whole id.
     """
+    if flow and not run:
+        raise SettingsError("--flow says what drives the new run, and --run that it is driven; give both, or neither")
     changed = [_assignment(one) for one in sets]
     opened = open_store(store, write=True)
     try:
         place = resolve(opened, address, whole=True)
         head = fork(opened, SystemClock(), place, sets=changed, run_id=run_id, why=why)
-        family = lineage(opened, head)
+        family_rows = lineage(opened, head)
     finally:
         opened.close()
+    _tell(str(place), head.run_id, head.version, family_of=family_rows, output=output)
+    return _driven(head.run_id, flow or (), store, output) if run else OK
+
+
+def _driven(run_id: str, flows: Sequence[str], store: str | None, output: str) -> int:
+    """The exit code of eventflow's own command line, which drives a run in a process of its own."""
+    given = [one for flow in flows for one in ("--flow", flow)]
+    argv = ["resume", run_id, *given, "--store", store_path(store), "--output", output]
+    sys.stdout.flush()
+    return subprocess.run([sys.executable, "-m", "eventflow", *argv], check=False).returncode  # noqa: S603 - our own
+
+
+def _tell(place: str, run_id: str, version: int, *, family_of: list[Kin], output: str) -> None:
     if output != "table":
-        document = {"schema": SCHEMA, "run": head.run_id, "version": head.version, "parent": str(place)}
-        print_json({**document, "lineage": [_kin_row(one) for one in family]}, lines=output == "jsonl")
-        return OK
-    print(visible(f"run {head.run_id} continues {place}; `eventflow resume {head.run_id}` drives it"))
-    for one in family:
-        print(visible(_branch(one, new=one.run_id == head.run_id)))
-    return OK
+        document = {"schema": SCHEMA, "run": run_id, "version": version, "parent": place}
+        print_json({**document, "lineage": [_kin_row(one) for one in family_of]}, lines=output == "jsonl")
+        return
+    print(visible(f"run {run_id} continues {place}; `eventflow resume {run_id}` drives it"))
+    for one in family_of:
+        print(visible(_branch(one, new=one.run_id == run_id)))
 
 
 def _assignment(text: str) -> tuple[Path, Any]:
@@ -71,3 +93,43 @@ def _kin_row(one: Kin) -> dict[str, Any]:
 def _branch(one: Kin, *, new: bool) -> str:
     mark = " (new)" if new else ""
     return f"{'   ' * (one.depth - 1)}└─ {one.run_id} from version {one.at}{mark}" if one.depth else one.run_id
+
+
+def tree_(run: str, /, *, store: StoreArg = None, output: FormatArg = "table") -> int:
+    """Show a run's family: what it was forked from or started by, and the forks and children of each.
+
+    Parameters
+    ----------
+    run
+        The run's id, or its unique beginning.
+    """
+    opened = open_store(store)
+    try:
+        head = find_run(opened, run)
+        found = family(opened, head)
+    finally:
+        opened.close()
+    if output != "table":
+        show(map(_member_row, found), output, TREE, ())
+        return OK
+    for one in found:
+        print(visible(_member(one, here=one.head.run_key == head.run_key)))
+    if len(found) == MAX_FAMILY:
+        print(f"cut here, at {MAX_FAMILY} runs")
+    return OK
+
+
+def _member_row(one: Member) -> dict[str, Any]:
+    return {
+        "run": one.head.run_id, "how": one.how, "at": one.at or None, "depth": one.depth, "status": one.head.status,
+        "version": one.head.version,
+    }  # fmt: skip
+
+
+def _member(one: Member, *, here: bool) -> str:
+    mark = " <" if here else ""
+    stands = f"{one.head.status} at version {one.head.version}"
+    if not one.depth:
+        return f"{one.head.run_id} ({stands}){mark}"
+    how = f"forked from version {one.at}" if one.how == "fork" else f"started at version {one.at}"
+    return f"{'   ' * (one.depth - 1)}└─ {one.head.run_id} {how} ({stands}){mark}"

@@ -1,4 +1,4 @@
-"""`python format_1_reader.py STORE`: every state of a store as CBOR, read by docs/format.md; nothing of eventflow is here."""
+"""`python format_1_reader.py STORE DICTIONARY`: every state of a store as CBOR, read by docs/format.md; nothing of eventflow is here."""
 
 import base64
 import hashlib
@@ -12,7 +12,8 @@ import cbor2
 import lmdb
 import zstandard
 
-store = Path(sys.argv[1])
+store, words = map(Path, sys.argv[1:])
+small = zstandard.ZstdDecompressor(dict_data=zstandard.ZstdCompressionDict(words.read_bytes()))
 env = lmdb.open(str(store / (store / "CURRENT").read_text().strip()), readonly=True, max_dbs=20)
 log, runs, names, info, blobs, places = (
     env.open_db(name, create=False) for name in (b"log", b"runs", b"names", b"info", b"blobs", b"places")
@@ -36,7 +37,7 @@ def _event(key, version):
     data = txn.get(txn.get(key + struct.pack(">Q", version), db=runs), db=log)
     array = cbor2.loads(data)
     assert (array[0], array[1] & ~3, array[2], array[4]) == (1, 0, key, version)
-    body = cbor2.loads(zstandard.decompress(array[9]) if array[1] & 1 else array[9])
+    body = cbor2.loads(small.decompress(array[9]) if array[1] & 1 else array[9])
     body, refs = body if array[1] & 2 else (body, [])
     for (*path, last), digest, kind in refs:
         reduce(getitem, path, body)[last] = _value_of(digest, kind)
@@ -46,8 +47,7 @@ def _event(key, version):
 found, states = [], {}  # (run key, version) -> the user's data
 heads = [(name, *struct.unpack(">16sIQ32s", row[:60])) for name, row in txn.cursor(db=names)]
 for name, key, incarnation, version, digest in sorted(heads, key=lambda head: head[1]):  # parents before forks
-    entry = txn.get(key, db=info)
-    parent, start = cbor2.loads(entry)[6:8] if entry else (key, 0)
+    parent, start = cbor2.loads(entry)[6:8] if (entry := txn.get(key, db=info)) else (key, 0)
     states |= {(key, number): states[parent, number] for number in range(1, start + 1)}
     found += [[name.decode(), number, states[key, number]] for number in range(1, start + 1)]
     before = _event(parent, start)[2] if start else None

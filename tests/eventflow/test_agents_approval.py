@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import time
@@ -605,15 +604,7 @@ def test_what_one_agent_was_allowed_in_a_node_allows_the_other_nothing(second):
         if results(call):
             return "done"
         name = call.body["tools"][0]["function"]["name"]
-        raw = {
-            "id": "x", "object": "chat.completion", "created": 1, "model": "m",
-            "choices": [{
-                "index": 0, "finish_reason": "tool_calls", "message": {"role": "assistant", "content": None, "tool_calls": [
-                    {"id": "same", "type": "function", "function": {"name": name, "arguments": '{"order": "7"}'}}
-                ]},
-            }],
-        }  # fmt: skip
-        return Reply(raw=json.dumps(raw))
+        return Reply(tool_calls=((name, {"order": "7"}, "same"),))
 
     with ModelServer(script) as server:
         same: dict[str, Any] = {"model": "m", "reads": "q", "base_url": server.base_url}

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import zstandard
 
 from eventflow.change import Op
 from eventflow.codec import (
@@ -24,7 +25,7 @@ from eventflow.codec import (
     unpack_state,
 )
 from eventflow.codec import events as codec
-from eventflow.codec.blobs import BYTES, TEXT, squeeze
+from eventflow.codec.blobs import BYTES, TEXT, expand_small, squeeze
 from eventflow.codec.events import FLAG_ENCRYPTED, FLAG_REFS, FLAG_ZSTD, MAX_BODY
 from eventflow.errors import Corrupt, EventflowError, WrittenByNewer
 from eventflow.event import (
@@ -398,7 +399,7 @@ def mutated(data: bytes, dice: random.Random) -> bytes:
     array = decode(data, "a test")
     if way == 1:
         return encode(mutated_tree(array, dice))
-    body = decode(codec.expand(array[9], "a test") if array[1] & FLAG_ZSTD else array[9], "a test")
+    body = decode(expand_small(array[9], "a test", limit=MAX_BODY) if array[1] & FLAG_ZSTD else array[9], "a test")
     for _ in range(dice.randint(1, 3)):
         body = mutated_tree(body, dice)
     array[1], array[9] = array[1] & ~FLAG_ZSTD, encode(body)
@@ -476,3 +477,16 @@ def test_spoiled_events_give_events_or_errors_of_ours() -> None:
                     continue
     assert 100 < read < 7_200, "the fuzz is too harmless, or too harsh, to find anything"
     assert folds > 500
+
+
+def test_a_body_that_needs_another_dictionary_was_written_by_a_newer_version() -> None:
+    """It is not taken for damage: a later version may have a dictionary of its own."""
+    words = zstandard.train_dictionary(
+        1_024, [bytes([n % 7, n % 11, n % 13]) * 20 for n in range(2_000)], dict_id=77_777
+    )
+    body = zstandard.ZstdCompressor(dict_data=words).compress(encode([None]))
+    stored = edited(SignalReceived("s", None, 1), flags=FLAG_ZSTD)
+    array = decode(stored.data, "a test")
+    array[9] = body
+    with pytest.raises(WrittenByNewer, match="dictionary"):
+        Shelf().read(Stored(stored.position, encode(array)))

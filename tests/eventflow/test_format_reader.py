@@ -35,6 +35,7 @@ from eventflow.testing.author import Author, written
 
 ROOT = Path(__file__).parent.parent.parent
 READER = Path(__file__).with_name("format_1_reader.py")
+DICTIONARY = Path(blobs.__file__).with_name("dictionary.bin")
 PAGE = (ROOT / "docs" / "format.md").read_text()
 LONG = "long texts are kept once, wherever they are " * 40
 
@@ -46,7 +47,9 @@ def change(*ops: Op) -> Transitioned:
 
 def read(store: Path) -> list[Any]:
     """What the reader makes of a store, in a process without eventflow in sight."""
-    done = subprocess.run([sys.executable, "-I", str(READER), str(store)], capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-I", str(READER), str(store), str(DICTIONARY)], capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr.decode()
     found: list[Any] = cbor2.loads(done.stdout)
     return found
@@ -118,6 +121,24 @@ SAMPLES: dict[str, Event] = {
 }  # fmt: skip
 
 
+# --- the dictionary ------------------------------------------------------------------------------------------------
+
+
+def test_the_dictionary_is_the_one_that_the_page_names() -> None:
+    """It is part of the format: with another one, old events could not be read."""
+    data = DICTIONARY.read_bytes()
+    assert hashlib.sha256(data).hexdigest() in PAGE
+    assert (len(data), zstandard.ZstdCompressionDict(data).dict_id()) == (16_384, 61_185)
+
+
+def test_a_body_of_a_hundred_bytes_is_stored_shorter() -> None:
+    """Most events are that small, and too small for a compressor without a dictionary."""
+    text = "The customer has asked for the order to be sent to another address, and that has been approved."
+    packed = pack(facts.SignalReceived("s", FrozenDict({"note": text, "status": "approved"}), 1))
+    assert packed.flags == events.FLAG_ZSTD
+    assert len(packed.body) < 0.8 * len(text)
+
+
 # --- the reader ----------------------------------------------------------------------------------------------------
 
 
@@ -160,7 +181,9 @@ def test_the_reader_refuses_a_broken_chain(store: Path) -> None:
     changed = bytearray(data)
     changed[-1] ^= 1
     file.write_bytes(file.read_bytes().replace(data, changed))
-    done = subprocess.run([sys.executable, "-I", str(READER), str(store)], capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-I", str(READER), str(store), str(DICTIONARY)], capture_output=True, check=False
+    )
     assert done.returncode == 1
     assert b"AssertionError" in done.stderr
 

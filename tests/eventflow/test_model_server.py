@@ -103,6 +103,13 @@ def test_tool_calls_reach_the_client() -> None:
     assert calls == [("call_1_0", "search", {"q": "high tides"}), ("call_1_1", "add", {"a": 1})]
 
 
+def test_a_tool_call_may_have_an_id_of_its_own() -> None:
+    """Where calls come in any order, the script says the id, and the same question gets the same answer."""
+    with ModelServer([Reply(tool_calls=(("add", {"a": 1}, "mine"), ("add", {"a": 2})))]) as server:
+        calls = ask(server).choices[0].message.tool_calls
+    assert [one.id for one in calls] == ["mine", "call_1_1"]
+
+
 def test_a_streamed_text_comes_in_words_and_then_its_usage() -> None:
     """A stream is one chunk a word, a finish reason, and, only if asked for, usage in a last chunk of its own."""
     with ModelServer(["Good  day\nto you"] * 2) as server:

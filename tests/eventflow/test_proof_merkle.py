@@ -82,7 +82,7 @@ def subproof(m, leaves, complete):
     k = split(len(leaves))
     if m <= k:
         return [*subproof(m, leaves[:k], complete), mth(leaves[k:])]
-    return [*subproof(m - k, leaves[k:], False), mth(leaves[:k])]  # noqa: FBT003 - as the book has it
+    return [*subproof(m - k, leaves[k:], False), mth(leaves[:k])]
 
 
 # --- ours ----------------------------------------------------------------------------------------------------------

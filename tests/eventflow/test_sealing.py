@@ -32,7 +32,9 @@ def author():
 def grown(author, count):
     """One more run, of so many events."""
     head = author.start(f"r{author.log.position()}", {"n": 0})
-    return author.add(head, *(Transitioned("a", "a", change=(Op("set", ("n",), number),)) for number in range(count - 1)))
+    return author.add(
+        head, *(Transitioned("a", "a", change=(Op("set", ("n",), number),)) for number in range(count - 1))
+    )
 
 
 def of(note, path):

@@ -37,7 +37,8 @@ from eventflow.codec import (
     unpack_blob,
     unpack_state,
 )
-from eventflow.codec.events import FLAG_REFS, FLAG_ZSTD, SHAPES
+from eventflow.codec.blobs import expand_small
+from eventflow.codec.events import FLAG_REFS, FLAG_ZSTD, MAX_BODY, SHAPES
 from eventflow.event import Failure, Recorded
 from eventflow.log import STORE_RUN, Act, Appended, Entry, Head, MemoryLog, Query
 from eventflow.plain import FrozenDict, FrozenList, freeze, thaw
@@ -281,7 +282,7 @@ def _body(stored: Stored) -> tuple[Any, list[Any]]:
     if flags is None:
         return [], []
     data = decode(stored.data, "event")[9]
-    body = decode(zstandard.decompress(data) if flags & FLAG_ZSTD else data, "body")
+    body = decode(expand_small(data, "body", limit=MAX_BODY) if flags & FLAG_ZSTD else data, "body")
     return (body[0], body[1]) if flags & FLAG_REFS else (body, [])
 
 
@@ -323,7 +324,7 @@ def test_every_golden_fact_is_written_as_it_was(golden: Golden) -> None:
         if recorded is None or _refers_to_plain_data(one):
             continue
         packed = pack(recorded.event, vouch=recorded.vouch)
-        body = zstandard.decompress(packed.body) if packed.flags & FLAG_ZSTD else packed.body
+        body = expand_small(packed.body, "body", limit=MAX_BODY) if packed.flags & FLAG_ZSTD else packed.body
         fields, refs = decode(body, "body") if packed.flags & FLAG_REFS else (decode(body, "body"), [])
         array = decode(one.data, "event")
         assert (packed.code, thaw(packed.header)) == (array[7], array[8])

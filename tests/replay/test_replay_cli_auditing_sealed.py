@@ -22,7 +22,9 @@ U64 = struct.Struct(">Q")
 
 def flow():
     """Two steps."""
-    steps = Workflow("steps").add_node("a", lambda state: {"n": state["n"] + 1}).add_node("b", lambda state: {"done": 1})
+    steps = (
+        Workflow("steps").add_node("a", lambda state: {"n": state["n"] + 1}).add_node("b", lambda state: {"done": 1})
+    )
     return steps.add_edge("a", "b").set_start("a")
 
 

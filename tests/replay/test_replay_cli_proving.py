@@ -29,7 +29,11 @@ def test_from_key_to_proof(run_replay, run_eventflow, store):
     assert "the event is number 3 of the 4 that are sealed" in done.out
     assert "Transitioned, version 2 of the run" in done.out
     document = run_replay("check-proof", "proof", "--key", (store / "key.pub").read_text().strip(), "-o", "json").json
-    assert (document["schema"], document["holds"], document["event"]["header"]["to"]) == ("eventflow.proof/1", True, "second")
+    assert (document["schema"], document["holds"], document["event"]["header"]["to"]) == (
+        "eventflow.proof/1",
+        True,
+        "second",
+    )
 
 
 def test_a_proof_is_checked_where_there_is_no_store(run_replay, store, monkeypatch):

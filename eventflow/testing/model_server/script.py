@@ -11,13 +11,16 @@ from typing import Any, TypeAlias
 
 FRAMING = frozenset({"connection", "content-length", "content-type", "transfer-encoding"})  # the server's own headers
 
+Arguments: TypeAlias = Mapping[str, Any] | str
+ToolCall: TypeAlias = tuple[str, Arguments] | tuple[str, Arguments, str]
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A reply is what one call is answered with.
 
-    `tool_calls` are pairs of name and arguments; arguments that are a text go as they are. With a `status` of 400 or more the answer is an error whose message is
-    `text`, whose type is `error_type` (left empty, the type that goes with the status) and whose code is `error_code`.
+    `tool_calls` are pairs of name and arguments, or triples with an id that does not depend on the order of calls;
+    arguments that are a text go as they are. With a `status` of 400 or more the answer is an error whose message is `text`, whose type is `error_type` (left empty, the type that goes with the status) and whose code is `error_code`.
     `delay` is in seconds, before the first byte, `pace` in seconds before each part of a stream; `cut` closes the
     connection in the middle of the answer, and `raw` is sent instead of a body, whatever it is. A `finish_reason` of
     "stop" becomes "tool_calls" when there are tool calls; `refusal` is what a model says instead of an answer, and
@@ -26,7 +29,7 @@ class Reply:
     """
 
     text: str | None = None
-    tool_calls: tuple[tuple[str, Mapping[str, Any] | str], ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
     status: int = 200
     error_type: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -48,11 +51,11 @@ class Reply:
         for name, value in self.headers.items():
             if name.lower() in FRAMING or not re.fullmatch(r"[!-9;-~]+:[ -~]*", f"{name}:{value}"):
                 raise ValueError(f"the header {name!r} is the server's own, or not one line of printable ASCII")
-        for _, arguments in self.tool_calls:
+        for _, arguments, *_ in self.tool_calls:
             arguments_text(arguments)
 
 
-def arguments_text(arguments: Mapping[str, Any] | str) -> str:
+def arguments_text(arguments: Arguments) -> str:
     """A tool call's arguments as they are sent. Raises TypeError or ValueError for what is not JSON."""
     return arguments if isinstance(arguments, str) else json.dumps(dict(arguments))
 

@@ -81,9 +81,15 @@ def error_body(status: int, message: str, kind: str = "", code: str = "") -> dic
 
 
 def _tool_calls(call: Call, reply: Reply) -> list[dict[str, Any]]:
-    """The tool calls as chat completions write them; their ids come from the call's number."""
-    functions = [{"name": name, "arguments": arguments_text(arguments)} for name, arguments in reply.tool_calls]
-    return [{"id": f"call_{call.number}_{at}", "type": "function", "function": one} for at, one in enumerate(functions)]
+    """The tool calls as chat completions write them; their ids come from the call's number, where they have none."""
+    return [
+        {
+            "id": given[0] if given else f"call_{call.number}_{at}",
+            "type": "function",
+            "function": {"name": name, "arguments": arguments_text(arguments)},
+        }
+        for at, (name, arguments, *given) in enumerate(reply.tool_calls)
+    ]
 
 
 def _pieces(text: str) -> list[str]:

@@ -1,0 +1,316 @@
+"""Exports read, from anybody: every byte is checked before anything of it is shown. A log that can only be read.
+
+Nothing in a file is believed: items are cut strictly, decoded strictly, compared with their digests; the heads of runs are
+what their events fold to. What it takes in memory and time is bounded by the size of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from eventflow.checkpoint import Checkpoint
+from eventflow.codec import TOMBSTONE, Stored, decode, read_events
+from eventflow.errors import Corrupt, EventflowError, ProofFailed, SettingsError, StoreUnusable, WrittenByNewer
+from eventflow.event import Forked, Recorded, Rewound, RunDeleted, RunStarted, StoreCreated
+from eventflow.log import NOBODY, STORE_NAME, STORE_RUN, Answer, Entry, Head, Listed, Query, Usage, Write, fits
+from eventflow.proof import DIGEST_SIZE, digest
+from eventflow.recovery import recover
+from eventflow.verification import Report, verify_run, verify_store
+from eventflow.verification.report import STUMBLES, said
+from replay.export.sequence import ARRAY, BYTES, FORMAT, KIND, MAP, items
+
+MAX_EXPORT = 1 << 30  # bytes; it is held in memory as a whole, several times over while it is checked
+_PAGE = 1_000  # events decoded at a time
+_HEADER = {"eventflow": str, "format": int, "store": bytes, "whole": bool, "run": str}
+_FOOTER = {"blobs": int, "events": int, "sha256": bytes}
+
+
+@dataclass(slots=True)
+class _Run:
+    """What a file holds of one run; versions at or below `above` are its parent's."""
+
+    head: Head
+    entry: Entry
+    above: int
+    positions: list[int] = field(default_factory=list)
+    bends: list[int] = field(default_factory=list)
+
+
+def read_export(path: Path, *, check: bool = True) -> ExportLog:
+    """The log that a file holds, verified unless `check` is off. Raises ProofFailed, Corrupt, SettingsError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_EXPORT + 1)
+    except OSError as error:
+        raise SettingsError(f"{path} can't be read ({error.strerror}); give the file of an export") from None
+    if len(data) > MAX_EXPORT:
+        raise ProofFailed("the export", f"is larger than {MAX_EXPORT:,} bytes")
+    try:
+        log = ExportLog(data)
+        report = verified(log) if check else Report()
+    except EventflowError:
+        raise
+    except STUMBLES as error:
+        raise Corrupt("the export", said(error)) from None
+    if report.findings:
+        raise ProofFailed("the export", f"does not hold: {report.findings[0]}")
+    return log
+
+
+def verified(log: ExportLog) -> Report:
+    """What a verification of all that a file holds finds."""
+    report = Report()
+    if log.whole:
+        for one in verify_store(log):
+            report = one
+    else:
+        for listed in log.runs(Query()):
+            verify_run(log, listed.head, report)
+    return report
+
+
+class ExportLog:
+    """A log that is a file: `whole` if it is all of a store, `run` the id if one run was asked for."""
+
+    durable = True
+    readonly = True
+
+    def __init__(self, data: bytes) -> None:
+        self._events: list[bytes] = []
+        self._blobs: dict[bytes, bytes] = {}
+        self._runs: dict[bytes, _Run] = {}
+        self._gone: dict[str, int] = {}  # the last incarnation of deleted ids
+        self._size = len(data)
+        header = self._cut(data)
+        self.store_id: bytes = header["store"]
+        self.whole: bool = header["whole"]
+        self.run: str = header["run"]
+        self._index()
+        for run in self._runs.values():
+            self._settle(run)
+
+    # --- reading the file
+
+    def _cut(self, data: bytes) -> dict[str, Any]:
+        """Take the items apart; returns the header."""
+        header: dict[str, Any] | None = None
+        footer: dict[str, Any] | None = None
+        for at, end, major in items(data):
+            if footer is not None:
+                raise Corrupt("the export", f"goes on at byte {at} after its end")
+            if header is None:
+                header = _word(data[at:end], _HEADER)
+                _check_header(header)
+            elif major == ARRAY:
+                self._events.append(data[at:end])
+            elif major == BYTES:
+                blob = decode(data[at:end], "a value of the export", strict=True)
+                self._blobs[digest(blob)] = blob
+            elif major == MAP and (gone := _gone(data[at:end])):
+                self._events.append(TOMBSTONE + gone)
+            else:
+                footer = _word(data[at:end], _FOOTER)
+                told = {"blobs": len(self._blobs), "events": len(self._events), "sha256": hashlib.sha256(data[:at]).digest()}
+                if footer != told:
+                    raise Corrupt("the export", "is not what its end says it is: something was changed or left out")
+        if header is None or footer is None:
+            raise Corrupt("the export", "has no beginning or no end: it was cut")
+        return header
+
+    def _index(self) -> None:
+        """Find each run's events; each must follow the one before."""
+        for start in range(0, len(self._events), _PAGE):
+            page = [Stored(number, data) for number, data in enumerate(self._events[start : start + _PAGE], start + 1)]
+            kept = [one for one in page if one.data[:1] != TOMBSTONE]
+            if len(kept) < len(page) and not self.whole:
+                raise Corrupt("the export", "speaks of deleted events, and is not of a whole store")
+            for recorded in read_events(kept, self.blobs, strict=True):
+                self._place(recorded)
+
+    def _place(self, recorded: Recorded) -> None:
+        key, version = recorded.run_key, recorded.version
+        run = self._runs.get(key)
+        if run is None:
+            run = self._runs[key] = self._begun(recorded)
+        elif version != run.head.version + 1 or recorded.incarnation != run.head.incarnation:
+            raise Corrupt(f"the event at position {recorded.position}", "does not follow the one before it in its run")
+        event = recorded.event
+        run.positions.append(recorded.position)
+        if isinstance(event, Forked | Rewound):
+            run.bends.append(version)
+        if isinstance(event, RunDeleted):
+            self._gone[event.run_id] = max(event.incarnation, self._gone.get(event.run_id, 0))
+        run.head = replace(
+            run.head, version=version, digest=recorded.digest, epoch=recorded.epoch, updated=recorded.time
+        )  # fmt: skip
+
+    def _begun(self, recorded: Recorded) -> _Run:
+        event, where = recorded.event, f"the event at position {recorded.position}"
+        entry = Entry("", (), None, recorded.time)
+        name, version = STORE_NAME, 1
+        match event:
+            case StoreCreated() if recorded.run_key == STORE_RUN and self.whole:
+                pass
+            case RunStarted() if recorded.run_key != STORE_RUN:
+                name = event.run_id
+                entry = Entry(event.workflow, tuple(event.tags), event.subject, recorded.time)
+            case Forked() if recorded.run_key != STORE_RUN and event.parent_key in self._runs:
+                name, version = event.run_id, event.at + 1
+                entry = Entry("", (), None, recorded.time, event.parent_id, event.parent_key, event.at)
+            case _:
+                raise Corrupt(where, "begins a run and is not the beginning of one")
+        if recorded.version != version or any(run.head.run_id == name for run in self._runs.values()):
+            raise Corrupt(where, "begins a run that is there already, or at another version than its first")
+        head = Head(
+            name, recorded.run_key, recorded.incarnation, version - 1, bytes(DIGEST_SIZE), 0, NOBODY, "running", "",
+            recorded.time,
+        )  # fmt: skip
+        return _Run(head, entry, version - 1)
+
+    def _settle(self, run: _Run) -> None:
+        """Where a run stands is what its events fold to, whatever anybody says."""
+        if run.head.run_key == STORE_RUN:
+            return
+        state = recover(self, run.head, snapshots=False).state
+        run.head = replace(run.head, status=state.status, waiting_for=state.waiting_for)
+        if run.entry.parent_id is not None:
+            identity = state.run
+            run.entry = replace(
+                run.entry, workflow=identity.workflow, tags=tuple(identity.tags), subject=identity.subject
+            )  # fmt: skip
+
+    # --- what a log is asked
+
+    def write(self, batch: Sequence[Write]) -> list[Answer | EventflowError]:  # noqa: ARG002 - as a Log has it
+        """An export is never written to."""
+        raise StoreUnusable("an export can only be read; use the store it came from")
+
+    def head(self, run_id: str) -> Head | None:
+        """Where a run's history ends, by its whole id."""
+        return next((one.head for one in self._runs.values() if one.head.run_id == run_id != STORE_NAME), None)
+
+    def head_of(self, run_key: bytes) -> Head | None:
+        """The same by run key."""
+        return self._runs[run_key].head if run_key in self._runs else None
+
+    def next_incarnation(self, run_id: str) -> int:
+        """One more than that of the last run of this id."""
+        head = self.head(run_id)
+        return max(self._gone.get(run_id, 0), head.incarnation if head else 0) + 1
+
+    def entry(self, run_key: bytes) -> Entry | None:
+        """What a list shows of a run."""
+        return self._runs[run_key].entry if run_key in self._runs and run_key != STORE_RUN else None
+
+    def ids(self, prefix: str, limit: int) -> list[str]:
+        """Run ids that begin with a prefix, in order."""
+        names = (one.head.run_id for key, one in self._runs.items() if key != STORE_RUN)
+        return sorted(name for name in names if name.startswith(prefix))[:limit]
+
+    def runs(self, query: Query) -> list[Listed]:
+        """Runs, newest first."""
+        every = [Listed(run.entry, run.head) for key, run in self._runs.items() if key != STORE_RUN]
+        every.sort(key=lambda one: one.head.run_key, reverse=True)
+        return [one for one in every if fits(one, query)][: query.limit]
+
+    def children(self, run_key: bytes) -> list[bytes]:
+        """The keys of runs that were forked from a run."""
+        return [key for key, run in self._runs.items() if run.entry.parent_key == run_key != NOBODY]
+
+    def read(self, run_key: bytes, first: int, last: int) -> list[Stored]:
+        """Events of a run from version `first` to `last`, both included."""
+        run = self._runs.get(run_key)
+        if run is None:
+            return []
+        places = run.positions[max(first - run.above - 1, 0) : max(last - run.above, 0)]
+        return [Stored(place, self._events[place - 1]) for place in places]
+
+    def feed(self, after: int, limit: int) -> list[Stored]:
+        """Events in the order of the file."""
+        return [Stored(after + number, data) for number, data in enumerate(self._events[after : after + limit], 1)]
+
+    def position(self) -> int:
+        """How many events there are."""
+        return len(self._events)
+
+    def bends(self, run_key: bytes) -> list[int]:
+        """Versions of a run at which its line bends."""
+        return list(self._runs[run_key].bends) if run_key in self._runs else []
+
+    def blobs(self, names: Iterable[bytes]) -> dict[bytes, bytes]:
+        """Values by digest. Raises Corrupt if one is missing."""
+        found = {name: self._blobs.get(name) for name in names}
+        missing = next((name for name, data in found.items() if data is None), None)
+        if missing is not None:
+            raise Corrupt(f"blob {missing.hex()[:12]}", "is missing")
+        return {name: data for name, data in found.items() if data is not None}
+
+    def snapshots(self, run_key: bytes, upto: int, *, limit: int | None = None) -> list[tuple[int, int]]:  # noqa: ARG002
+        """A cache is not exported."""
+        return []
+
+    def snapshot(self, run_key: bytes, version: int) -> bytes | None:  # noqa: ARG002
+        """The same."""
+        return None
+
+    def checkpoints(self, run_key: bytes) -> list[Checkpoint]:  # noqa: ARG002
+        """The same."""
+        return []
+
+    def inbox(self, run_key: bytes) -> list[tuple[int, bytes]]:  # noqa: ARG002
+        """What has not become an event is not exported."""
+        return []
+
+    def mail(self) -> list[bytes]:
+        """The same."""
+        return []
+
+    def owner_gone(self, owner: bytes) -> bool:  # noqa: ARG002
+        """Nobody drives what is in a file."""
+        return True
+
+    def owner_text(self, owner: bytes) -> str:
+        """An owner for people."""
+        return f"owner {owner.hex()}"
+
+    def new_owner(self, owner: bytes) -> Callable[[], None]:  # noqa: ARG002
+        """Nobody can drive what is in a file."""
+        raise StoreUnusable("an export can only be read; use the store it came from")
+
+    def change_mark(self) -> int:
+        """It never changes."""
+        return 0
+
+    def usage(self) -> Usage:
+        """What the file holds."""
+        rows = {"events": len(self._events), "runs": len(self._runs), "blobs": len(self._blobs)}
+        return Usage(rows, {}, self._size, 0, len(self._events))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _word(data: bytes, form: dict[str, type]) -> dict[str, Any]:
+    """A map of the export with exactly these fields. Raises Corrupt."""
+    value = decode(data, "the export", strict=True)
+    if not isinstance(value, dict) or {name: type(item) for name, item in value.items()} != form:
+        raise Corrupt("the export", "has something in it that is no part of one")
+    return value
+
+
+def _gone(data: bytes) -> bytes:
+    """The digest of an event that was deleted, empty if it speaks of something else."""
+    value = decode(data, "the export", strict=True)
+    found = value.get("gone") if isinstance(value, dict) and len(value) == 1 else None
+    return found if isinstance(found, bytes) and len(found) == DIGEST_SIZE else b""
+
+
+def _check_header(header: dict[str, Any]) -> None:
+    if header["eventflow"] != KIND or len(header["store"]) != len(STORE_RUN):
+        raise Corrupt("the export", "does not begin as one")
+    if header["format"] != FORMAT:
+        raise WrittenByNewer("the export", f"export format {header['format']}")
