@@ -52,7 +52,9 @@ def prove_event(log: Log, position: int, seal: Seal) -> Inclusion:
 def prove_continued(log: Log, old: Seal, new: Seal) -> Consistency:
     """Proof that the events of an older seal are the first of those of a newer one. Raises ProofFailed."""
     if old.head.size > new.head.size:
-        raise ProofFailed(new.path.name, f"is of {new.head.size} events, fewer than the {old.head.size} of the older seal")
+        raise ProofFailed(
+            new.path.name, f"is of {new.head.size} events, fewer than the {old.head.size} of the older seal"
+        )
     spans = consistency_spans(old.head.size, new.head.size)
     found = _fitting(log, (old, new), spans)
     return Consistency(tuple(found.parts[span] for span in spans), old.note, new.note)

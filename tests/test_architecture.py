@@ -26,7 +26,8 @@ FLOORS = {
 }  # fmt: skip
 REPLAY_FLOORS = {
     "history": 0, "path": 0, "patch": 0, "expression": 0, "skim": 0,
-    "diff": 1, "query": 1, "search": 1, "fork": 1, "proving": 1,
+    "diff": 1, "query": 1, "search": 1, "fork": 1, "family": 1, "proving": 1, "export": 1,
+    "report": 2,
     "rehearse": 2, "bisect": 3,
     "cli": 4, "__main__": 4, "__init__": 4,
 }  # fmt: skip

@@ -108,7 +108,7 @@ class Agent:
         Raises ModelUnavailable, ModelRefused (and what is one: ConversationTooLong, ContentFiltered, OutputInvalid,
         TooManyTurns), MissingApiKey, and what a tool raises that is to be raised.
         """
-        if self.targets and run.branch:
+        if self.targets and getattr(run, "branch", ""):  # what stands in for a visit in a rehearsal has none
             raise DefinitionError(
                 f"branch {run.branch!r} of node {run.node!r} is an agent with handover=: only a node of its own goes on to another"
             )

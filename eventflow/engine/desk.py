@@ -10,7 +10,7 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from eventflow.clock import NS
 from eventflow.engine.bodies import Hands
@@ -32,17 +32,20 @@ class Seat:
     """One run's place: who drives it, or that it is parked.
 
     `gone` says that it is not here any more; `let_go` that this engine let it go as it stood, `left` being its state then,
-    if anybody waited for it. `due` is when a parked run wakes, `listed` where the list of moments has it.
+    if anybody waited for it. `due` is when a parked run wakes, `listed` where the list of moments has it. `held` says that
+    its driver is being exchanged: who waits for the run waits on.
     """
 
-    __slots__ = ("_changed", "driver", "due", "flow", "gone", "left", "let_go", "listed", "stop_before", "suspends")
+    __slots__ = (
+        "_changed", "driver", "due", "flow", "gone", "held", "left", "let_go", "listed", "stop_before", "suspends",
+    )  # fmt: skip
 
     def __init__(self, flow: Workflow, driver: Driver) -> None:
         self.flow = flow
         self.driver: Driver | None = driver
         self.stop_before: frozenset[str] = driver.stop_before
         self.suspends = False  # its letting go must be recorded, since its limit depends on when that was
-        self.gone = self.let_go = False
+        self.gone = self.let_go = self.held = False
         self.left: State | None = None
         self.due = self.listed = 0
         self._changed: asyncio.Future[None] | None = None
@@ -113,7 +116,7 @@ class Desk:
         seat = self._seats.get(key)
         if seat is None:
             seat = self._seats[key] = Seat(flow, driver)
-        seat.driver = driver
+        seat.driver, seat.flow, seat.stop_before = driver, flow, stop_before
         shop.active += 1
         driver.start().add_done_callback(lambda _: self._ended(key, driver))
         if not self._tasks:
@@ -133,13 +136,31 @@ class Desk:
         seat = self._seats.get(key)
         if seat is None or seat.driver is not driver:
             return
-        if driver.parked:
+        if seat.held:
+            seat.driver = None
+        elif driver.parked:
             self._park(key, seat, driver.journal.state)
             return
-        self._leave(key, seat)
+        else:
+            self._leave(key, seat)
         caller = driver.journal.state.run.caller
         if caller is not None and driver.journal.state.ended:
             self.ring(caller.run_key)
+
+    @contextmanager
+    def held(self, key: bytes) -> Iterator[None]:
+        """Keep a run's place, if it has one here, while its driver is exchanged within this block."""
+        self.wake(key)  # what is parked is driven to be let go
+        seat = self._seats.get(key)
+        if seat is not None:
+            seat.held = True
+        try:
+            yield
+        finally:
+            if seat is not None:
+                seat.held = False
+                if seat.driver is None and self._seats.get(key) is seat:
+                    self._leave(key, seat)
 
     def _leave(self, key: bytes, seat: Seat) -> None:
         """The run is not here any more."""
@@ -160,7 +181,7 @@ class Desk:
     def wake(self, key: bytes) -> Driver | None:
         """Drive a parked run again; returns who drives it, None if it is not here."""
         seat = self._seats.get(key)
-        if seat is None or seat.driver is not None:
+        if seat is None or seat.driver is not None or seat.held:
             return None if seat is None else seat.driver
         log = self._shop.log
         head = log.head_of(key)
@@ -277,7 +298,7 @@ class Desk:
     def _let_parked_go(self) -> None:
         """Parked runs need no event to be let go, save those whose limit depends on when that was; those are driven."""
         for key, seat in list(self._seats.items()):
-            if seat.driver is not None:
+            if seat.driver is not None or seat.held:
                 continue
             with suppress(EventflowError):
                 suspends, seat.let_go = seat.suspends and not seat.let_go, True

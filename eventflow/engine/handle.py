@@ -94,7 +94,7 @@ class Run:
             driver = seat.driver
             if driver is not None and driver.task is not None:
                 state = await asyncio.shield(driver.task)
-                if not driver.parked:
+                if not driver.parked and not seat.held:
                     return state
                 await asyncio.sleep(0)  # so that it is seen to be parked
             elif seat.let_go:

@@ -50,6 +50,7 @@ from eventflow.event import (
     RunCompleted,
     RunFailed,
     RunPaused,
+    RunResumed,
     RunStarted,
     RunTimedOut,
     Vouch,
@@ -229,8 +230,13 @@ class Leases:
             if seat.driver is not None and head.status != "waiting":
                 raise NotResumable(run, "it is being driven; pause it first, then resume it with what is to change")
             planned(self._flows, recover(log, head).state, terms)  # what can't be is said before it is let go
-            await self.let_go(head, cut=False)
-            head = find_run(log, run, whole=True)
+            with self._desk.held(head.run_key):
+                await self.let_go(head, cut=False)
+                return await self._taken_up(find_run(log, run, whole=True), terms)
+        return await self._taken_up(head, terms)
+
+    async def _taken_up(self, head: Head, terms: Terms) -> Run:
+        log, run = self._shop.log, head.run_id
         if head.status == "completed":
             return Run(log, head, self._flow_of(head), None)
         if head.status in ("cancelled", "timed_out"):
@@ -328,26 +334,33 @@ class Leases:
             self._skipped(before, result, terms)  # what can't be is said before the run is let go
             if not self.free(head):
                 raise RunOwned(head.run_id, log.owner_text(head.owner))
-            seat = self._desk.seat(head.run_key)
-            terms = terms if seat is None else replace(terms, stop_before=seat.stop_before)
-            await self.let_go(head)
-            head = find_run(log, run, whole=True)
-            state = recover(log, head).state
-            if state.visit != before.visit or (state.ended and not before.ended):
-                if state.status in OPEN_STATUSES:
-                    with suppress(EventflowError):
-                        await self._resume(head, Terms(stop_before=terms.stop_before, why="nothing was skipped"))
-                raise Conflict(f"run {run} left node {before.node!r} at this moment; nothing was skipped")
-            flow, decision = self._skipped(state, result, terms)
-            posts = (*self._left(state), *last_words(state, decision.event))
-            ends = isinstance(decision.event, RunCompleted)
-            skipped = NodeSkipped(state.node, terms.actor or who(), terms.why)
-            await self.take(head, (skipped, decision.event), state, release=ends, posts=posts)
-            self._untold += posts
-            head = find_run(log, run, whole=True)
-            taken = Run(log, head, flow, None) if ends else await self._drive_again(flow, run, terms)
+            with self._desk.held(head.run_key):
+                taken = await self._gone_past(head, before, result=result, terms=terms)
         await self._tell()
         return taken
+
+    async def _gone_past(self, head: Head, before: State, *, result: Any, terms: Terms) -> Run:
+        log, run = self._shop.log, head.run_id
+        seat = self._desk.seat(head.run_key)
+        stop_before = terms.stop_before if seat is None else seat.stop_before
+        await self.let_go(head)
+        head = find_run(log, run, whole=True)
+        state = recover(log, head).state
+        if state.visit != before.visit or (state.ended and not before.ended):
+            if state.status in OPEN_STATUSES:
+                with suppress(EventflowError):
+                    await self._resume(head, Terms(stop_before=stop_before, why="nothing was skipped"))
+            raise Conflict(f"run {run} left node {before.node!r} at this moment; nothing was skipped")
+        flow, decision = self._skipped(state, result, terms)
+        posts = (*self._left(state), *last_words(state, decision.event))
+        ends = isinstance(decision.event, RunCompleted)
+        skipped = NodeSkipped(state.node, terms.actor or who(), terms.why)
+        await self.take(head, (skipped, decision.event), state, release=ends, posts=posts)
+        self._untold += posts
+        head = find_run(log, run, whole=True)
+        if ends:
+            return Run(log, head, flow, None)
+        return await self._drive_again(flow, run, replace(terms, stop_before=stop_before))
 
     def _skipped(self, state: State, result: Any, terms: Terms) -> tuple[Workflow, Decision]:
         """What follows if the node of a state ends with a result."""
@@ -378,12 +391,20 @@ class Leases:
         # What can't be is said before anything is stopped for it.
         state = check_rewind(log, head, to, confirmed=terms.yes, reuse=terms.reuse)
         flow, taken_up, moved = planned(self._flows, state, terms)
+        with self._desk.held(head.run_key):
+            left = self._left(state) if moved else ()
+            return await self._gone_back(head, state, terms=terms, flow=flow, taken_up=taken_up, left=left)
+
+    async def _gone_back(
+        self, head: Head, state: State, *, terms: Terms, flow: Workflow, taken_up: RunResumed, left: tuple[Post, ...]
+    ) -> Run:
+        log = self._shop.log
         await self.let_go(head)
         head = find_run(log, head.run_id, whole=True)
         if not self.free(head):
             raise RunOwned(head.run_id, log.owner_text(head.owner))
         event, children = after_rewind(log, head, state, terms)
-        posts = (*self._called_off(head, children), *(self._left(state) if moved else ()))
+        posts = (*self._called_off(head, children), *left)
         differs = terms.changes or flow.digest != state.run.definition_digest
         await self.take(head, (event, taken_up) if differs else (event,), state, posts=posts)
         told = {post.run_key for post in posts}

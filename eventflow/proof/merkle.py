@@ -15,10 +15,10 @@ EMPTY_ROOT = hashlib.sha256(b"").digest()
 
 
 class Span(NamedTuple):
-    """`count` leaves from number `first` (from 0) on, whose subtree is a part of a proof."""
+    """`size` leaves from number `first` (from 0) on, whose subtree is a part of a proof."""
 
     first: int
-    count: int
+    size: int
 
 
 def leaf_hash(leaf: bytes) -> bytes:
@@ -85,7 +85,7 @@ def survey(leaves: Iterable[bytes], *, sizes: Iterable[int] = (), spans: Iterabl
             roots[whole.size] = whole.root()
         if waiting and number >= waiting[-1].first:
             part.add(hashed)
-            if part.size == waiting[-1].count:
+            if part.size == waiting[-1].size:
                 parts[waiting.pop()] = part.root()
                 part = Tree()
     return Survey(whole.size, roots, parts)

@@ -11,6 +11,7 @@ COLLECTOR = (50_000, 20, 50)
 REHEARSE = (
     "Ask today's code about recorded runs: same, needs migration, or diverges, and where. Exit code 4 if any does."
 )
+EXPORT = "Write runs, or the whole store, to a file: CBOR that proves itself, or JSON lines."
 REPORT = "Give an account of a run: who, what, when, which decisions, how it ended, what proves it."
 SEAL = "Sign what the store holds now, to be kept elsewhere: the same as `eventflow store seal`."
 PROVE = "Print a proof that an event is in what was sealed, or that a seal continues an older one."
@@ -42,6 +43,7 @@ def build() -> object:
     app.command("replay.cli.rehearsing:bisect_", name="bisect", help=BISECT)
     app.command(auditing.verify_, name="verify")
     app.command("replay.cli.reporting:report_", name="report", help=REPORT)
+    app.command("replay.cli.exporting:export_", name="export", help=EXPORT)
     app.command("replay.cli.proving:seal_", name="seal", help=SEAL)
     app.command("replay.cli.proving:prove_", name="prove", help=PROVE)
     app.command("replay.cli.proving:check_proof", name="check-proof", help=CHECK)
@@ -49,8 +51,12 @@ def build() -> object:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run `replay` with the process's arguments, and exit with its code."""
+    """Run `replay` with the process's arguments, and exit with its code; what reads an export runs in a confined process."""
     from eventflow.cli.shell import run_app  # noqa: PLC0415 - see above
+    from replay.cli.opening import names_export, run_confined  # noqa: PLC0415
 
+    given = list(sys.argv[1:] if argv is None else argv)
+    if names_export(given):
+        sys.exit(run_confined(given))
     gc.set_threshold(*COLLECTOR)
-    sys.exit(run_app(build(), argv))  # type: ignore[arg-type]
+    sys.exit(run_app(build(), given))  # type: ignore[arg-type]

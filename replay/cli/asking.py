@@ -13,7 +13,6 @@ from eventflow.cli.shell import (
     FormatArg,
     StoreArg,
     argument,
-    open_store,
     print_json,
     print_table,
     show,
@@ -22,6 +21,7 @@ from eventflow.cli.shell import (
 )
 from eventflow.errors import NotFound, SettingsError
 from eventflow.log import Log
+from replay.cli.opening import open_history
 from replay.cli.values import value_document, value_text
 from replay.query import Blame, ModelCall, Sight, Stretch, answer_text, blame, watch, when
 from replay.search import Cost, Hit, Stats, search, search_all, stats
@@ -42,7 +42,7 @@ def watch_(address: str, path: str, /, *, store: StoreArg = None, output: Format
     path
         Where the value stands in the state: notes[2].title.
     """
-    opened = open_store(store)
+    opened = open_history(store)
     try:
         place = resolve(opened, address)
         sights = watch(opened, place, path)
@@ -73,7 +73,7 @@ def when_(address: str, expression: str, /, *, store: StoreArg = None, output: F
     expression
         Comparisons, in, and/or/not, len(), literals, and paths into the state: score < 0.5 and len(notes) > 2.
     """
-    opened = open_store(store)
+    opened = open_history(store)
     try:
         place = resolve(opened, address)
         stretches = when(opened, place, expression)
@@ -119,7 +119,7 @@ def blame_(address: str, path: str, /, *, store: StoreArg = None, output: Format
     path
         Where the value stands in the state: notes[2].title.
     """
-    opened = open_store(store)
+    opened = open_history(store)
     try:
         found = blame(opened, resolve(opened, address), path)
     finally:
@@ -187,7 +187,7 @@ def search_(
     wanted = address if text is None else text
     if not wanted:
         raise SettingsError("an empty text is everywhere; say what to look for")
-    opened = open_store(store)
+    opened = open_history(store)
     try:
         hits = _hits(opened, address, text)
         first = next(hits, None)
@@ -223,7 +223,7 @@ def stats_(address: str, /, *, store: StoreArg = None, output: FormatArg = "tabl
     address
         The run, or a point of it to count up to.
     """
-    opened = open_store(store)
+    opened = open_history(store)
     try:
         place = resolve(opened, address)
         found = stats(opened, place)

@@ -15,7 +15,6 @@ from eventflow.cli.shell import (
     FormatArg,
     StoreArg,
     argument,
-    open_store,
     print_json,
     progress,
     store_path,
@@ -25,13 +24,18 @@ from eventflow.errors import ProofFailed, SettingsError
 from eventflow.log import Log
 from eventflow.sealing import Seal, differences, kept_seals, read_seal, surveyed
 from eventflow.verification import Report, verify_run, verify_store
+from replay.cli.opening import is_export, open_history
+from replay.export import ExportLog
+from replay.export.reading import verified
 
 SCHEMA = "eventflow.verification/1"
 AllArg = Annotated[bool, argument(name="--all", negative=(), help="The whole store.")]
 SealArg = Annotated[
     str | None, argument(name="--seal", help="A seal that was kept elsewhere: the store must be what it says.")
 ]
-KeyArg = Annotated[str | None, argument(name="--key", help="The public key that must have signed the seals, or its file.")]
+KeyArg = Annotated[
+    str | None, argument(name="--key", help="The public key that must have signed the seals, or its file.")
+]
 
 
 @dataclass(slots=True)
@@ -52,7 +56,7 @@ def verify_(
     Parameters
     ----------
     runs
-        The runs; or --all, or --seal, which verifies the whole store too.
+        The runs, or the file of an export; or --all, or --seal, which verifies the whole store too.
     """
     if runs and everything:
         raise SettingsError("say what to verify: name runs, or --all")
@@ -60,10 +64,17 @@ def verify_(
         raise SettingsError("say what to verify: name runs, or --all, or --seal and a seal that was kept elsewhere")
     outside = None if seal is None else read_seal(Path(seal))
     trusted = None if key is None else public_key(key)
-    opened = open_store(store)
+    if len(runs) == 1 and is_export(runs[0]):
+        store, runs = runs[0], ()
+    opened = open_history(store, check=False)
     try:
-        report = _verified(opened, runs) if runs else _verified_store(opened)
-        sealed = _compared(opened, [] if runs else _kept(store, report), outside, trusted, report)
+        if isinstance(opened, ExportLog) and outside is not None and not opened.whole:
+            raise SettingsError(
+                "a seal is of a whole store, and this export is not; export with --all, or use `replay prove`"
+            )
+        report = _verified(opened, runs) if runs else _verified_all(opened)
+        kept = [] if runs or isinstance(opened, ExportLog) else _kept(store, report)
+        sealed = _compared(opened, kept, outside, trusted, report)
     finally:
         opened.close()
     _tell(report, sealed, output)
@@ -77,7 +88,9 @@ def _verified(opened: Log, runs: tuple[str, ...]) -> Report:
     return report
 
 
-def _verified_store(opened: Log) -> Report:
+def _verified_all(opened: Log) -> Report:
+    if isinstance(opened, ExportLog):
+        return verified(opened)
     report = Report()
     say, done = progress()
     try:
@@ -134,7 +147,9 @@ def _tell(report: Report, sealed: Sealed, output: str) -> None:
     else:
         deleted = f", {report.deleted} deleted" if report.deleted else ""
         seals = f", {sealed.compared} seals" if sealed.compared else ""
-        print(f"{report.runs} runs, {report.events} events{deleted}, {report.snapshots} snapshots{seals} read and compared")
+        print(
+            f"{report.runs} runs, {report.events} events{deleted}, {report.snapshots} snapshots{seals} read and compared"
+        )
         if report.sound:
             print(_sound(sealed))
         else:

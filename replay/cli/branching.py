@@ -24,6 +24,7 @@ from eventflow.cli.shell import (
 )
 from eventflow.clock import SystemClock
 from eventflow.errors import SettingsError
+from replay.cli.opening import opened_at
 from replay.family import MAX_FAMILY, Member, family
 from replay.fork import Kin, fork, lineage
 from replay.path import Path, parse_path
@@ -57,7 +58,8 @@ def fork_(
         family_rows = lineage(opened, head)
     finally:
         opened.close()
-    _tell(str(place), head.run_id, head.version, family_of=family_rows, output=output)
+    if not (run and output == "json"):  # one document, which then is that of the driven run
+        _tell(str(place), head.run_id, head.version, family_of=family_rows, output=output)
     return _driven(head.run_id, flow or (), store, output) if run else OK
 
 
@@ -103,7 +105,7 @@ def tree_(run: str, /, *, store: StoreArg = None, output: FormatArg = "table") -
     run
         The run's id, or its unique beginning.
     """
-    opened = open_store(store)
+    opened, run = opened_at(run, store)
     try:
         head = find_run(opened, run)
         found = family(opened, head)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from eventflow.address import resolve
-from eventflow.cli.shell import DIFFERENCE, OK, FormatArg, StoreArg, open_store, print_json, print_table, visible
+from eventflow.cli.shell import DIFFERENCE, OK, FormatArg, StoreArg, print_json, print_table, visible
+from replay.cli.opening import open_history
 from replay.cli.values import value_document, value_text
 from replay.diff import Difference, Divergence, diff
 from replay.path import path_text
@@ -27,7 +28,7 @@ def diff_(one: str, other: str, /, *, store: StoreArg = None, output: FormatArg 
     other
         The same: of that run, of its fork, or of any other.
     """
-    opened = open_store(store)
+    opened = open_history(store)
     try:
         found = diff(opened, resolve(opened, one), resolve(opened, other))
     finally:

@@ -128,7 +128,9 @@ def _lines(proven: Proven) -> list[str]:
     row, newest = _event_row(proven), proven.heads[-1]
     if row is None:
         old = proven.heads[0]
-        return [f"the {old.size} events of the older seal are the first of the {newest.size} of the newer one, {newest.origin}"]
+        return [
+            f"the {old.size} events of the older seal are the first of the {newest.size} of the newer one, {newest.origin}"
+        ]
     told = [f"{name}: {value}" for name, value in row["header"].items() if isinstance(value, str | int) and value != ""]
     return [
         f"the event is number {row['position']} of the {newest.size} that are sealed, {newest.origin}",

@@ -14,7 +14,6 @@ from eventflow.cli.shell import (
     FormatArg,
     StoreArg,
     argument,
-    open_store,
     print_failure,
     print_json,
     print_state,
@@ -29,6 +28,7 @@ from eventflow.errors import SettingsError
 from eventflow.log import Head, Log
 from eventflow.recovery import recover
 from eventflow.state import ENDED
+from replay.cli.opening import opened_at
 from replay.history import TYPES, History, Line
 
 SCHEMA = "eventflow.history/1"
@@ -45,7 +45,7 @@ def log(
     Parameters
     ----------
     run
-        The run's id, or its unique beginning.
+        The run's id, or its unique beginning; or the file of an export.
     type
         Only events of this type, such as Transitioned.
     since
@@ -57,7 +57,7 @@ def log(
     if unknown is not None:
         raise SettingsError(f"{unknown!r} is no type of event; a run has {', '.join(TYPES)}")
     after = None if since is None else moment(since, now=SystemClock().now())
-    opened = open_store(store)
+    opened, run = opened_at(run, store)
     try:
         head = find_run(opened, run)
         history = History(opened, head)
@@ -126,9 +126,9 @@ def show_(address: str, /, *, store: StoreArg = None, output: FormatArg = "table
     Parameters
     ----------
     address
-        RUN, RUN@17, RUN@c-17 or RUN@2026-11-24T10:00Z; an id may be given by its unique beginning.
+        RUN, RUN@17, RUN@c-17 or RUN@2026-11-24T10:00Z; an id may be given by its unique beginning, or be an export's file.
     """
-    opened = open_store(store)
+    opened, address = opened_at(address, store)
     try:
         place = resolve(opened, address)
         state = recover(opened, place.head, place.version).state

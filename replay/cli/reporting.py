@@ -13,7 +13,6 @@ from eventflow.cli.shell import (
     OK,
     FormatArg,
     StoreArg,
-    open_store,
     print_json,
     print_table,
     store_path,
@@ -24,7 +23,9 @@ from eventflow.clock import id_text
 from eventflow.errors import ProofFailed
 from eventflow.proof.note import TreeHead
 from eventflow.sealing import kept_seals, origin
+from replay.cli.opening import opened_at
 from replay.cli.values import value_text
+from replay.export import ExportLog
 from replay.history import tokens_of
 from replay.proving import position_of_head
 from replay.report import Account, Act, Call, Decision, Stay, account
@@ -43,10 +44,11 @@ def report_(run: str, /, *, store: StoreArg = None, output: FormatArg = "table")
     run
         The run's id, or its unique beginning.
     """
-    opened = open_store(store)
+    opened, run = opened_at(run, store)
     try:
         head = find_run(opened, run)
-        seal = _seal(store, origin(opened.store_id), position_of_head(opened, head))
+        inside = isinstance(opened, ExportLog)
+        seal = None if inside else _seal(store, origin(opened.store_id), position_of_head(opened, head))
         told = account(opened, head, seal=seal)
     finally:
         opened.close()
@@ -96,7 +98,9 @@ def _document(told: Account) -> dict[str, Any]:
 
 def _plain(one: Any) -> dict[str, Any]:
     """A fact as JSON has it: its fields, times as text."""
-    return {name: (time_text(value) if value else None) if name in _TIMES else value for name, value in asdict(one).items()}
+    return {
+        name: (time_text(value) if value else None) if name in _TIMES else value for name, value in asdict(one).items()
+    }
 
 
 def _error(told: Account) -> dict[str, str] | None:
@@ -111,17 +115,17 @@ def _print(told: Account) -> None:
     for line in _heading(told):
         print(visible(line))
     _table("Nodes", ("version", "time", "node", "ended", "attempts", "left", "failures"), map(_stay_row, told.stays))
-    columns = ("version", "time", "node", "call", "kind", "attempts", "outcome", "unknown", "error")
-    _table("Calls to the outside", columns, [_call_row(one) for one in told.calls if one.kind != "model"])
-    columns = ("version", "time", "node", "call", "model", "attempts", "outcome", "tokens", "cost")
-    _table("Model calls", columns, map(_model_row, told.model_calls))
+    calls = ("version", "time", "node", "call", "kind", "attempts", "outcome", "unknown", "error")
+    _table("Calls to the outside", calls, [_call_row(one) for one in told.calls if one.kind != "model"])
+    models = ("version", "time", "node", "call", "model", "attempts", "outcome", "tokens", "cost")
+    _table("Model calls", models, map(_model_row, told.model_calls))
     asked = [one for one in told.decisions if one.kind != "child"]
-    columns = ("version", "time", "node", "for", "asked", "outcome", "answer", "by", "refused")
-    _table("Decisions and waits", columns, map(_decision_row, asked))
-    columns = ("version", "time", "what", "by", "why", "detail")
+    waits = ("version", "time", "node", "for", "asked", "outcome", "answer", "by", "refused")
+    _table("Decisions and waits", waits, map(_decision_row, asked))
+    acts = ("version", "time", "what", "by", "why", "detail")
     _table("Messages that nothing asked for", ("version", "time", "what", "by"), map(_act_row, told.messages))
-    _table("By hand", columns, map(_act_row, told.acts))
-    _table("Checkpoints and the store", columns, map(_act_row, told.checkpoints))
+    _table("By hand", acts, map(_act_row, told.acts))
+    _table("Checkpoints and the store", acts, map(_act_row, told.checkpoints))
     _table("Forks and children", ("version", "how", "run", "status"), (
         {"version": one.at, "how": one.how, "run": one.run_id, "status": one.status} for one in told.relatives
     ))  # fmt: skip
@@ -222,7 +226,9 @@ def _ending(told: Account) -> Iterator[str]:
     yield "What proves it"
     yield f"{told.events} events, the last of digest {told.head.digest.hex()}"
     if told.problems:
-        yield f"THE HISTORY DOES NOT HOLD: {told.problems[0]}" + (f", and {len(told.problems) - 1} more" * (len(told.problems) > 1))
+        yield f"THE HISTORY DOES NOT HOLD: {told.problems[0]}" + (
+            f", and {len(told.problems) - 1} more" * (len(told.problems) > 1)
+        )
     else:
         yield "the chain of digests holds, and every step is one that the recorded definition has"
     if told.seal is None:

@@ -83,6 +83,7 @@ class ExportLog:
         self._events: list[bytes] = []
         self._blobs: dict[bytes, bytes] = {}
         self._runs: dict[bytes, _Run] = {}
+        self._names: dict[str, bytes] = {}
         self._gone: dict[str, int] = {}  # the last incarnation of deleted ids
         self._size = len(data)
         header = self._cut(data)
@@ -114,7 +115,11 @@ class ExportLog:
                 self._events.append(TOMBSTONE + gone)
             else:
                 footer = _word(data[at:end], _FOOTER)
-                told = {"blobs": len(self._blobs), "events": len(self._events), "sha256": hashlib.sha256(data[:at]).digest()}
+                told = {
+                    "blobs": len(self._blobs),
+                    "events": len(self._events),
+                    "sha256": hashlib.sha256(data[:at]).digest(),
+                }
                 if footer != told:
                     raise Corrupt("the export", "is not what its end says it is: something was changed or left out")
         if header is None or footer is None:
@@ -163,7 +168,7 @@ class ExportLog:
                 entry = Entry("", (), None, recorded.time, event.parent_id, event.parent_key, event.at)
             case _:
                 raise Corrupt(where, "begins a run and is not the beginning of one")
-        if recorded.version != version or any(run.head.run_id == name for run in self._runs.values()):
+        if recorded.version != version or self._names.setdefault(name, recorded.run_key) != recorded.run_key:
             raise Corrupt(where, "begins a run that is there already, or at another version than its first")
         head = Head(
             name, recorded.run_key, recorded.incarnation, version - 1, bytes(DIGEST_SIZE), 0, NOBODY, "running", "",
@@ -191,7 +196,8 @@ class ExportLog:
 
     def head(self, run_id: str) -> Head | None:
         """Where a run's history ends, by its whole id."""
-        return next((one.head for one in self._runs.values() if one.head.run_id == run_id != STORE_NAME), None)
+        key = self._names.get(run_id)
+        return None if key is None or key == STORE_RUN else self._runs[key].head
 
     def head_of(self, run_key: bytes) -> Head | None:
         """The same by run key."""

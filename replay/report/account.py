@@ -88,7 +88,7 @@ class _Book:
         self._waits: dict[str, Decision] = {}  # open, by branch
         self._node = ""
 
-    def take(self, recorded: Recorded, *, on_line: bool) -> None:
+    def take(self, recorded: Recorded, *, on_line: bool) -> None:  # noqa: C901 - one line a kind of event
         """Note what an event says."""
         self.events += 1
         event = recorded.event
@@ -132,22 +132,33 @@ class _Book:
 
     def _stumbled(self, event: AttemptFailed | RunFailed | BranchFailed) -> None:
         stay = self.stays[-1]
-        where = f" in branch {event.branch}" if getattr(event, "branch", "") else ""
+        branch = "" if isinstance(event, RunFailed) else event.branch
+        where = f" in branch {branch}" if branch else ""
         stay.failures.append(f"{said(event.error)}{where}")
-        if isinstance(event, AttemptFailed) and not event.branch:
+        if isinstance(event, AttemptFailed) and not branch:
             stay.attempts = event.attempt + 1
 
     def _forked(self, recorded: Recorded, event: Forked, *, on_line: bool) -> None:
         changed = {path_text(op.path): op.value for op in event.change}
         self.origin = Origin(
-            recorded.version, recorded.time, event.actor, event.why, parent=event.parent_id, at=event.at, changed=changed
+            recorded.version,
+            recorded.time,
+            event.actor,
+            event.why,
+            parent=event.parent_id,
+            at=event.at,
+            changed=changed,
         )
         self._enter(recover(self._log, self._head, recorded.version).state.node, recorded, on_line=on_line)
 
     # --- calls
 
     def _called(
-        self, recorded: Recorded, event: EffectStarted | EffectFinished | EffectFailed | EffectRejected, *, on_line: bool
+        self,
+        recorded: Recorded,
+        event: EffectStarted | EffectFinished | EffectFailed | EffectRejected,
+        *,
+        on_line: bool,
     ) -> None:
         name = effect_id(event.name, event.key, event.branch)
         call = self._open.get(name)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 
 from eventflow import Agent, Budget, Engine, Parallel, Tool, Workflow, extend
+from eventflow.cli.flows import load_flow
 from eventflow.errors import DefinitionError
 from eventflow.event import Transitioned, WaitOpened
 from eventflow.testing import Call, ModelServer, Reply
@@ -269,3 +270,46 @@ def test_a_kill_between_the_handover_and_the_next_answer_asks_nobody_twice(child
         assert story(go_on())["answer"] == "done"
         assert len(server.calls) == 3
         assert server.calls[1].idempotency_key == server.calls[2].idempotency_key != server.calls[0].idempotency_key
+
+
+FLOWS = '''
+from eventflow import Agent, Tool, Workflow
+
+
+def refund(order: str) -> str:
+    """Give money back."""
+    return "refunded"
+
+
+agent = Agent(model="m", reads="q", writes="a", tools=[Tool(refund, needs_approval=True)], handover=["other"])
+flow = (
+    Workflow("w")
+    .add_node("ask", agent)
+    .add_node("other", lambda state: {"other": True})
+    .add_node("end", lambda state: None)
+    .add_edge("ask", "end")
+    .add_edge("other", "end")
+    .set_start("ask")
+)
+'''
+
+
+def test_a_rehearsal_serves_approvals_and_handovers_from_the_log(desk, run_replay, monkeypatch):
+    """Today's code comes to the same with what was recorded: nobody is asked, nothing is called."""
+    (desk / "flows.py").write_text(FLOWS)
+    flow = load_flow("flows.py:flow")
+
+    async def tell() -> None:
+        async with Engine("runs.eventflow", workflows=[flow]) as engine:
+            run = await engine.start(flow, {"q": "?"}, run_id="r")
+            while run.status != "waiting":
+                await asyncio.sleep(0.002)
+            await engine.answer("r", {"approve": True, "arguments": {"order": "8"}})
+            assert (await run.result())["other"] is True
+
+    with ModelServer([Reply(tool_calls=(("refund", {"order": "7"}),)), over("other")]) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        story(tell())
+    rehearsed = run_replay("rehearse", "flows.py:flow", "r", "--nodes")
+    assert rehearsed.code == 0, rehearsed.out + rehearsed.err
+    assert "calls blocked: 0" in rehearsed.out

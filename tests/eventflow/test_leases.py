@@ -8,7 +8,7 @@ import os
 import pytest
 
 from eventflow import Child, Engine, MemoryLog, Wait, Workflow
-from eventflow.errors import Conflict, RunExists, StoreFull
+from eventflow.errors import Conflict, RunExists, Stopped, StoreFull
 from eventflow.event import NodeSkipped, Recorded, Rewound, RunResumed, RunStarted
 from eventflow.recovery import recover
 
@@ -228,3 +228,78 @@ def test_a_cancelled_child_of_a_dead_process_is_told_so_at_once(tmp_path, child)
 
     assert child(dying).answer() == "signal 0"
     story(after())
+
+
+@pytest.mark.parametrize("how", ["skip", "rewind", "migrate"])
+@pytest.mark.parametrize("stands", ["driven", "parked"])
+def test_who_waits_for_a_run_waits_on_when_it_is_taken_in_hand(how, stands):
+    """The driver is exchanged; the result is that of the run, not that it was stopped for a moment."""
+
+    async def tell():
+        flow = waiting()
+        async with Engine(workflows=[flow]) as engine:
+            run = await engine.start(flow, {}, run_id="r")
+            results = [asyncio.ensure_future(run.result()) for _ in range(2)]
+            await until(lambda: run.status == "waiting")
+            if stands == "parked":
+                await until(lambda: engine._desk.driver(engine.log.head("r").run_key) is None)
+            if how == "skip":
+                await engine.skip("r", {"by": "hand"})
+            elif how == "rewind":
+                await engine.resume("r", at=1)
+            else:
+                await engine.resume("r", migrate=lambda data: {"by": "hand"})
+            if how != "skip":
+                await engine.signal("r", "go")
+            expected = {"done": True} if how == "rewind" else {"by": "hand", "done": True}
+            assert await asyncio.gather(*results) == [expected] * 2
+
+    story(tell())
+
+
+def test_who_waits_for_a_run_hears_of_an_end_by_hand():
+    """A terminal node that is skipped ends the run for everybody."""
+
+    async def tell():
+        async def never(state):
+            await asyncio.Event().wait()
+
+        flow = Workflow("w").add_node("only", never).set_start("only")
+        async with Engine(workflows=[flow]) as engine:
+            run = await engine.start(flow, {}, run_id="r")
+            result = asyncio.ensure_future(run.result())
+            await asyncio.sleep(0.01)
+            await engine.skip("r", {"by": "hand"})
+            assert await result == {"by": "hand"}
+
+    story(tell())
+
+
+def test_a_run_that_could_not_be_exchanged_is_let_go_for_those_who_wait():
+    """They are told that it was stopped, and it can be resumed."""
+
+    async def tell():
+        log, flow = Full(), waiting()
+        async with Engine(log, workflows=[flow]) as engine:
+            run = await engine.start(flow, {}, run_id="r")
+            result = asyncio.ensure_future(run.result())
+            await until(lambda: run.status == "waiting")
+            write, count = log.write, []
+
+            def fails_once_let_go(batch):
+                count.append(1)
+                if len(count) > 1:
+                    log.full = True
+                return write(batch)
+
+            log.write = fails_once_let_go
+            with pytest.raises(StoreFull):
+                await engine.resume("r", at=1)
+            with pytest.raises(Stopped):
+                await result
+            log.full, log.write = False, write
+            run = await engine.resume("r")
+            await engine.signal("r", "go")
+            assert await run.result() == {"done": True}
+
+    story(tell())

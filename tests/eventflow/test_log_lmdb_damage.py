@@ -299,7 +299,7 @@ def test_a_file_that_ends_in_pages_given_back_is_sound(filled: Path) -> None:
         head = log.head("r")
         assert head is not None
         Author(log).add(head, MOVE)
-        assert missing_bytes(file) == 0
+    assert missing_bytes(file) == 0
 
 
 def test_a_deleted_run_gives_its_pages_back(path: Path) -> None:

@@ -22,6 +22,9 @@ from eventflow.log.lmdb.tables import TABLES, Tables
 
 MAP_SIZE = 64 << 30  # 64 GiB of address space, not of disk: large enough that growing is rare
 MAX_READERS = 1024  # fixed by the first who opens; LMDB's 126 are used up by a few hundred threads of a viewer
+FILL_UP_EVERY = (
+    8  # commits; a file that ends early meanwhile is sound, and only looked at more closely when it is opened
+)
 READER_CHECK_EVERY = 1_000  # commits between looks for dead readers, which would keep old pages alive for ever
 FILE_MODE = 0o600
 _SPARE_TRANSACTIONS = 0  # kept for the next reader they gain 0.1 us, but a forked child that ends frees their slots
@@ -71,24 +74,26 @@ class Environment:
     def reading(self) -> Iterator[Any]:
         """A short read transaction."""
         self.check()
-        with Translated(self.path), self._begin(write=False) as txn:
+        with Translated(self.path), self.begin(write=False) as txn:
             yield txn
 
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[Any]:
-        """A write transaction, durable when the block ends, undone if it raises."""
+    def writing(self) -> Writing:
+        """A block of a write transaction, durable when the block ends, undone if it raises."""
         self.check()
         if self.readonly:
             raise StoreUnusable(f"{self.path.parent} was opened read-only; open it for writing")
-        with Translated(self.path):
-            with self._begin(write=True) as txn:
-                yield txn
-            self._commits += 1
-            if self._commits % READER_CHECK_EVERY == 0:
-                self._env.reader_check()
+        return Writing(self)
+
+    def committed(self) -> None:
+        """Look after the file now and then."""
+        self._commits += 1
+        if self._commits % READER_CHECK_EVERY == 0:
+            self._env.reader_check()
+        if self._commits % FILL_UP_EVERY == 0:
             self.fill_up()
 
-    def _begin(self, *, write: bool) -> Any:
+    def begin(self, *, write: bool) -> Any:
+        """A transaction, whatever other processes have made of the map's size."""
         try:
             return self._env.begin(write=write)
         except lmdb.MapResizedError:  # another process has grown the map
@@ -132,6 +137,9 @@ class Environment:
         """Close the file."""
         if not self._closed:
             self._closed = True
+            if not self.readonly:
+                with contextlib.suppress(lmdb.Error):
+                    self.fill_up()
             self._env.close()
 
     def forget(self) -> None:
@@ -150,6 +158,32 @@ class Environment:
         """
         if self._closed:
             raise StoreClosed(_FORKED if self._inherited else "this store was closed; open it again")
+
+
+class Writing:
+    """One write transaction as a block; a class, not a generator, since each commit passes here."""
+
+    __slots__ = ("_env", "_txn")
+
+    def __init__(self, env: Environment) -> None:
+        self._env = env
+
+    def __enter__(self) -> Any:
+        try:
+            self._txn = self._env.begin(write=True)
+        except lmdb.Error as error:
+            raise _translation(self._env.path, error) from error
+        return self._txn.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            self._txn.__exit__(kind, error, trace)
+            if error is None:
+                self._env.committed()
+        except lmdb.Error as failed:
+            raise _translation(self._env.path, failed) from failed
+        if isinstance(error, lmdb.Error):
+            raise _translation(self._env.path, error) from error
 
 
 def _length(file: Path) -> int:
