@@ -106,7 +106,7 @@ def keep(store: Path, note: Note) -> Path:
     """Write a seal beside the log, durably, in a file of mode 0600; returns its place. Raises SettingsError."""
     directory = store / DIRECTORY
     path = directory / f"{parse_head(note.text).size}.note"
-    fresh = directory / f"{path.name}.new"
+    fresh = directory / f"{path.name}.{os.getpid()}.new"  # two may seal at once
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -20,6 +20,7 @@ from eventflow.proof.note import Note, TreeHead, parse_head
 from eventflow.recovery import line
 from eventflow.sealing import Seal, differences, surveyed
 
+_ARRAY = [int, int, bytes, int, int, int, int, int, dict, bytes, bytes]  # docs/format.md, "Events"
 _NAMES = {shape.code: kind.__name__ for kind, shape in SHAPES.items()}
 
 
@@ -99,10 +100,10 @@ def check(proof: Inclusion | Consistency, key: PublicKey, seal: Note | None = No
 def _told(proof: Inclusion) -> dict[str, object]:
     """What an event says of itself outside of its body."""
     array = decode(proof.event, "the event of the proof", strict=True)
-    if not isinstance(array, list) or len(array) != 11 or not isinstance(array[2], bytes):
+    if not isinstance(array, list) or list(map(type, array)) != _ARRAY:
         raise Corrupt("the event of the proof", "is none")
     _, _, run_key, _, version, _, time, code, header, *_ = array
-    kind = _NAMES.get(code, f"type {code}") if isinstance(code, int) else "an unknown type"
+    kind = _NAMES.get(code, f"type {code}")
     return {
         "position": proof.index + 1, "digest": digest(proof.event), "run_key": run_key, "version": version, "time": time,
         "type": kind, "header": header,

@@ -108,9 +108,10 @@ class Agent:
         Raises ModelUnavailable, ModelRefused (and what is one: ConversationTooLong, ContentFiltered, OutputInvalid,
         TooManyTurns), MissingApiKey, and what a tool raises that is to be raised.
         """
-        if self.targets and getattr(run, "branch", ""):  # what stands in for a visit in a rehearsal has none
+        branch: str = getattr(run, "branch", "")  # what stands in for a visit in a rehearsal has none
+        if self.targets and branch:
             raise DefinitionError(
-                f"branch {run.branch!r} of node {run.node!r} is an agent with handover=: only a node of its own goes on to another"
+                f"branch {branch!r} of node {run.node!r} is an agent with handover=: only a node of its own goes on to another"
             )
         asked = self._asked(state)
         talk = Talk(self.terms, run, lambda: self._reached(run))

@@ -7,7 +7,7 @@ edges, start, terminal nodes, declared version, state fields; no code, no option
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -93,7 +93,7 @@ class Workflow:
         self._check_open()
         if not name or len(name) > 128 or name in self.nodes:
             raise DefinitionError(f"node {name!r} is defined twice, or its name is empty or longer than 128 characters")
-        terms = _NodeTerms(retry, timeout, idle_timeout, after_crash, tuple(targets) or getattr(body, "targets", ()))
+        terms = _NodeTerms(retry, timeout, idle_timeout, after_crash, _targets(body, targets))
         self.nodes[name] = _split_node(name, body, terms) if isinstance(body, Split) else _node(name, body, terms)
         return self
 
@@ -292,6 +292,11 @@ def _node(name: str, body: Any, terms: _NodeTerms) -> Node:
         terms.retry or _own_retry(body), terms.timeout, terms.after_crash, terms.targets,
         idle=terms.idle,
     )  # fmt: skip
+
+
+def _targets(body: Any, given: Iterable[str]) -> tuple[str, ...]:
+    """The nodes that a body says it may go to, and those that it is given besides."""
+    return tuple(dict.fromkeys((*getattr(body, "targets", ()), *given)))
 
 
 def _own_retry(body: Any) -> RetryPolicy:

@@ -34,7 +34,11 @@ SealArg = Annotated[
     str | None, argument(name="--seal", help="A seal that was kept elsewhere: the store must be what it says.")
 ]
 KeyArg = Annotated[
-    str | None, argument(name="--key", help="The public key that must have signed the seals, or its file.")
+    str | None,
+    argument(
+        name="--key",
+        help="The public key that must have signed the seal, or without one those that are kept; or its file.",
+    ),
 ]
 
 
@@ -125,14 +129,17 @@ def _compared(
         return found
     for one, problem in differences(opened.store_id, tree, seals):
         report.add("seal", one.head.size, problem)
+    if trusted is not None:  # with a seal from outside only that one: those that are kept may be of older keys
+        _check_signatures([outside] if outside is not None else kept, trusted, report)
+    return found
+
+
+def _check_signatures(seals: list[Seal], trusted: PublicKey, report: Report) -> None:
     for one in seals:
         try:
-            if trusted is None:
-                break
             check_signed(one.note, trusted)
         except ProofFailed as error:
             report.add("seal", one.head.size, f"{one.path.name} {error.problem}")
-    return found
 
 
 def _tell(report: Report, sealed: Sealed, output: str) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -114,3 +117,12 @@ def test_a_name_that_no_key_can_have_is_refused(name):
     """It could not stand in a note."""
     with pytest.raises(SettingsError):
         new_key(name)
+
+
+def test_the_library_is_loaded_when_something_is_signed_or_checked():
+    """Naming keys and reading histories does not."""
+    code = (
+        "import sys; from eventflow.cipher.signing import new_key, public_key; import replay.cli; replay.cli.build()\n"
+        f"public_key({PUBLIC!r}); assert 'cryptography' not in sys.modules; new_key('a'); assert 'cryptography' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)

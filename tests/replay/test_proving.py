@@ -8,11 +8,13 @@ from eventflow.address import resolve
 from eventflow.change import Op
 from eventflow.cipher.signing import new_key
 from eventflow.codec import pack
-from eventflow.errors import ProofFailed
+from eventflow.errors import Corrupt, ProofFailed
 from eventflow.event import RunDeleted, Transitioned
 from eventflow.log import Act, MemoryLog
-from eventflow.proof.files import parse_proof
-from eventflow.proof.note import parse_head
+from eventflow.proof import digest
+from eventflow.proof.files import Inclusion, parse_proof
+from eventflow.proof.merkle import Tree, leaf_hash
+from eventflow.proof.note import TreeHead, parse_head
 from eventflow.sealing import Seal, seal
 from eventflow.testing.author import Author, written
 from replay.proving import check, position_of, prove_continued, prove_event
@@ -104,3 +106,13 @@ def test_a_changed_event_is_not_proven(author, tmp_path):
     changed = parse_proof(str(proof).replace("index 1", "index 2"))
     with pytest.raises(ProofFailed, match="does not lead"):
         check(changed, KEY.public)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80", b"\xff", b"\x8b" + b"\x00" * 11])
+def test_what_is_sealed_and_is_no_event_is_refused(data):
+    """By one of our errors, though its proof leads to the seal."""
+    tree = Tree()
+    tree.add(leaf_hash(digest(data)))
+    note = KEY.signed(str(TreeHead("o", 1, tree.root())))
+    with pytest.raises(Corrupt):
+        check(Inclusion(data, 0, (), note), KEY.public)

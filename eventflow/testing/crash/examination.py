@@ -196,7 +196,7 @@ def _again(recorded: Iterable[Recorded], names: dict[str, str], starts: Counter[
             call = last[_called(event), event.key] = event.idempotency_key
             names[call] = f"{_called(event)}#{event.key}"
             starts[call] += 1
-            if call in finished:
+            if call and call in finished:  # a wait of a body is a call without a key: nothing is called
                 yield f"call {names[call]} was started again at version {one.version} although its result was recorded"
         elif isinstance(event, EffectFinished):
             finished.add(last.get((_called(event), event.key), ""))
