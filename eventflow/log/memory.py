@@ -177,6 +177,8 @@ class MemoryLog:
             self._keep(snapshot.blobs)
             run.snapshots[snapshot.version] = snapshot.root
         self._mark(run, upkeep.marks)
+        for version in upkeep.unmark:
+            run.marks.pop(version, None)
         for version in upkeep.drop:
             run.marks.pop(version, None)
             run.snapshots.pop(version, None)

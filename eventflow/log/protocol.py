@@ -122,12 +122,13 @@ class Appended(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Upkeep:
-    """Care of the cache: a snapshot to keep, marks to set, checkpoints to drop. Leaves no event."""
+    """Care of the cache: a snapshot to keep, marks to set, checkpoints to drop, or only their marks. Leaves no event."""
 
     run_key: bytes
     snapshot: PackedState | None = None
     marks: tuple[Checkpoint, ...] = ()
     drop: tuple[int, ...] = ()
+    unmark: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,8 @@ class Journal:
         self._marks = marks
         self._vouched = needed  # the snapshot that recovery would start from
         self._vouch: Vouch | None = None
-        self._stale: set[int] = set()
+        # A snapshot without a mark is one whose checkpoint has expired: it goes once recovery needs it no more.
+        self._stale: set[int] = {needed} - {mark.version for mark in marks} if needed else set()
         self._busy = False
         self._commits = 0  # made on this thread
         self._waiting: list[_Asked] = []
@@ -397,15 +398,16 @@ class Journal:
             return
         self._marks = [mark for mark in self._marks if mark.version not in gone]
         self._stale.update(gone)
-        self._drop_stale()
+        self._drop_stale(unmark=tuple(gone))
 
-    def _drop_stale(self) -> None:
-        """Drop expired checkpoints, but never the snapshot that recovery would start from."""
+    def _drop_stale(self, *, unmark: tuple[int, ...] = ()) -> None:
+        """Drop expired checkpoints; of the one that recovery would start from only the mark, until there is another."""
         needed = {self._vouched, self._vouch.version if self._vouch else 0}
         gone = tuple(sorted(self._stale - needed))
-        if gone:
+        hidden = tuple(sorted(needed & set(unmark)))
+        if gone or hidden:
             self._stale &= needed
-            self._dropping = self.shop.writer.submit(Upkeep(self.state.run.run_key, drop=gone))
+            self._dropping = self.shop.writer.submit(Upkeep(self.state.run.run_key, drop=gone, unmark=hidden))
             self._dropping.add_done_callback(_look_at)
 
     async def settle(self) -> None:

@@ -133,7 +133,7 @@ class ExportLog:
             kept = [one for one in page if one.data[:1] != TOMBSTONE]
             if len(kept) < len(page) and not self.whole:
                 raise Corrupt("the export", "speaks of deleted events, and is not of a whole store")
-            for recorded in read_events(kept, self.blobs, strict=True):
+            for recorded in read_events(kept, self.blobs):  # strictly when it is verified
                 self._place(recorded)
 
     def _place(self, recorded: Recorded) -> None:

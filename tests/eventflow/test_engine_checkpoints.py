@@ -111,6 +111,30 @@ def test_keep_leaves_the_newest(keep):
     assert [name for name, _, _ in marks] == [f"c-{version}" for version in range(9 - keep, 9)]
 
 
+def test_the_list_never_shows_more_than_keep_says():
+    """The snapshot that recovery would start from stays in the store, but its checkpoint has expired."""
+
+    async def tell():
+        shown = []
+        flow = flow_of(60, engine=(held := []))
+
+        def listener(state, notice):
+            if held and isinstance(notice, CheckpointTaken):
+                log = held[0].log
+                shown.append((len(log.checkpoints(state.run.run_key)), len(log.snapshots(state.run.run_key, 99))))
+
+        async with Engine(checkpoints=replace(OFF, every=5, keep=1), listeners=[listener]) as engine:
+            held.append(engine)
+            await (await engine.start(flow, {"n": 0}, run_id="r")).result()
+            assert len(engine.checkpoints("r")) == 1
+            assert 1 <= len(engine.log.snapshots(engine.log.head("r").run_key, 99)) <= 2
+        return shown
+
+    shown = story(tell())
+    assert max(marks for marks, _ in shown) <= 2  # the one just made, and the one before until its removal is durable
+    assert max(snapshots for _, snapshots in shown) <= 3
+
+
 def test_max_age_leaves_the_young():
     """Those older than so many seconds go when a new one comes."""
     marks, _ = story(kept(replace(OFF, after_node=True, max_age=2.5), step=1.0))

@@ -226,6 +226,8 @@ class Batch:
             self._keep(snapshot.blobs)
             self._replace(self._t.snapshots, versioned(upkeep.run_key, snapshot.version), snapshot.root)
         self._set_marks(upkeep.run_key, upkeep.marks)
+        for version in upkeep.unmark:
+            self._txn.delete(versioned(upkeep.run_key, version), db=self._t.marks)
         for version in upkeep.drop:
             key = versioned(upkeep.run_key, version)
             self._txn.delete(key, db=self._t.marks)

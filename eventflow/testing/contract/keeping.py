@@ -82,6 +82,16 @@ class KeepContract(LogMaker):
             ]
             assert log.checkpoints(b"?" * 16) == []
 
+    def test_an_unmarked_checkpoint_leaves_its_snapshot(self, tmp_path: Path) -> None:
+        """Only the mark goes: recovery still starts from the bytes."""
+        with self.author(tmp_path) as author:
+            log, head = author.log, author.add(author.start("r"), moved("x", 1))
+            head = author.add(head, MOVE, vouch=author.snapshot(head), marks=(Checkpoint(2, ("auto",), 5),))
+            written(log, Upkeep(head.run_key, unmark=(2, 77)))
+            assert not log.checkpoints(head.run_key)
+            assert log.snapshots(head.run_key, 9) == [(2, 3)]
+            assert recover(log, head).snapshot == 2
+
     def test_a_dropped_checkpoint_takes_its_snapshot_with_it(self, tmp_path: Path) -> None:
         """Mark, bytes and vouching go; the run's history stays, and so do the states that it folds to."""
         with self.author(tmp_path) as author:
