@@ -35,7 +35,7 @@ from eventflow.cli.standing import print_around, print_standing, standing_docume
 from eventflow.cli.stepping import StepArg, drive_by_step, nodes_of
 from eventflow.cli.talking import GOING
 from eventflow.clock import SystemClock
-from eventflow.engine import Engine, Run
+from eventflow.engine import Engine, Run, who
 from eventflow.errors import InvalidState, NeedsConfirmation, SettingsError
 from eventflow.log import Query
 from eventflow.progress import progress_at
@@ -70,7 +70,9 @@ def run(
 
     async def begin(engine: Engine) -> Run:
         try:
-            begun = await engine.start(loaded, data, run_id=id, tags=tag, subject=subject, timeout=limit, budget=most)
+            begun = await engine.start(
+                loaded, data, run_id=id, tags=tag, subject=subject, timeout=limit, budget=most, actor=who()
+            )
         except NeedsConfirmation as error:  # the run is there already, and going on with it is for resume
             what = str(error).partition("; confirm")[0]
             raise SettingsError(f"{what}; go on with `eventflow resume {id}{asked.again} --yes`") from None

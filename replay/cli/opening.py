@@ -20,7 +20,9 @@ from eventflow.log import Log
 
 EXPORT = ".cborseq"  # what the name of an export ends with
 MAX_MEMORY = 6 << 30  # bytes of address space: the largest export, several times over while it is checked
-MAX_SECONDS = 3_600  # of processor time: a million events are verified in two minutes, and the largest export has some ten
+MAX_SECONDS = (
+    3_600  # of processor time: a million events are verified in two minutes, and the largest export has some ten
+)
 _WRITES = frozenset({"export", "fork"})  # commands whose file is written, or that write to a store
 
 

@@ -14,7 +14,15 @@ from typing import Any
 
 from eventflow.checkpoint import Checkpoint
 from eventflow.codec import TOMBSTONE, Stored, decode, read_events
-from eventflow.errors import Corrupt, EventflowError, ProofFailed, SettingsError, StoreUnusable, WrittenByNewer
+from eventflow.errors import (
+    Corrupt,
+    EventflowError,
+    NotFound,
+    ProofFailed,
+    SettingsError,
+    StoreUnusable,
+    WrittenByNewer,
+)
 from eventflow.event import Forked, Recorded, Rewound, RunDeleted, RunStarted, StoreCreated
 from eventflow.log import NOBODY, STORE_NAME, STORE_RUN, Answer, Entry, Head, Listed, Query, Usage, Write, fits
 from eventflow.proof import DIGEST_SIZE, digest
@@ -52,9 +60,7 @@ def read_export(path: Path, *, check: bool = True) -> ExportLog:
     try:
         log = ExportLog(data)
         report = verified(log) if check else Report()
-    except EventflowError:
-        raise
-    except STUMBLES as error:
+    except (NotFound, *STUMBLES) as error:  # it speaks of what it does not hold, or is nothing that anybody writes
         raise Corrupt("the export", said(error)) from None
     if report.findings:
         raise ProofFailed("the export", f"does not hold: {report.findings[0]}")
