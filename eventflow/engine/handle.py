@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from eventflow.codec import read_events
+from eventflow.engine.asking import answered
 from eventflow.engine.desk import Seat
 from eventflow.errors import (
+    Conflict,
     EventflowError,
     RunCancelledError,
     RunFailed,
@@ -17,11 +19,13 @@ from eventflow.errors import (
     Stopped,
 )
 from eventflow.event import Recorded
-from eventflow.log import Head, Log
+from eventflow.forking import who, write_one
+from eventflow.log import Head, Log, Post, Posted
 from eventflow.plain import thaw
 from eventflow.recovery import history, recover
-from eventflow.state import State, Status
-from eventflow.workflow import Workflow
+from eventflow.run import SIGNAL, message
+from eventflow.state import FINAL, State, Status
+from eventflow.workflow import MESSAGE, Workflow
 
 POLL = 0.05  # seconds between looks at a run that another process drives
 _PAGE = 500  # events a follower takes at a time
@@ -77,6 +81,32 @@ class Run:
         if head is None:
             raise RunNotFound(self.id)
         return head
+
+    # --- messages
+
+    async def signal(self, name: str, payload: Any = None, *, actor: str = "") -> int:
+        """Send the run a message: durable when this returns, taken by whoever drives it. Returns its number.
+
+        Raises Conflict if the run is over, NotPlainData.
+        """
+        if self._now().status in FINAL:
+            raise Conflict(f"run {self.id} has ended ({self.status}); nobody reads its messages any more")
+        data = message(SIGNAL, name=name, payload=payload, actor=actor or who())
+        posted = write_one(self._log, Post(self._head.run_key, data))
+        assert isinstance(posted, Posted)  # noqa: S101 - a Post is answered by Posted
+        driver = None if self._seat is None else self._seat.driver
+        if driver is not None:
+            await driver.take_mail()
+        return posted.message
+
+    async def send(self, text: Any, *, actor: str = "") -> int:
+        """Say something to the run: the next turn of a conversation."""
+        return await self.signal(MESSAGE, text, actor=actor)
+
+    async def ask(self, name: str = MESSAGE, payload: Any = None, *, actor: str = "") -> Any:
+        """Send the run a message and return what it answers, as `Engine.ask` does."""
+        before = self._now()
+        return await answered(self._log, before, await self.signal(name, payload, actor=actor))
 
     async def wait(self) -> State:
         """Return the state once the run has ended, or was let go by the process that drives it."""

@@ -22,6 +22,18 @@ class EffectUnknown(EventflowError):
         )
 
 
+class EffectSpent(EventflowError):
+    """A call that is made at most once was begun before, and has no result."""
+
+    def __init__(self, run_id: str, effect: str, key: str, status: str) -> None:
+        self.run_id, self.effect, self.key, self.status = run_id, effect, key, status
+        became = "failed" if status == "failed" else "was cut off"
+        super().__init__(
+            f"run {run_id}: effect {effect!r} (key {key}) {became} and is made at most once; catch EffectSpent, or lead "
+            f"the run on by an edge on 'failed'"
+        )
+
+
 class NodeTimedOut(EventflowError, TimeoutError):
     """A node's body took longer than its timeout; its result is dropped."""
 

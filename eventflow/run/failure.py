@@ -15,6 +15,7 @@ from eventflow.errors import (
     BudgetExceeded,
     DefinitionError,
     EffectMisused,
+    EffectSpent,
     EffectUnknown,
     GuardFailed,
     InvalidState,
@@ -32,7 +33,7 @@ MAX_MESSAGE = 2_000  # characters; an error's sentence is for people, some libra
 
 # What would fail in the same way again, however often it is tried.
 _FINAL = (
-    BranchesDisagree, BranchesFailed, BudgetExceeded, DefinitionError, EffectMisused, EffectUnknown, GuardFailed, InvalidState, MissingApiKey, ModelRefused, NoEdgeHolds,
+    BranchesDisagree, BranchesFailed, BudgetExceeded, DefinitionError, EffectMisused, EffectSpent, EffectUnknown, GuardFailed, InvalidState, MissingApiKey, ModelRefused, NoEdgeHolds,
     NotPlainData, StateIsReadOnly, UndeclaredTarget,
 )  # fmt: skip
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from eventflow.budget import over_budget
 from eventflow.codec import Shared, encode, unshared
-from eventflow.errors import BudgetExceeded, EffectMisused, EffectUnknown, NotPlainData, RunLost
+from eventflow.errors import BudgetExceeded, EffectMisused, EffectSpent, EffectUnknown, NotPlainData, RunLost
 from eventflow.event import EffectFailed, EffectFinished, EffectRejected, EffectStarted, Event, Failure, Recorded
 from eventflow.plain import EMPTY, FrozenDict, freeze, thaw
 from eventflow.proof import digest
@@ -148,7 +148,7 @@ class Visit:
 
     def effect(
         self, name: str, function: Callable[..., Any], *args: Any, key: str | None = None, mutating: bool = True,
-        reconcile: Callable[[str], Any] | None = None, kind: str = "call", asked: Any = None,
+        at_most_once: bool = False, reconcile: Callable[[str], Any] | None = None, kind: str = "call", asked: Any = None,
         usage: Callable[[Any], dict[str, int]] | None = None, **kwargs: Any,
     ) -> Awaitable[Any]:  # fmt: skip
         """Call something outside, once: awaitable for its result, which is plain data.
@@ -157,10 +157,12 @@ class Visit:
         outstanding at once. `mutating=False` says that calling twice does no harm. After a crash between start and
         finish the outcome is unknown: a call that does not mutate is made again with the same idempotency key, one that
         does is settled by `reconcile(idempotency_key)` (its result, or `raise LookupError` if it never happened; a
-        KeyError or IndexError is an error like any other), else the run stops and asks. A function that takes `idempotency_key` is given it. `asked` is recorded as the input instead of
-        the arguments; `usage` reads counts off the result.
+        KeyError or IndexError is an error like any other), else the run stands still and asks. With `at_most_once` it is
+        begun once and never again, whatever became of it: where it has no result, EffectSpent is raised instead.
+        A function that takes `idempotency_key` is given it. `asked` is recorded as the input instead of the arguments;
+        `usage` reads counts off the result.
 
-        Raises EffectMisused, EffectUnknown, RunLost, NotPlainData, and what the function raises.
+        Raises EffectMisused, EffectUnknown, EffectSpent, RunLost, NotPlainData, and what the function raises.
         """
         self._check()
         self._check_thread(of_loop=True)
@@ -179,7 +181,7 @@ class Visit:
             made.unnamed.add(name)
         call = _Call(
             name=name, key=number, kind=kind, mutating=mutating, function=function, args=args, kwargs=kwargs, asked=asked,
-            reconcile=reconcile, usage=usage,
+            at_most_once=at_most_once, reconcile=reconcile, usage=usage,
         )  # fmt: skip
         return self._tracked(call, made, unnamed=key is None)
 
@@ -225,6 +227,8 @@ class Visit:
             self._check_same(call, entry, named)
             if entry["status"] == "finished":
                 return thaw(entry["output"])
+            if call.at_most_once and entry["status"] != "rejected":
+                raise EffectSpent(self.id, call.name, call.key, str(entry["status"]))
             if entry["status"] == "started" and entry["mutating"]:
                 settled, value = await self._settled(call, entry)
                 if settled:
@@ -356,6 +360,7 @@ class _Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     asked: Any
+    at_most_once: bool
     reconcile: Callable[[str], Any] | None
     usage: Callable[[Any], dict[str, int]] | None
 

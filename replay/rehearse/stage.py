@@ -83,11 +83,11 @@ class StandIn:
         return self._served(*self._call(name, args, **options))
 
     def _call(
-        self, name: str, args: tuple[Any, ...], *, key: str | None = None, mutating: bool = True, reconcile: Any = None,
-        kind: str = "call", asked: Any = None, usage: Any = None, **kwargs: Any,
+        self, name: str, args: tuple[Any, ...], *, key: str | None = None, mutating: bool = True, at_most_once: bool = False,
+        reconcile: Any = None, kind: str = "call", asked: Any = None, usage: Any = None, **kwargs: Any,
     ) -> tuple[str, Any]:  # fmt: skip
         """A call's identity and its input, as a visit would record them."""
-        del mutating, reconcile, kind, usage  # which matter only where a call is made
+        del mutating, at_most_once, reconcile, kind, usage  # which matter only where a call is made
         self._counts[name] = self._counts.get(name, 0) + 1
         identity = effect_id(name, str(self._counts[name]) if key is None else key)
         given: dict[str, Any] = {"args": list(args)} if args else {}

@@ -281,8 +281,9 @@ def test_checkpoints_are_events_of_the_run(traced):
 
 
 def gate() -> Workflow:
-    """A node that a signal ends, and one after it."""
-    flow = Workflow("w").add_node("a", Wait(signal="go", writes="x")).add_node("b", lambda s: {})
+    """A node that a signal ends, and one after it; letting it go is an event, since its limit goes on from there."""
+    wait = Wait(signal="go", writes="x", timeout=3_600, restore="remaining")
+    flow = Workflow("w").add_node("a", wait).add_node("b", lambda s: {})
     return flow.add_edge("a", "b").set_start("a")
 
 

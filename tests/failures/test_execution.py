@@ -34,7 +34,7 @@ from eventflow.errors import (
 from eventflow.event import EffectStarted, RunStarted, Transitioned
 from eventflow.log import LmdbLog
 from eventflow.recovery import recover
-from eventflow.state import branch, open_waits
+from eventflow.state import open_waits
 from eventflow.testing.author import Author
 
 

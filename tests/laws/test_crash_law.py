@@ -1,7 +1,7 @@
 """Law: a workflow that dies anywhere, again and again, ends as it would have ended, having made the same calls.
 
-Workflows are drawn as chains of parts; a part is a node or a few. To draw another kind of part (parallel branches, child
-runs), write its class with `nodes` and add it to `parts`.
+Workflows are drawn as chains of parts; a part is a node or a few. To draw another kind of part, write its class with
+`nodes` and add it to `parts`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Annotated, Any, TypedDict
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from eventflow import MemoryLog, RetryPolicy, Sleep, Wait, Workflow, extend
+from eventflow import Child, Map, MemoryLog, Parallel, RetryPolicy, Sleep, Wait, Workflow, extend
+from eventflow.log import Query
 from eventflow.testing import SkippingClock
 from eventflow.testing.crash.boundary import WHENS, BoundaryLog
 from eventflow.testing.crash.examination import end_of, lost, repeated, unsound
@@ -122,7 +123,54 @@ class Stands:
         return [(name, made[self.kind], {}), (f"{name}b", lambda state: {"trail": [f"{name}: {state['rounds']}"]}, {})]
 
 
+@dataclass(frozen=True)
+class Splits:
+    """A node that splits: into branches by name or by item, each with calls that may fail the first time."""
+
+    count: int
+    by_item: bool
+    fails: bool
+    limit: int | None
+
+    def nodes(self, name: str, world: World) -> list[tuple[str, Any, dict[str, Any]]]:
+        """One node."""
+
+        def body_of(what: str) -> Any:
+            async def body(_: Any, run: Any) -> dict[str, Any]:
+                return {"trail": [what, await run.effect("call", world.call, what, self.fails)]}
+
+            return body
+
+        async def each(item: Any, run: Any) -> dict[str, Any]:
+            return {"trail": [await run.effect("call", world.call, f"{name}[{item}]", self.fails)]}
+
+        split: Any = Map(each, over=lambda _: list(range(self.count)), limit=self.limit)
+        if not self.by_item:
+            split = Parallel({f"b{n}": body_of(f"{name}.b{n}") for n in range(self.count)}, limit=self.limit)
+        return [(name, split, {"retry": RetryPolicy(attempts=3, delay=60)})]
+
+
+@dataclass(frozen=True)
+class Begets:
+    """A node that is a run of its own, which makes a call."""
+
+    fails: bool
+
+    def nodes(self, name: str, world: World) -> list[tuple[str, Any, dict[str, Any]]]:
+        """One node, and one that says what the child said."""
+
+        async def body(_: Any, run: Any) -> dict[str, Any]:
+            return {"trail": [await run.effect("call", world.call, name, self.fails, mutating=False)], "rounds": 1}
+
+        child = Workflow(f"child of {name}", state=Data)
+        child.add_node("work", body, retry=RetryPolicy(attempts=3, delay=60)).set_start("work")
+        node = Child(child, reads=lambda _: {"trail": [], "rounds": 0}, writes={"trail": "trail"})
+        return [(name, node, {})]
+
+
 parts = st.one_of(
+    st.builds(Splits, st.integers(1, 4), st.booleans(), st.booleans(), st.sampled_from([None, 1, 2])),
+    st.builds(Begets, st.booleans()),
     st.builds(Step, st.integers(1, 3), st.booleans(), st.booleans(), st.booleans(), st.booleans()),
     st.builds(Flaky, st.integers(1, 2)),
     st.builds(Stands, st.sampled_from(["signal", "silence", "sleep"])),
@@ -209,4 +257,5 @@ def test_however_often_a_run_dies_it_ends_as_if_it_had_not(shape, dies):
         assert list(end_of(lives.log, "sweep", None).differences(whole)) == []
         assert list(unsound(lives.log, "sweep", [])) == []
         assert lost(lives.log, told) == []
-        assert repeated(lives.log, ["sweep"], told, lives.world.calls) == []
+        runs = [one.head.run_id for one in lives.log.runs(Query())]
+        assert repeated(lives.log, runs, told, lives.world.calls) == []
