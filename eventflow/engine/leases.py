@@ -27,7 +27,6 @@ from eventflow.engine.terms import (
     flow_for,
     is_undone,
     planned,
-    resumed,
     vouch_for,
     was_cut_off,
 )
@@ -320,7 +319,8 @@ class Leases:
         head = find_run(log, run_id, whole=True)
         recovered = recover(log, head)
         if recovered.state.run.definition_digest != flow.digest:
-            await self.take(head, (resumed(flow, recovered.state, terms),), recovered.state)
+            _, event, _ = planned(self._flows, recovered.state, replace(terms, migrate=None))
+            await self.take(head, (event,), recovered.state)
             head = find_run(log, run_id, whole=True)
             recovered = recover(log, head)
         return self._drive(flow, recovered, head.epoch, terms.stop_before)

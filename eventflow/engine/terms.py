@@ -78,26 +78,33 @@ def resumed(flow: Workflow, state: State, terms: Terms) -> RunResumed:
     return RunResumed(state.node, flow.digest, shape, terms.actor or who(), terms.why, budget)
 
 
+def upcaster(flow: Workflow, state: State) -> Callable[[Any], Any] | None:
+    """What the workflow itself does to data of the version that the run is of, if that is another one than its own."""
+    version = state.run.definition.get("version", "")
+    return None if version == flow.version or state.undoing is not None else flow.upcasters.get(version)
+
+
 def migrated(flow: Workflow, state: State, terms: Terms) -> tuple[Change, str]:
     """What a migration makes of the data, and the node it moves the run to, if to another one.
 
     The function gets the data as a dict that can be changed, and returns the new data, or Go(node, data); Go(node) leaves
     the data as they are. Raises InvalidState, NotPlainData, NodeNotFound, NotResumable, and what the function raises.
     """
-    if terms.migrate is None:
-        return NO_CHANGE, ""
     run = state.run
+    migrate = terms.migrate or upcaster(flow, state)
+    if migrate is None:
+        return NO_CHANGE, ""
     if state.undoing is not None:
         raise NotResumable(run.run_id, "it is taking back what it did; resume it without migrate=")
     data = thaw(state.data)
-    made, to = terms.migrate(data), ""
+    made, to = migrate(data), ""
     if isinstance(made, Go):
         to = made.target if made.target != state.node else ""
         made = thaw(state.data) if made.update is None else made.update
         if to and to not in flow.nodes:
             raise NodeNotFound(run.run_id, to, difference(run.definition, flow.shape))
     if made is None:
-        raise InvalidState("data", "what migrate= is given returns the new data, and it returned None")
+        raise InvalidState("data", "a migration returns the new data, and this one returned None")
     change = flow.schema.replacement(made, state.data)
     flow.schema.view(apply(state.data, change))
     return change, to

@@ -70,6 +70,7 @@ class Workflow:
         self.nodes: dict[str, Node] = {}
         self.edges: list[Edge] = []
         self.compensations: dict[str, Callable[..., Any]] = {}
+        self.upcasters: dict[str, Callable[[dict[str, Any]], Any]] = {}
         self.start = ""
         self._compiled: _Compiled | None = None
 
@@ -107,6 +108,20 @@ class Workflow:
         if not effect or not callable(function) or effect in self.compensations:
             raise DefinitionError(f"a compensation of {effect!r} needs the name of a call, once, and a function")
         self.compensations[effect] = function
+        return self
+
+    def add_upcaster(self, version: str, function: Callable[[dict[str, Any]], Any]) -> Self:
+        """Say what data of runs that were started under an older `version=` become when they are taken up again.
+
+        The function gets the data as a dict and returns them as this version has them, or Go(node, data) where the node is
+        another one; what it does is recorded with the event of taking the run up. Raises DefinitionError.
+        """
+        self._check_open()
+        if version == self.version or version in self.upcasters or not callable(function):
+            raise DefinitionError(
+                f"an upcaster of version {version!r} needs another version than {self.version!r}, once"
+            )
+        self.upcasters[version] = function
         return self
 
     def add_edge(

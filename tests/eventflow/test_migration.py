@@ -13,6 +13,7 @@ from eventflow.address import resolve
 from eventflow.errors import (
     BudgetExceeded,
     DefinitionChanged,
+    DefinitionError,
     InvalidState,
     NodeNotFound,
     NotPlainData,
@@ -443,3 +444,50 @@ def test_replay_shows_what_a_migration_did():
             assert costs == {"hear": 1, "listen": 1, "end": 1}
 
     story(tell())
+
+
+# --- a workflow's own way from older data --------------------------------------------------------------------------
+
+
+def renamed(version: str, *, upcasts: bool = True) -> Workflow:
+    """A greeting that waits; version 2 calls `name` by `who`."""
+    field = "name" if version == "1" else "who"
+    flow = Workflow("greet", version=version).add_node("wait", Wait(signal="go"))
+    flow.add_node("say", lambda state: {"said": f"hello {state[field]}"}).add_edge("wait", "say").set_start("wait")
+    if version == "2" and upcasts:
+        flow.add_upcaster("1", lambda data: {"who": data.pop("name"), **data})
+    return flow
+
+
+def test_data_of_an_older_version_are_carried_over_when_a_run_is_taken_up():
+    """Nobody has to say so: the workflow knows, the event records it, and it happens once."""
+
+    async def tell():
+        log = MemoryLog()
+        flow = renamed("1")
+        async with Engine(log, workflows=[flow]) as engine:
+            run = await engine.start(flow, {"name": "Ada"}, run_id="r")
+            while run.status != "waiting":
+                await asyncio.sleep(0.001)
+        for _ in range(2):
+            async with Engine(log, workflows=[renamed("2")], pick_up=True) as engine:
+                assert engine.get("r").state.data == {"who": "Ada"}
+        async with Engine(log, workflows=[renamed("2")]) as engine:
+            run = await engine.resume("r")
+            await engine.signal("r", "go")
+            assert (await run.result())["said"] == "hello Ada"
+            changed = [one.event.change for one in run.events() if isinstance(one.event, RunResumed)]
+            assert [bool(change) for change in changed] == [True, False, False]
+            fork = await engine.fork("r@1", run_id="f")
+            await engine.signal("f", "go")
+            assert (await fork.result())["said"] == "hello Ada"
+
+    asyncio.run(asyncio.wait_for(tell(), 30))
+
+
+def test_an_upcaster_is_of_another_version_than_its_workflows():
+    """And there is one for each."""
+    flow = renamed("2")
+    for version in ("1", "2"):
+        with pytest.raises(DefinitionError, match="upcaster"):
+            flow.add_upcaster(version, lambda data: data)
