@@ -47,7 +47,7 @@ def test_the_long_running_demo_survives(full):
 def test_a_demo_survives_sigkill(full):
     """The agents in real processes, killed by the kernel."""
     report = crash_sweep(
-        "eventflow.cli.demo.flow:study", initial(), model_server=answer, kill="process", every=1 if full else 15
+        "eventflow.cli.demo.flow:study", initial(), model_server=answer, kill="process", every=4 if full else 15
     )  # fmt: skip
     holds(report)
 
