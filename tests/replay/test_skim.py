@@ -91,14 +91,14 @@ def history_of(done: list[tuple[str, Any]]) -> tuple[Author, Head]:
             head = author.add(head, RunPaused(), RunResumed("a", b""))
         elif kind == "migrate":
             head = author.add(head, RunResumed("a", b"", change=tuple(what)))
-        elif kind == "split":
+        elif kind == "split" and author.state(head).branches is None:  # a rewind may have led into a split
             head = author.add(
                 head, BranchesOpened("a", freeze(["one"])), BranchFinished("a", "one", freeze({"x": what})),
                 Transitioned("a", "a", change=(Op("set", ("x",), freeze(what)),)),
             )  # fmt: skip
         elif kind == "rewind":
             head = author.rewind(head, max(1, round(what * head.version)))
-        else:
+        elif kind == "fork":
             head = author.fork(head, max(1, round(what * head.version)), f"r{number}", change=(Op("add", ("n",), 1),))
     return author, head
 
