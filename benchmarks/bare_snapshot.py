@@ -16,6 +16,7 @@ import lmdb
 import zstandard
 
 TABLES = (b"snapshots", b"blobs", b"places")
+_ZSTD = zstandard.ZstdDecompressor()  # one for all: making one takes ten times what using it on a small value does
 
 
 class BareStore:
@@ -72,4 +73,4 @@ class BareStore:
 
 def _expanded(stored: bytes) -> bytes:
     """What a root or a blob is, from its row: a byte that says how it is stored, and the rest."""
-    return zstandard.decompress(stored[1:]) if stored[:1] == b"\x01" else stored[1:]
+    return _ZSTD.decompress(stored[1:]) if stored[:1] == b"\x01" else stored[1:]

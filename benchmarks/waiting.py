@@ -7,12 +7,14 @@ import gc
 import time
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.figures import Figure, Size, Target, once, ratio, spread
-from benchmarks.progress import Progress
+from benchmarks.progress import Progress, Silent
 from benchmarks.workloads import counting
 from eventflow import Engine, Wait, Workflow
 from eventflow.event import Transitioned
@@ -56,7 +58,10 @@ def measure(size: Size, place: Path, progress: Progress) -> list[Figure]:
     """Memory first, in engines of their own; then the rest, in engines that take turns."""
     plan = PLANS[size]
     many = plan.among[-1]
-    resident = asyncio.run(_grown(place / "resident", many, _resident, progress))
+    with ProcessPoolExecutor(
+        1, mp_context=get_context("spawn")
+    ) as fresh:  # here, what was freed before would be used anew
+        resident = fresh.submit(_resident_of_one, place / "resident", many).result()
     tracemalloc.start()
     try:
         traced = asyncio.run(_grown(place / "traced", many, lambda: tracemalloc.get_traced_memory()[0], progress))
@@ -68,6 +73,11 @@ def measure(size: Size, place: Path, progress: Progress) -> list[Figure]:
         Figure("waiting", f"{name}, allocated", "B", once(traced), target=Target(LIMIT, "most")),
         *asyncio.run(_in_turn(place, plan, progress)),
     ]
+
+
+def _resident_of_one(place: Path, many: int) -> float:
+    """Bytes of memory of its own that one waiting run takes from a fresh process."""
+    return asyncio.run(_grown(place, many, _resident, Silent()))
 
 
 def _resident() -> int:
