@@ -23,6 +23,10 @@ class Failure:
     where: str = ""
     retryable: bool = True
 
+    def plain(self) -> list[Any]:
+        """Its four fields in their order, as events, states and snapshots hold it; `Failure(*…)` makes it again."""
+        return [self.type, self.message, self.where, self.retryable]
+
 
 # --- what happens to a run -----------------------------------------------------------------------------------------
 

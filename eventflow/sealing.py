@@ -18,6 +18,7 @@ from eventflow.clock import id_text
 from eventflow.codec import TOMBSTONE, Stored
 from eventflow.errors import ProofFailed, SealNotFound, SettingsError
 from eventflow.log import Log
+from eventflow.log.lmdb.files import sync_directory
 from eventflow.proof import DIGEST_SIZE, digest
 from eventflow.proof.merkle import Span, Survey, survey
 from eventflow.proof.note import MAX_NOTE, Note, TreeHead, parse_head, parse_note
@@ -115,18 +116,10 @@ def keep(store: Path, note: Note) -> Path:
             file.flush()
             os.fsync(fd)
         fresh.replace(path)
-        _sync(directory)
+        sync_directory(directory)
     except OSError as error:
         raise SettingsError(f"{path} can't be written ({error.strerror}); check the store's owner and mode") from None
     return path
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def read_seal(path: Path) -> Seal:

@@ -6,17 +6,16 @@ or in the next. Nothing is held open while it waits, and nobody waits for it.
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_right
 from collections.abc import AsyncIterator
 from typing import Protocol, runtime_checkable
 
 from eventflow.address import find_run
-from eventflow.codec import TOMBSTONE, Stored, read_events
+from eventflow.codec import Stored, read_events
 from eventflow.event import Recorded
 from eventflow.log import Log
+from eventflow.log.follow import POLL, pages
 
-POLL = 0.05  # seconds between looks at the store's last transaction, which take 2 us each
 PAGE = 500  # events read in one go: a few ms, during which the loop does nothing else
 
 
@@ -41,17 +40,13 @@ async def subscribe(
     """
     log = source.log if isinstance(source, HasLog) else source
     key = None if run is None else find_run(log, run, whole=True).run_key
-    seen = -1
-    while True:
-        mark = log.change_mark()
-        if mark == seen:
-            await asyncio.sleep(poll)
-            continue
-        seen = mark
-        while page := log.feed(after, PAGE) if key is None else _of_run(log, key, after):
-            after = page[-1].position
-            for recorded in read_events([one for one in page if one.data[:1] != TOMBSTONE], log.blobs):
-                yield recorded
+    async for page in pages(log, lambda last: _next(log, key, last), after, poll=poll):
+        for recorded in read_events(page, log.blobs):
+            yield recorded
+
+
+def _next(log: Log, key: bytes | None, after: int) -> list[Stored]:
+    return log.feed(after, PAGE) if key is None else _of_run(log, key, after)
 
 
 def _of_run(log: Log, run_key: bytes, after: int) -> list[Stored]:

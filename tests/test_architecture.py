@@ -42,6 +42,8 @@ DOORS = {
     "cyclopts": "eventflow/cli",
     "psycopg": "eventflow/log/postgres",
     "cryptography": "eventflow/cipher",
+    "zstandard": "eventflow/codec",
+    "cronsim": "eventflow/schedules",
 }
 REPLAY_MAY_NOT = {"workflow", "run", "engine", "agents"}
 REHEARSAL = ("replay/rehearse/", "replay/cli/rehearsing.py")  # re-decides on purpose; the one place in replay that does

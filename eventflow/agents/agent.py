@@ -26,7 +26,7 @@ from eventflow.errors import DefinitionError, InvalidState, MissingApiKey
 from eventflow.plain import thaw
 from eventflow.retry import RetryPolicy
 from eventflow.run import Visit
-from eventflow.workflow import Go, Standing
+from eventflow.workflow import Go, Standing, field_of
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -153,11 +153,11 @@ class Agent:
 
     def _told(self, state: Any) -> Any:
         if isinstance(self.reads, str):
-            return _text(_field(state, self.reads))
+            return _text(field_of(state, self.reads, "the agent"))
         assert not callable(self.reads)  # noqa: S101 - the caller looked
         if not self.reads and self.past is not None:
             return []  # another node has put the question into the memory
-        return "\n\n".join(f"{name}: {_text(_field(state, name))}" for name in self.reads)
+        return "\n\n".join(f"{name}: {_text(field_of(state, name, 'the agent'))}" for name in self.reads)
 
     def _change(self, answer: Answer, talk: Talk, run: Visit) -> dict[str, Any]:
         said = answer.said
@@ -235,18 +235,6 @@ def _listed(given: Any) -> Messages:
     if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
         raise InvalidState("messages", f"reads must give a text or a list of messages, got {type(given).__name__}")
     return messages
-
-
-def _field(state: Any, name: str) -> Any:
-    found = state.get(name, _MISSING) if isinstance(state, dict) else getattr(state, name, _MISSING)
-    if found is _MISSING:
-        raise InvalidState(
-            name, "is not in the state, and the agent reads it; give it in the input, or write it before"
-        )
-    return found
-
-
-_MISSING = object()
 
 
 def _text(value: Any) -> str:

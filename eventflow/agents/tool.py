@@ -20,7 +20,7 @@ from eventflow.errors import DefinitionError, EventflowError, InvalidState, Node
 from eventflow.plain import freeze, thaw
 from eventflow.run import Visit
 from eventflow.run.failure import failure_of
-from eventflow.workflow import Standing
+from eventflow.workflow import Standing, field_of
 
 OnError = Literal["tell", "raise"]
 Then = Callable[[Any], Any]
@@ -89,7 +89,7 @@ class Tool:
 
         Raises InvalidState, NodeCancelled for a call that was not approved, and what the function raises.
         """
-        plain = thaw({name: _field(state, name) for name in self.reads})
+        plain = thaw({name: field_of(state, name, "the tool") for name in self.reads})
         values, problem = self.checked(plain)
         if problem:
             raise InvalidState(", ".join(self.reads), f"does not fit tool {self.name}: {problem}")
@@ -310,13 +310,3 @@ def _schema(name: str, model: Any) -> dict[str, Any]:
         ) from error
     schema.pop("title", None)  # the tool's name, which the model is told beside it
     return schema
-
-
-def _field(state: Any, name: str) -> Any:
-    found = state.get(name, _MISSING) if isinstance(state, dict) else getattr(state, name, _MISSING)
-    if found is _MISSING:
-        raise InvalidState(name, "is not in the state, and the tool reads it; give it in the input, or write it before")
-    return found
-
-
-_MISSING = object()

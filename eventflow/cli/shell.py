@@ -302,7 +302,7 @@ def state_document(run_id: str, state: State) -> dict[str, Any]:
         "attempt": state.attempt,
         "time": time_text(state.time),
         "state": state.data,
-        "error": _failure(state),
+        "error": failure_document(state),
         "usage": state.usage,
         "signals": state.signals,
         "wait": None if state.wait is None else wait_document(state.wait),
@@ -317,7 +317,8 @@ def wait_document(wait: FrozenDict) -> dict[str, Any]:
     return {"id": wait["id"], "kind": wait["kind"], "name": wait["name"], "until": until, **wait["spec"]}
 
 
-def _failure(state: State) -> dict[str, str] | None:
+def failure_document(state: State) -> dict[str, str] | None:
+    """The failure of a run as JSON has it."""
     error = state.error
     return None if error is None else {"type": error.type, "message": error.message, "where": error.where}
 

@@ -212,7 +212,7 @@ def _to_plain(name: str, value: Any, index: int, refs: list[Ref], blobs: list[Bl
             for number, (op, path, item) in enumerate(value)
         ]  # fmt: skip
     if name == "error":
-        return None if value is None else [value.type, value.message, value.where, value.retryable]
+        return None if value is None else value.plain()
     return lift(value, refs, blobs, (index,))
 
 

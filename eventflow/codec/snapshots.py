@@ -178,8 +178,7 @@ def _standing(state: State) -> list[Any]:
         None if parent is None else [parent.run_id, parent.run_key, parent.incarnation, parent.at],
         state.version, state.digest, state.time, state.epoch, STATUSES.index(state.status), state.node, state.visit,
         WAITS.index(state.waiting_for), state.line, state.attempt, state.retry_at,
-        None if state.error is None else
-        [state.error.type, state.error.message, state.error.where, state.error.retryable],
+        None if state.error is None else state.error.plain(),
         state.effects, state.signals, state.usage, state.wait,
         None if run.caller is None else [run.caller.run_id, run.caller.run_key], run.deadline, run.budget, state.steps,
         state.branches, state.undo, state.undoing, state.reuse,

@@ -36,8 +36,8 @@ from eventflow.event import (
 )
 from eventflow.plain import EMPTY, NOTHING, FrozenDict, FrozenList, freeze
 from eventflow.run import Journal, Visit, failure_of, is_final
-from eventflow.state import State, branch, branch_names
-from eventflow.workflow import AT_ONCE, Child, Go, Map, Node, Pause, Split, Standing, Workflow
+from eventflow.state import FAILED, FINISHED, OVER, State, branch, branch_names
+from eventflow.workflow import AT_ONCE, Child, Go, Map, Node, Pause, Split, Standing, Workflow, plainly
 
 
 class Verdict(NamedTuple):
@@ -101,7 +101,7 @@ class Section:
         for name in names:
             status = branch(branches, name)["status"]
             self._end(status)
-            if status not in _OVER:
+            if status not in OVER:
                 left.append(name)
         if (verdict := self._verdict()) is not None:
             return verdict, False
@@ -148,7 +148,7 @@ class Section:
 
     async def _watched(self, park_after: float | None) -> bool:
         """Return when the ends say something, or no worker is left; True once all have stood still for long."""
-        said = asyncio.create_task(_until(self._said))
+        said = asyncio.create_task(self._said.wait())
         try:
             while not self._said.is_set():
                 seen, idle = self._crew.bell.count, not self._at_work
@@ -169,8 +169,8 @@ class Section:
 
     def _end(self, status: str) -> None:
         """Count how one branch stands."""
-        self._finished += status == "finished"
-        self._failures += status == "failed"
+        self._finished += status == FINISHED
+        self._failures += status == FAILED
         if self._split.terms.verdict(self._count, self._finished, self._failures):
             self._said.set()
 
@@ -181,8 +181,8 @@ class Section:
         if branches is None:
             return LEFT
         ends = [(name, branch(branches, name)) for name in branch_names(branches)] if self._said.is_set() else []
-        failed = [(name, end["error"]) for name, end in ends if end["status"] == "failed"]
-        results = [(name, end["result"]) for name, end in ends if end["status"] == "finished"]
+        failed = [(name, end["error"]) for name, end in ends if end["status"] == FAILED]
+        results = [(name, end["result"]) for name, end in ends if end["status"] == FINISHED]
         said = self._split.terms.verdict(self._count, len(results), len(failed)) if self._said.is_set() else ""
         if said == "fail":
             error = failed[0][1]
@@ -218,7 +218,7 @@ class Section:
         if branches is None:
             return True
         entry = branch(branches, name)
-        if entry["status"] in _OVER:
+        if entry["status"] in OVER:
             return True
         node = (self._node.branches or {})[self._split.body_name(name)]
         given = self._view if self._items is None else self._items[int(name)]
@@ -368,11 +368,6 @@ def let_in(
     return closed, EffectFinished(standing.name, standing.key, freeze(payload, "the answer"), branch=place.branch)
 
 
-async def _until(event: asyncio.Event) -> None:
-    await event.wait()
-
-
-_OVER = ("finished", "failed")
 _LOOK = 0.2  # seconds between looks whether all branches stand still by now
 
 
@@ -380,13 +375,8 @@ def _plain(value: Any, path: str) -> Any:
     """A value of the user's as plain data, where pydantic knows how. Raises NotPlainData."""
     try:
         return freeze(value, path)
-    except NotPlainData as error:
-        from pydantic_core import PydanticSerializationError, to_jsonable_python  # noqa: PLC0415 - only objects pay for it
-
-        try:
-            return freeze(to_jsonable_python(value), path)
-        except PydanticSerializationError:
-            raise error from None
+    except NotPlainData:
+        return freeze(plainly(value), path)
 
 
 def _frozen_items(items: Sequence[Any]) -> FrozenList:

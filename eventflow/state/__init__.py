@@ -14,11 +14,14 @@ from eventflow.state.parts import (
     Status,
     WaitingFor,
 )
-from eventflow.state.waits import branch, branch_names, open_waits
+from eventflow.state.waits import FAILED, FINISHED, OVER, branch, branch_names, open_waits
 
 __all__ = [
     "ENDED",
+    "FAILED",
     "FINAL",
+    "FINISHED",
+    "OVER",
     "STATUSES",
     "UNDO",
     "WAITS",

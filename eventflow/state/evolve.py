@@ -310,7 +310,7 @@ def _undoing(state: State, recorded: Recorded, event: UndoBegan) -> State:
     if event.ending not in ("failed", "cancelled", "timed_out"):
         raise Corrupt(f"version {recorded.version}", f"ends the run as {event.ending!r}, which no run ends as")
     one = event.error
-    error = None if one is None else FrozenList([one.type, one.message, one.where, one.retryable])
+    error = None if one is None else FrozenList(one.plain())
     undoing = ordered({"ending": event.ending, "error": error, "actor": event.actor, "why": event.why})
     return _stamped(state, recorded, undoing=undoing, wait=None, branches=None, effects=EMPTY, attempt=1, retry_at=0)
 

@@ -135,7 +135,7 @@ def _entry(old: FrozenDict, event: BranchEvent, version: int, time: int) -> Froz
             return ordered({"status": FINISHED, "result": event.result})
         case BranchFailed():
             one = event.error
-            return ordered({"status": FAILED, "error": FrozenList([one.type, one.message, one.where, one.retryable])})
+            return ordered({"status": FAILED, "error": FrozenList(one.plain())})
         case AttemptFailed():
             return ordered({"status": OPEN, "attempt": event.attempt + 1, "retry_at": event.retry_at})
         case WaitOpened():

@@ -5,7 +5,7 @@ from eventflow.workflow.check import Problem
 from eventflow.workflow.children import Child, Choice, child_id, end_name
 from eventflow.workflow.definition import Decision, Workflow, difference, set_runner
 from eventflow.workflow.parts import Body, Edge, Go, Node, Opening, Pause, Standing
-from eventflow.workflow.schema import Schema, parameters
+from eventflow.workflow.schema import Schema, field_of, parameters, plainly
 from eventflow.workflow.waits import ANSWER, MESSAGE, NO_DEFAULT, Human, Sleep, Wait, answer_name
 
 __all__ = [
@@ -36,7 +36,9 @@ __all__ = [
     "child_id",
     "difference",
     "end_name",
+    "field_of",
     "joined",
     "parameters",
+    "plainly",
     "set_runner",
 ]

@@ -13,6 +13,7 @@ from typing import Any
 from eventflow.errors import ChildFailed, DefinitionError, InvalidState
 from eventflow.plain import thaw
 from eventflow.workflow.parts import Go, Opening
+from eventflow.workflow.schema import field_of
 
 MAX_ID = 128  # characters of a run's id
 Reads = str | Sequence[str] | Callable[[Any], Any]
@@ -40,10 +41,10 @@ class Child:
         if callable(self.reads):
             return self.reads(view)
         if isinstance(self.reads, str):
-            return _field(view, self.reads)
+            return thaw(field_of(view, self.reads, "a child"))
         if self.reads is None:
             return thaw(view) if isinstance(view, dict) else view
-        return {name: _field(view, name) for name in self.reads}
+        return {name: thaw(field_of(view, name, "a child")) for name in self.reads}
 
     def opening(self, state: Any, now: int) -> Opening:  # noqa: ARG002 - as a Pause has it
         """What is waited for: the end of a run of the child's workflow, with this input. Raises InvalidState.
@@ -88,16 +89,6 @@ class Child:
         if self.writes is None:
             return reads, ()
         return reads, (self.writes,) if isinstance(self.writes, str) else tuple(self.writes.values())
-
-
-def _field(view: Any, name: str) -> Any:
-    if isinstance(view, dict):
-        if name not in view:
-            raise InvalidState(
-                name, "is not in the state, and a child reads it; give it in the input, or write it before"
-            )
-        return thaw(view[name])
-    return getattr(view, name)
 
 
 def child_id(run_id: str, node: str, visit: int, branch: str) -> str:

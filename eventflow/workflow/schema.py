@@ -171,7 +171,7 @@ class Schema:
         adapter = self._adapters.get(name)
         if adapter is None or name not in self._converted:
             return value
-        return _plainly(adapter.dump_python(value, warnings=False))
+        return plainly(adapter.dump_python(value, warnings=False))
 
     def _fields_of(self, value: Any) -> dict[str, Any]:
         return {name: getattr(value, name) for name in self.fields if hasattr(value, name)}
@@ -229,15 +229,15 @@ def _constrained(hint: Any, field: Any) -> Any:
     return typing.Annotated[hint, *field.metadata] if field.metadata else hint
 
 
-def _plainly(value: Any) -> Any:
+def plainly(value: Any) -> Any:
     """What pydantic dumped with what is no plain data in it (dates, ids, sets, enums) as JSON has it.
 
     Not its JSON mode for the whole: that would turn bytes into text and NaN into None.
     """
     if isinstance(value, dict):
-        return {_plain_key(key): _plainly(item) for key, item in value.items()}
+        return {_plain_key(key): plainly(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset | deque):
-        return [_plainly(item) for item in value]
+        return [plainly(item) for item in value]
     if type(value) in _PLAIN:
         return value
     from pydantic_core import PydanticSerializationError, to_jsonable_python  # noqa: PLC0415 - imported already
@@ -251,7 +251,7 @@ def _plainly(value: Any) -> Any:
 def _plain_key(key: Any) -> Any:
     if type(key) is str:
         return key
-    plain = _plainly(key)
+    plain = plainly(key)
     return plain if isinstance(plain, str) else str(plain)
 
 
@@ -278,6 +278,19 @@ def _is_plain(hint: Any) -> bool:
 def _shortened(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def field_of(view: Any, name: str, reader: str) -> Any:
+    """A field of a state, be it a dict or an object. Raises InvalidState, naming who reads it, where it is not there."""
+    found = view.get(name, _MISSING) if isinstance(view, dict) else getattr(view, name, _MISSING)
+    if found is _MISSING:
+        raise InvalidState(
+            name, f"is not in the state, and {reader} reads it; give it in the input, or write it before"
+        )
+    return found
+
+
+_MISSING = object()
 
 
 def parameters(function: Any) -> int:

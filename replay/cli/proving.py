@@ -1,4 +1,4 @@
-"""Commands about proofs that leave the store: seal, prove, check-proof."""
+"""Commands about proofs that leave the store: prove, check-proof."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from eventflow.address import resolve
-from eventflow.cipher.signing import public_key, read_signing_key
+from eventflow.cipher.signing import public_key
 from eventflow.cli.shell import (
     OK,
     FormatArg,
@@ -21,34 +21,16 @@ from eventflow.cli.shell import (
 )
 from eventflow.errors import ProofFailed, SettingsError
 from eventflow.proof.files import MAX_PROOF, parse_proof
-from eventflow.proof.note import TreeHead, parse_head
-from eventflow.sealing import covering, keep, kept_seals, read_seal, seal
+from eventflow.proof.note import TreeHead
+from eventflow.sealing import covering, kept_seals, read_seal
 from replay.proving import Proven, check, position_of, prove_continued, prove_event
 
-SEAL, PROOF = "eventflow.seal/1", "eventflow.proof/1"
+PROOF = "eventflow.proof/1"
 SealArg = Annotated[str | None, argument(name="--seal", help="The file of the seal; else the newest one that is kept.")]
 OldArg = Annotated[
     str | None, argument(name="--consistency", help="The file of an older seal: prove that the newer one continues it.")
 ]
-SigningArg = Annotated[str, argument(name="--key", help="The file of the key that signs.")]
 TrustedArg = Annotated[str, argument(name="--key", help="The public key you trust, or the file that holds it.")]
-
-
-def seal_(*, key: SigningArg, store: StoreArg = None, output: FormatArg = "table") -> int:
-    """Sign what the store holds now, to be kept elsewhere: the same as `eventflow store seal`."""
-    place, signing = Path(store_path(store)), read_signing_key(Path(key))
-    opened = open_store(store)
-    try:
-        note = seal(opened, signing, kept_seals(place))
-        path = keep(place, note)
-    finally:
-        opened.close()
-    if output == "table":
-        print_exact(str(note))
-    else:
-        document = {"schema": SEAL, **_head_row(parse_head(note.text)), "note": str(note), "path": str(path)}
-        print_json(document, lines=output == "jsonl")
-    return OK
 
 
 def prove_(

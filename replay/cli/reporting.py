@@ -13,6 +13,7 @@ from eventflow.cli.shell import (
     OK,
     FormatArg,
     StoreArg,
+    failure_document,
     print_json,
     print_table,
     store_path,
@@ -86,7 +87,7 @@ def _document(told: Account) -> dict[str, Any]:
         "usage": state.usage,
         "end": {
             "version": state.version, "time": time_text(state.time), "status": state.status,
-            "waiting_for": state.waiting_for or None, "node": state.node, "error": _error(told), "state": state.data,
+            "waiting_for": state.waiting_for or None, "node": state.node, "error": failure_document(told.state), "state": state.data,
         },
         "evidence": {
             "events": told.events, "digest": head.digest.hex(), "holds": not told.problems, "problems": list(told.problems),
@@ -101,11 +102,6 @@ def _plain(one: Any) -> dict[str, Any]:
     return {
         name: (time_text(value) if value else None) if name in _TIMES else value for name, value in asdict(one).items()
     }
-
-
-def _error(told: Account) -> dict[str, str] | None:
-    error = told.state.error
-    return None if error is None else {"type": error.type, "message": error.message, "where": error.where}
 
 
 # --- for people ----------------------------------------------------------------------------------------------------

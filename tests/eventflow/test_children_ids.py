@@ -87,3 +87,16 @@ def test_a_childs_fields_are_checked_as_an_agents_are():
     flow = Workflow("w", state=Text).add_node("a", Child(inner, reads=["nowhere"], writes={"x": "text"})).set_start("a")
     (problem,) = flow.check()
     assert "nowhere" in problem.text
+
+
+def test_a_choice_may_go_where_its_node_says_besides():
+    """Targets given with the node join those of the body."""
+    flow = (
+        Workflow("sorts")
+        .add_node("sort", Choice(lambda state: state["to"], targets=["big"]), targets=["other"])
+        .add_node("big", lambda state: {"was": "big"})
+        .add_node("other", lambda state: {"was": "other"})
+        .set_start("sort")
+    )
+    for name in ("big", "other"):
+        assert flow.run_sync({"to": name})["was"] == name

@@ -22,9 +22,10 @@ from eventflow.errors import (
     VersionConflict,
 )
 from eventflow.event import Transitioned
-from eventflow.log import Appended, LmdbLog, Log, Post, Writer
+from eventflow.log import Appended, LmdbLog, Log, Post, Query, Writer
 from eventflow.log.lmdb.environment import READER_CHECK_EVERY
 from eventflow.log.lmdb.files import Gate
+from eventflow.log.lmdb.writing import Batch
 from eventflow.testing.author import Author, written
 
 MOVE = Transitioned("a", "a")
@@ -82,6 +83,41 @@ def test_two_processes_that_append_to_one_run_take_turns(filled: Path, child: St
         assert [one.position for one in events] == list(range(1, 182))
         assert [one.version for one in events[1:]] == list(range(1, 181))
         assert [one.before for one in events[2:]] == [one.digest for one in events[1:-1]]
+
+
+def test_a_process_that_is_stopped_in_the_middle_of_a_write_is_named(
+    filled: Path, child: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though another one wrote last: who follows others says who it is."""
+
+    def stopped(self: Batch, batch: object) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def work(say: Callable[[str], None]) -> None:
+        with closing(LmdbLog(filled)) as log:
+            say("open")
+            seen = log.position()
+            while log.position() == seen:
+                time.sleep(0.001)
+            monkeypatch.setattr(Batch, "apply", stopped)
+            log.write([Post(log.runs(Query())[0].head.run_key, b"")])
+
+    holder = child(work)
+    assert holder.line() == "open"
+    with closing(LmdbLog(filled, gate_timeout=0.2)) as log:
+        head = log.head("r")
+        assert head is not None
+        written(log, Author(log).then(head, MOVE))
+        moved = log.head("r")
+        assert moved is not None
+        with pytest.raises(StoreBusy, match=f"process {holder.pid};"):
+            _post_for_ever(log, moved.run_key)
+    holder.kill()
+
+
+def _post_for_ever(log: Log, run_key: bytes) -> None:
+    while True:
+        log.write([Post(run_key, b"")])
 
 
 def test_a_stopped_process_at_the_gate_is_named(filled: Path, child: Start) -> None:

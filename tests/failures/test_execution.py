@@ -10,6 +10,7 @@ import pytest
 
 from eventflow import (
     Budget,
+    CheckpointPolicy,
     Engine,
     Human,
     ManualClock,
@@ -652,3 +653,117 @@ def test_a_node_returns_what_no_store_can_hold():
     with pytest.raises(RunFailed, match="answer"):
         single(lambda s: {"answer": object()}).run_sync({})
     assert issubclass(NotPlainData, Exception)
+
+
+# --- what is queued, paused, or very long --------------------------------------------------------------------------
+
+
+def test_results_that_come_in_at_once_are_lost():
+    """Each call's finish is a fact of its own, however many come in while one is being written."""
+
+    async def body(state, run):
+        made = [run.effect("call", asyncio.sleep, 0.001, number, key=str(number)) for number in range(50)]
+        return {"n": sum(await asyncio.gather(*made))}
+
+    async def tell():
+        flow = single(body)
+        async with Engine(workflows=[flow]) as engine:
+            run = await engine.start(flow, {}, run_id="r")
+            assert await run.result() == {"n": sum(range(50))}
+            kinds = [type(one.event).__name__ for one in run.events()]
+            assert kinds.count("EffectFinished") == 50
+
+    story(tell())
+
+
+def test_a_call_that_is_cancelled_wedges_what_is_queued_behind_it():
+    """The run goes on: the next call is made, and the node ends."""
+
+    async def body(state, run):
+        slow = asyncio.ensure_future(run.effect("slow", asyncio.sleep, 30, mutating=False))
+        await asyncio.sleep(0.01)
+        slow.cancel()
+        return {"n": await run.effect("quick", lambda: 7)}
+
+    assert single(body).run_sync({}) == {"n": 7}
+
+
+def test_a_limit_goes_on_unsaid_while_a_run_is_paused():
+    """A deadline stands: what passed meanwhile is over at the resumption, and the history says when each was."""
+    clock = ManualClock()
+    flow = Workflow("limited", state=Data).add_node(
+        "wait", Wait(signal="go", writes="answer", timeout=60, default="late")
+    )
+    flow.set_start("wait")
+
+    async def tell():
+        async with Engine(workflows=[flow], clock=clock) as engine:
+            run = await engine.start(flow, {}, run_id="r")
+            await until(run, "waiting")
+            await engine.pause("r")
+            await run.wait()
+            clock.advance(3_600)
+            assert engine.get("r").status == "paused"
+            run = await engine.resume("r")
+            assert await run.result() == {"answer": "late"}
+
+    story(tell())
+
+
+def test_going_back_needs_another_id():
+    """The same run goes back, under its own id, and what it left stays in its history."""
+    flow = Workflow("again", state=Data).add_node("a", lambda s: {"n": s.get("n", 0) + 1})
+    flow.add_node("b", lambda s: {"notes": ["b"]}).add_edge("a", "b").set_start("a")
+
+    async def tell():
+        async with Engine(workflows=[flow]) as engine:
+            run = await engine.start(flow, {}, run_id="r")
+            await run.result()
+            before = run.version
+            run = await engine.resume("r", at=1)
+            assert await run.result() == {"n": 1, "notes": ["b"]}
+            assert run.id == "r"
+            assert len(run.events()) == run.version > before
+
+    story(tell())
+
+
+def test_a_run_can_not_be_begun_again_from_a_chosen_node():
+    """It goes back to the checkpoint before that node; the nodes before it are not run again."""
+    begun = []
+    flow = Workflow("chosen", state=Data)
+    for name in "abc":
+        flow.add_node(name, lambda s, name=name: begun.append(name) or None)
+    flow.add_edge("a", "b").add_edge("b", "c").set_start("a")
+
+    async def tell():
+        policy = CheckpointPolicy(before_node=("b",))
+        async with Engine(workflows=[flow], checkpoints=policy) as engine:
+            await (await engine.start(flow, {}, run_id="r")).result()
+            (mark,) = engine.checkpoints("r")
+            await (await engine.resume("r", at=mark.id)).result()
+
+    story(tell())
+    assert begun == ["a", "b", "c", "b", "c"]
+
+
+def test_a_long_history_is_cut_off_at_a_limit_of_events():
+    """A run of more events than others allow goes on, and is recovered from its newest snapshot."""
+    last = 52_000
+    flow = Workflow("long").add_node("step", _counted).add_node("end", lambda s: None)
+    flow.add_edge("step", "step", when=lambda s: s["n"] < last).add_edge("step", "end").set_start("step")
+
+    async def tell():
+        log = MemoryLog()
+        async with Engine(log, workflows=[flow]) as engine:
+            run = await engine.start(flow, {"n": 0}, run_id="r")
+            assert await run.result() == {"n": last}
+        head = log.head("r")
+        assert head.version > 51_200
+        assert recover(log, head).folded < 1_000
+
+    story(tell())
+
+
+async def _counted(state):
+    return {"n": state["n"] + 1}
