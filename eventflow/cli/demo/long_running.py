@@ -118,7 +118,12 @@ def bar() -> tuple[Draw, Callable[[], None]]:
     )  # fmt: skip
     task = drawn.add_task("", total=STEPS)
     drawn.start()
-    return (lambda stage, made: drawn.update(task, description=stage, completed=made)), drawn.stop
+
+    def moved(stage: str, made: int) -> None:
+        fresh = drawn.tasks[0].description != stage  # a stage is shown though it be over before the next drawing
+        drawn.update(task, description=stage, completed=made, refresh=fresh)
+
+    return moved, drawn.stop
 
 
 def _print_skipped(store: str, run_id: str) -> None:
