@@ -16,7 +16,7 @@ from eventflow.clock import NS
 from eventflow.engine.bodies import Hands
 from eventflow.engine.drive import Driver
 from eventflow.engine.standing import Spawn, next_moment, suspends
-from eventflow.errors import EventflowError, StoreClosed
+from eventflow.errors import EventflowError
 from eventflow.recovery import Recovered, recover
 from eventflow.run import Journal, Shop
 from eventflow.state import State
@@ -301,8 +301,8 @@ class Desk:
             if seat.driver is not None or seat.held:
                 continue
             with suppress(EventflowError):
-                suspends, seat.let_go = seat.suspends and not seat.let_go, True
-                if suspends and self.wake(key) is not None:
+                must_say_so, seat.let_go = seat.suspends and not seat.let_go, True
+                if must_say_so and self.wake(key) is not None:
                     continue
                 head = self._shop.log.head_of(key) if seat.awaited else None
                 seat.left = None if head is None else recover(self._shop.log, head).state
@@ -318,5 +318,5 @@ class Desk:
 
 
 async def _taken(driver: Driver) -> None:
-    with suppress(EventflowError, StoreClosed):
+    with suppress(EventflowError):  # it is durable: who drives the run next takes it
         await driver.take_mail()
