@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import random
 import time
 from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
@@ -24,6 +26,14 @@ class Growing(TypedDict):
 
     n: int
     items: Annotated[list[Any], extend]
+
+
+class Written(TypedDict):
+    """A state of one size: what a step writes, beside ballast that no step touches."""
+
+    n: int
+    text: str
+    ballast: dict[str, str]
 
 
 class Laps:
@@ -67,6 +77,27 @@ def counting(steps: int, *, laps: Laps | None = None, gate: asyncio.Event | None
         return update
 
     return _looped(Workflow("counting", state=Counter), step, steps)
+
+
+def payload(size: int) -> Callable[[int], str]:
+    """Texts of base64 over random bytes, a few of them again and again: making one must not cost what is measured."""
+    texts = [base64.b64encode(random.Random(number).randbytes(size)).decode()[:size] for number in range(251)]
+    return lambda number: texts[number % len(texts)]
+
+
+def writing(steps: int, size: int, *, laps: Laps, node: float = 0.0) -> Workflow:
+    """A workflow that writes a text of that many characters in each of `steps` steps; its node sleeps `node` seconds."""
+    text = payload(size)
+
+    async def step(state: Written) -> dict[str, Any]:
+        laps.enter()
+        if node:
+            await asyncio.sleep(node)
+        update = {"n": state["n"] + 1, "text": text(state["n"])}
+        laps.leave()
+        return update
+
+    return _looped(Workflow("writing", state=Written), step, steps)
 
 
 def growing(steps: int, item: Callable[[int], Any]) -> Workflow:

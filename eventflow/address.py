@@ -17,6 +17,7 @@ from eventflow.errors import (
     NotFound,
     RunNotFound,
     SettingsError,
+    VersionCompacted,
     VersionNotFound,
 )
 from eventflow.log import Head, Log
@@ -121,6 +122,8 @@ def _version_at_time(log: Log, head: Head, point: str) -> int:
             last = recorded[0].version - 1
             continue
         entry = log.entry(key)  # what came before a fork is its parent's
+        if entry is not None and entry.origin:
+            raise VersionCompacted(head.run_id, entry.origin - 1, entry.origin, head.version)
         if entry is None or entry.parent_id is None:
             break
         key, last = entry.parent_key, min(last, entry.parent_at)

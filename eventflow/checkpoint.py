@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from eventflow.clock import NS
+from eventflow.costs import STEP, Costs, seconds_of
 from eventflow.errors import DefinitionError
 
 Kind = Literal["auto", "before_node", "after_node", "interval", "every", "error", "manual", "shutdown"]
@@ -60,6 +61,8 @@ class CheckpointPolicy:
     first event after that many seconds. before_node, after_node: a mark around each node, or around those named.
     on_error, at_shutdown: a checkpoint when a node fails or the engine stops. keep, max_age: the newest that many, or
     those younger than that many seconds, stay; manual ones are not counted. compress: zstd for snapshot bytes.
+    recovery: in place of auto's proportion, snapshots as far apart as lets a recovery take no longer than that: "50 ms",
+    "2 s", or seconds.
     """
 
     auto: bool = True
@@ -72,8 +75,11 @@ class CheckpointPolicy:
     keep: int | None = None
     max_age: float | None = None
     compress: bool = True
+    recovery: str | float | None = None
 
     def __post_init__(self) -> None:
+        if self.recovery is not None:
+            object.__setattr__(self, "recovery", seconds_of(self.recovery))
         if self.every is not None and self.every < 1:
             raise DefinitionError("CheckpointPolicy(every=...) counts events: give 1 or more")
         if self.keep is not None and self.keep < 1:
@@ -87,6 +93,11 @@ class CheckpointPolicy:
     def by_size_only(self) -> bool:
         """Whether an event that is no failure is worth a checkpoint by what came since the last one alone."""
         return not (self.every or self.interval or self.before_node or self.after_node)
+
+    @property
+    def target(self) -> float | None:
+        """How many seconds a recovery may take, if anybody said."""
+        return self.recovery if isinstance(self.recovery, float) else None
 
 
 NO_CHECKPOINTS = CheckpointPolicy(auto=False, on_error=False, at_shutdown=False)
@@ -113,6 +124,11 @@ class Progress:
         """What it will be after so many more events of so many bytes in all."""
         weight = self.weight + size + count * EVENT_WEIGHT
         return Progress(self.events + count, weight, self.state_size + size, self.last, self.since_every + count)
+
+    @property
+    def snapshot_size(self) -> int:
+        """Bytes of the state that the last snapshot holds, 0 before the first."""
+        return self.state_size - (self.weight - self.events * EVENT_WEIGHT)
 
     def snapshot_taken(self, size: int, at: int) -> None:
         """A snapshot of that many bytes was made from here, at that time (ns)."""
@@ -145,9 +161,31 @@ def worth_bytes(progress: Progress) -> bool:
     return progress.events >= MIN_EVENTS and progress.weight >= max(MIN_BYTES, progress.state_size)
 
 
-def due(policy: CheckpointPolicy, progress: Progress, passage: Passage, now: int) -> Due:
-    """What the policy wants after an event, `now` in ns."""
-    worth = policy.auto and worth_bytes(progress)
+def worth_time(target: float, costs: Costs, progress: Progress) -> bool:
+    """Whether a recovery would soon take longer than it may; where it does anyway, the proportion decides."""
+    if not costs.in_reach(target, progress.snapshot_size):
+        return worth_bytes(progress)
+    return costs.room(target, progress.state_size, progress.events) <= 0
+
+
+def quiet_until(target: float, costs: Costs, progress: Progress) -> int:
+    """The weight since the last snapshot below which none can be due for the time a recovery takes."""
+    if not costs.in_reach(target, progress.snapshot_size):
+        ahead: float = progress.state_size - progress.weight
+    else:  # seconds that a unit of weight adds at most
+        each = max(costs.event / EVENT_WEIGHT, costs.load)
+        ahead = costs.room(target, progress.state_size, progress.events) / each
+    return progress.weight + max(int(ahead), STEP * EVENT_WEIGHT)
+
+
+def due(
+    policy: CheckpointPolicy, progress: Progress, passage: Passage, now: int, costs: Costs | None = None
+) -> Due:  # fmt: skip
+    """What the policy wants after an event, `now` in ns; `costs` are what a target for recoveries is compared with."""
+    if costs is None or (target := policy.target) is None:
+        worth = policy.auto and worth_bytes(progress)
+    else:
+        worth = worth_time(target, costs, progress)
     by_count = policy.every is not None and progress.since_every >= policy.every
     by_time = policy.interval is not None and now - progress.last >= policy.interval * NS
     before = passage.entered is not None and _names(policy.before_node, passage.entered)

@@ -76,6 +76,11 @@ class SystemClock:
         return self._ids.uuid7(self.now())
 
 
+def processor() -> float:
+    """Seconds of processor time that this thread has used: what work costs, whoever else wants the machine meanwhile."""
+    return time.thread_time()
+
+
 class ManualClock:
     """A clock that stands still until `advance` moves it; ids come from a seed, so a run repeats exactly."""
 

@@ -36,7 +36,9 @@ class RunStarted:
     """A run was accepted; always version 1, durable before any code of the user runs.
 
     `caller_id` and `caller_key` name the run that started it as a part of itself; `deadline` is ns since the epoch, UTC,
-    0 for none; `budget` holds limits by what they limit.
+    0 for none; `budget` holds limits by what they limit; `effects` says what it may call, empty for everything.
+    A run that names a `queue` waits there until a process claims it: by `priority`, highest first, and no more than so
+    many of one `queue_key` at once.
     """
 
     run_id: str
@@ -55,6 +57,10 @@ class RunStarted:
     caller_key: bytes = b""
     deadline: int = 0
     budget: FrozenDict = EMPTY
+    effects: FrozenDict = EMPTY
+    queue: str = ""
+    priority: int = 0
+    queue_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,7 @@ class RunFailed:
 
 @dataclass(frozen=True, slots=True)
 class RunResumed:
-    """An engine took the run up again; `definition` and `budget` are set when they differ from those known so far.
+    """An engine took the run up again; `definition`, `budget` and `effects` are set when they differ from those known so far.
 
     A migration's `change` of the data, and the node it moves the run `to`, are recorded with it.
     """
@@ -110,6 +116,7 @@ class RunResumed:
     budget: FrozenDict | None = None
     change: Change = NO_CHANGE
     to: str = ""
+    effects: FrozenDict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,16 @@ class RunSuspended:
     """An engine stopped and let the run go, in the middle; anybody may resume it."""
 
     node: str
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunParked:
+    """The processes that drove the run ended `crashes` times in this visit of its node; nobody takes it up unasked."""
+
+    node: str
+    crashes: int
     actor: str = ""
     why: str = ""
 
@@ -264,7 +281,8 @@ class EffectFinished:
     """A call to the outside gave a result; it is never made again on this line.
 
     `actor` is set where somebody said so who looked (see `Engine.settle`), `reused` where the result is that of the
-    call that finished at that version, on a line that was left.
+    call that finished at that version, on a line that was left. `source` is set where no call was made because the run
+    is a what-if run: `mock`, or the address of the event that answered.
     """
 
     name: str
@@ -275,6 +293,7 @@ class EffectFinished:
     why: str = ""
     branch: str = ""
     reused: int = 0
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +335,10 @@ class Rewound:
 
 @dataclass(frozen=True, slots=True)
 class Forked:
-    """A new run continues another's history from version `at`; its first version is `at` + 1."""
+    """A new run continues another's history from version `at`; its first version is `at` + 1.
+
+    `effects` says what it may call: empty for everything, None for what its parent may.
+    """
 
     run_id: str
     store_id: bytes
@@ -327,6 +349,7 @@ class Forked:
     change: Change = NO_CHANGE
     actor: str = ""
     why: str = ""
+    effects: FrozenDict | None = None
 
 
 # --- what happens to a store ---------------------------------------------------------------------------------------
@@ -376,6 +399,146 @@ class RunDeleted:
     why: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class RunPinned:
+    """Somebody said that a run stays, whatever the rules of cleaning up say."""
+
+    run_id: str
+    run_key: bytes
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunCompacted:
+    """A run's history begins at version `at` from now on, with the snapshot this event vouches for.
+
+    `since` is the first version that went; the digests of all that went stay.
+    """
+
+    run_id: str
+    run_key: bytes
+    incarnation: int
+    since: int
+    at: int
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunUnpinned:
+    """Somebody took a pin off."""
+
+    run_id: str
+    run_key: bytes
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunHeld:
+    """Somebody put a legal hold on a run: nobody removes anything of it until it is released."""
+
+    run_id: str
+    run_key: bytes
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunReleased:
+    """Somebody lifted a legal hold."""
+
+    run_id: str
+    run_key: bytes
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupMade:
+    """The store was copied up to position `upto`; `number` is 1 for a whole copy, that of the increment for what came since.
+
+    `head_digest` is the digest of the event at that position; `keys` says whether the copy holds the keys too.
+    """
+
+    number: int
+    upto: int
+    head_digest: bytes
+    keys: bool = False
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRestored:
+    """This store was made from a backup, as it was at position `upto`; the store it is a copy of may live on.
+
+    `generation` counts the restores that led here and is in the high bits of every run's epoch from then on; `gone` is how
+    many events up to there had been deleted before the backup was made, and are not in it.
+    """
+
+    generation: int
+    upto: int
+    number: int
+    gone: int = 0
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunsImported:
+    """Runs of another store were taken in, their events as they were stored there."""
+
+    store_id: bytes
+    runs: FrozenList
+    events: int
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRepaired:
+    """This store was made from what proved itself in a damaged one; `lost` says what did not, and why."""
+
+    store_id: bytes
+    events: int
+    lost: FrozenList
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeysRotated:
+    """Every key of the store was wrapped with another master key; `keys` says how many, `master` by which."""
+
+    master: str
+    keys: int
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectShredded:
+    """A key was destroyed for good, and with it the values of all runs under it; `kind` is subject or run, `name` whose."""
+
+    key_id: bytes
+    kind: str
+    name: str
+    runs: FrozenList
+    actor: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptionBegan:
+    """Runs that begin from here on are encrypted; `master` is the id of the master key, no secret."""
+
+    master: str
+    actor: str = ""
+    why: str = ""
+
+
 RunEvent = (
     RunStarted
     | Transitioned
@@ -384,6 +547,7 @@ RunEvent = (
     | RunFailed
     | RunResumed
     | RunSuspended
+    | RunParked
     | RunPaused
     | RunCancelled
     | RunTimedOut
@@ -403,7 +567,24 @@ RunEvent = (
     | Rewound
     | Forked
 )
-StoreEvent = StoreCreated | CheckpointCreated | CheckpointsDeleted | RunDeleted
+StoreEvent = (
+    StoreCreated
+    | CheckpointCreated
+    | CheckpointsDeleted
+    | RunDeleted
+    | RunPinned
+    | RunCompacted
+    | RunUnpinned
+    | RunHeld
+    | RunReleased
+    | BackupMade
+    | StoreRestored
+    | RunsImported
+    | StoreRepaired
+    | KeysRotated
+    | SubjectShredded
+    | EncryptionBegan
+)
 Event = RunEvent | StoreEvent
 
 
@@ -434,3 +615,4 @@ class Recorded:
     before: bytes
     vouch: Vouch | None = None
     size: int = field(default=0, compare=False)
+    hidden: str = field(default="", compare=False)  # "encrypted" or "shredded": the fact's values are placeholders

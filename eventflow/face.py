@@ -6,17 +6,19 @@ Importing the engine also tells workflows who runs them in one line.
 from eventflow.budget import Budget
 from eventflow.change import add, extend, merge
 from eventflow.checkpoint import NO_CHECKPOINTS, Checkpoint, CheckpointPolicy
+from eventflow.cipher import Keyring
 from eventflow.clock import Clock, ManualClock, SystemClock
-from eventflow.engine import Engine, Run
+from eventflow.engine import Engine, Queue, Run
 from eventflow.errors import EventflowError, RunFailed
 from eventflow.log import Log, MemoryLog, open_log
 from eventflow.plain import clean_text
 from eventflow.recovery import recover
 from eventflow.retry import RetryPolicy
-from eventflow.run import CheckpointTaken, Visit
+from eventflow.run import CheckpointTaken, RecoveryOutOfReach, Visit
 from eventflow.schedules import Schedule, run_schedules
 from eventflow.state import State
 from eventflow.subscription import subscribe
+from eventflow.what_if import EffectPolicy
 from eventflow.workflow import Child, Choice, Go, Human, Map, Parallel, Sleep, Wait, Workflow
 
 __all__ = [
@@ -28,15 +30,19 @@ __all__ = [
     "Child",
     "Choice",
     "Clock",
+    "EffectPolicy",
     "Engine",
     "EventflowError",
     "Go",
     "Human",
+    "Keyring",
     "Log",
     "ManualClock",
     "Map",
     "MemoryLog",
     "Parallel",
+    "Queue",
+    "RecoveryOutOfReach",
     "RetryPolicy",
     "Run",
     "RunFailed",

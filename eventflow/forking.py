@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from eventflow.address import check_run_id
 from eventflow.change import NO_CHANGE, Change, resolve
@@ -16,9 +16,10 @@ from eventflow.codec import pack
 from eventflow.errors import EventflowError, NotResumable, RunExists
 from eventflow.event import Forked
 from eventflow.log import Answer, Append, Appended, Entry, First, Head, Log, Write
-from eventflow.plain import clean_text
+from eventflow.plain import EMPTY, clean_text
 from eventflow.recovery import recover
 from eventflow.state import FINAL, status_after
+from eventflow.what_if import EffectPolicy, source_after
 
 
 def who() -> str:
@@ -39,11 +40,13 @@ def write_one(log: Log, write: Write) -> Answer:
 
 def fork_run(
     log: Log, clock: Clock, parent: Head, at: int, *, run_id: str, change: Mapping[str, Any] | Change | None = None,
-    claim: bytes = b"", actor: str = "", why: str = "",
+    claim: bytes = b"", actor: str = "", why: str = "", effects: EffectPolicy | Literal["real"] | None = None,
 ) -> Appended:  # fmt: skip
     """A new run that continues another's history from a version, its state changed if asked: one event.
 
-    `change` sets fields of the state (or is a resolved change). Raises VersionNotFound, NotResumable, RunExists.
+    `change` sets fields of the state (or is a resolved change). `effects` makes it a what-if run, or, as `"real"`, one
+    that makes every call; without it the fork may call what its parent may. Raises VersionNotFound, NotResumable,
+    RunExists.
     """
     check_run_id(run_id)
     if log.head(run_id) is not None:
@@ -52,8 +55,13 @@ def fork_run(
     if state.status in FINAL:
         raise NotResumable(parent.run_id, f"version {at} is the run's end; fork at an earlier version")
     resolved = change if isinstance(change, tuple) else resolve(state.data, change, {}) if change else NO_CHANGE
+    policy = None
+    if isinstance(effects, EffectPolicy):
+        policy = effects.plain(source_after(parent, state, changed=bool(resolved)))
+    elif effects is not None:
+        policy = EMPTY
     event = Forked(
-        run_id, log.store_id, parent.run_id, parent.run_key, parent.incarnation, at, resolved, actor or who(), why
+        run_id, log.store_id, parent.run_id, parent.run_key, parent.incarnation, at, resolved, actor or who(), why, policy
     )  # fmt: skip
     entry = Entry(
         state.run.workflow, tuple(state.run.tags), state.run.subject, clock.now(), parent.run_id, parent.run_key, at

@@ -6,13 +6,14 @@ restore. Every event is checked against the chain on the way; a snapshot is take
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from eventflow.checkpoint import Progress
 from eventflow.codec import Stored, decode, read_events, root_digest, unpack_state
-from eventflow.errors import Corrupt, VersionNotFound
-from eventflow.event import CheckpointCreated, Forked, Recorded, Rewound, RunStarted, Vouch
+from eventflow.costs import UNTIMED, Timed
+from eventflow.errors import Corrupt, VersionCompacted, VersionNotFound
+from eventflow.event import CheckpointCreated, Forked, Recorded, Rewound, RunCompacted, RunStarted, Vouch
 from eventflow.log import STORE_RUN, STORE_VOUCH, Head, Log
 from eventflow.proof import digest, genesis
 from eventflow.state import Parent, State, evolve
@@ -32,25 +33,45 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A state, the version of the snapshot it was folded from (0: from the start), and what came since."""
+    """A state, the version of the snapshot it was folded from (0: from the start), what came since, what that took."""
 
     state: State
     snapshot: int
     folded: int
     progress: Progress
+    timed: Timed = UNTIMED
 
 
-def recover(log: Log, head: Head, upto: int | None = None, *, snapshots: bool = True) -> Recovered:
+def recover(
+    log: Log, head: Head, upto: int | None = None, *, snapshots: bool = True, monotonic: Callable[[], float] | None = None
+) -> Recovered:  # fmt: skip
     """The state of a run at version `upto`, its newest if None; `snapshots=False` folds from the start.
 
-    Raises VersionNotFound, Corrupt, WrittenByNewer.
+    The start of a run that was compacted is its origin, a snapshot. `monotonic` is a clock's, to say what it took.
+    Raises VersionNotFound (VersionCompacted for what lies before the origin), Corrupt, WrittenByNewer.
     """
+    segments: list[Segment] = []
+    try:
+        return _recovered(log, head, upto, segments, snapshots=snapshots, monotonic=monotonic)
+    except Corrupt:
+        if segments == line(log, head.run_key, head.version if upto is None else upto):
+            raise
+    return _recovered(log, head, upto, [], snapshots=snapshots, monotonic=monotonic)  # it was compacted in between
+
+
+def _recovered(
+    log: Log, head: Head, upto: int | None, found: list[Segment], *, snapshots: bool, monotonic: Callable[[], float] | None
+) -> Recovered:  # fmt: skip
+    """What `recover` returns; the line it goes along is added to `found`."""
+    began = monotonic() if monotonic else 0.0
     last = head.version if upto is None else upto
     if not 1 <= last <= head.version:
         raise VersionNotFound(head.run_id, last, head.version)
     segments = line(log, head.run_key, last)
+    found.extend(segments)
     end = segments[-1]
-    state, size, segments = _from_snapshot(log, segments) if snapshots else (None, 0, segments)
+    state, size, segments = _from_snapshot(log, segments) if snapshots else _from_start(log, segments)
+    loaded = monotonic() if monotonic else 0.0
     start = state.version if state else 0
     progress = Progress(state_size=size, last=state.time if state else 0)
     folded = 0
@@ -63,7 +84,29 @@ def recover(log: Log, head: Head, upto: int | None = None, *, snapshots: bool = 
     _check_end(log, head, end, state)
     if not progress.last:
         progress.last = state.run.started
-    return Recovered(state, start, folded, progress)
+    done = monotonic() if monotonic else 0.0
+    timed = Timed(loaded - began, size, done - loaded, folded, progress.state_size - size)
+    return Recovered(state, start, folded, progress, timed)
+
+
+def fold_on(log: Log, state: State, upto: int) -> State:
+    """A state after more events of its own run, read and checked as a recovery does; no rewind may lie between.
+
+    Raises VersionNotFound, Corrupt, WrittenByNewer.
+    """
+    for recorded in _events(log, [Segment(state.run.run_key, state.version + 1, upto)], state):
+        state = evolve(state, recorded)
+    return state
+
+
+def load_again(log: Log, run_key: bytes, version: int) -> int:
+    """Read and check a snapshot, as a recovery does; its size, 0 where there is none. Raises Corrupt, WrittenByNewer."""
+    root = log.snapshot(run_key, version)
+    if root is None:
+        return 0
+    where = f"the snapshot at version {version}"
+    root_digest(root, where)
+    return unpack_state(root, log.blobs, where)[1]
 
 
 def walk(log: Log, head: Head, upto: int | None = None, *, after: int = 0) -> Iterator[tuple[Recorded, State]]:
@@ -77,7 +120,14 @@ def walk(log: Log, head: Head, upto: int | None = None, *, after: int = 0) -> It
         raise VersionNotFound(head.run_id, last, head.version)
     segments = line(log, head.run_key, last)
     end = segments[-1]
-    state = recover(log, head, after).state if after else None
+    if after < segments[0].first and segments[0].first > 1:  # compacted: its origin is the first that can be told of
+        state: State | None
+        state, _, segments = _from_start(log, segments)
+        assert state is not None  # noqa: S101 - such a line begins with a snapshot
+        after = state.version
+        yield _one(log, state.run.run_key, after), state
+    else:
+        state = recover(log, head, after).state if after else None
     for recorded in _events(log, _following(segments, after), state):
         state = _after(log, state, recorded)
         yield recorded, state
@@ -107,34 +157,43 @@ def _own(log: Log, state: State, run_key: bytes) -> State:
     identity = replace(
         state.run, run_id=event.run_id, run_key=run_key, incarnation=forked.incarnation, store_id=event.store_id,
         parent=parent, started=forked.time, caller=None, deadline=0,
+        policy=state.run.policy if event.effects is None else event.effects,
     )  # fmt: skip
     return replace(state, run=identity)
 
 
-def history(log: Log, run_key: bytes, first: int, last: int, *, strict: bool = False) -> Iterator[Recorded]:
-    """Recorded events of one run, as they were written, in chunks; the chain is not checked here."""
+def history(
+    log: Log, run_key: bytes, first: int, last: int, *, strict: bool = False, hidden: bool = False
+) -> Iterator[Recorded]:
+    """Recorded events of one run, as they were written, in chunks; the chain is not checked here.
+
+    With `hidden`, values that can't be read for want of a key are placeholders; else NoKey or Shredded is raised.
+    """
     for start in range(first, last + 1, CHUNK):
         stored = log.read(run_key, start, min(start + CHUNK - 1, last))
-        yield from read_events(stored, log.blobs, strict=strict)
+        yield from read_events(stored, log.blobs, strict=strict, hidden=hidden)
 
 
 # --- the line ------------------------------------------------------------------------------------------------------
 
 
 def line(log: Log, run_key: bytes, last: int) -> list[Segment]:
-    """The stretches whose events fold to the state at version `last` of a run, oldest first."""
+    """The stretches whose events fold to the state at version `last` of a run, oldest first.
+
+    The line of a run that was compacted begins with its origin. Raises VersionCompacted for what lies before it.
+    """
     found: list[Segment] = []
     while True:
         bend = max((version for version in log.bends(run_key) if version <= last), default=0)
         if not bend:
-            parent = _home(log, run_key, last)
+            parent, origin = _home(log, run_key, last)
             if parent == run_key:
-                found.append(Segment(run_key, 1, last))
+                found.append(Segment(run_key, origin or 1, last))
                 return found[::-1]
             run_key = parent
             continue
         found.append(Segment(run_key, bend, last))
-        event = _one(log, run_key, bend).event
+        event = _one(log, run_key, bend, hidden=True).event  # where it bends to stands in the header
         if isinstance(event, Rewound) and 1 <= event.to < bend:
             last = event.to
         elif isinstance(event, Forked) and event.at == bend - 1 >= 1:
@@ -143,19 +202,28 @@ def line(log: Log, run_key: bytes, last: int) -> list[Segment]:
             raise Corrupt(f"version {bend}", "is taken for a rewind or a fork and is neither")
 
 
-def _home(log: Log, run_key: bytes, version: int) -> bytes:
-    """The key of the run a version lies in: a fork's versions up to the one it continues from are its parent's."""
+def _home(log: Log, run_key: bytes, version: int) -> tuple[bytes, int]:
+    """The key and the origin of the run a version lies in: a fork's versions up to the one it continues from are its parent's.
+
+    Raises VersionCompacted.
+    """
     seen: set[bytes] = set()
-    while (entry := log.entry(run_key)) is not None and entry.parent_id is not None and version <= entry.parent_at:
+    while (entry := log.entry(run_key)) is not None:
+        if version < entry.origin:
+            head = log.head_of(run_key)
+            if head is not None:
+                raise VersionCompacted(head.run_id, version, entry.origin, head.version)
+        if entry.parent_id is None or version > entry.parent_at:
+            return run_key, entry.origin
         seen.add(run_key)
         run_key = entry.parent_key
         if run_key in seen:
             raise Corrupt(f"run {run_key.hex()}", "is among its own parents")
-    return run_key
+    return run_key, 0
 
 
-def _one(log: Log, run_key: bytes, version: int) -> Recorded:
-    return read_events([_stored(log, run_key, version)], log.blobs)[0]
+def _one(log: Log, run_key: bytes, version: int, *, hidden: bool = False) -> Recorded:
+    return read_events([_stored(log, run_key, version)], log.blobs, hidden=hidden)[0]
 
 
 def _stored(log: Log, run_key: bytes, version: int) -> Stored:
@@ -183,7 +251,19 @@ def _from_snapshot(log: Log, segments: list[Segment]) -> tuple[State | None, int
             state, size = loaded
             rest = [Segment(segment.run_key, version + 1, segment.last)] if version < segment.last else []
             return state, size, rest + segments[index + 1 :]
-    return None, 0, segments
+    return _from_start(log, segments)
+
+
+def _from_start(log: Log, segments: list[Segment]) -> tuple[State | None, int, list[Segment]]:
+    """What a line begins with: nothing, or the origin of a run that was compacted. Raises Corrupt if that is not there."""
+    start = segments[0]
+    if start.first == 1:
+        return None, 0, segments
+    vouched = dict(log.snapshots(start.run_key, start.first, limit=1)).get(start.first, 0)
+    loaded = _load(log, start.run_key, start.first, vouched) if vouched else None
+    if loaded is None:
+        raise Corrupt(f"version {start.first}", "is what its run was compacted to, and its snapshot is missing")
+    return loaded[0], loaded[1], _following(segments, start.first)
 
 
 def _newest_first(log: Log, segment: Segment) -> Iterator[tuple[int, int]]:
@@ -217,7 +297,7 @@ def vouch_by(log: Log, run_key: bytes, by: int) -> Vouch | None:
         return _one(log, run_key, by).vouch
     recorded = _one(log, STORE_RUN, by ^ STORE_VOUCH)
     event = recorded.event
-    return recorded.vouch if isinstance(event, CheckpointCreated) and event.run_key == run_key else None
+    return recorded.vouch if isinstance(event, CheckpointCreated | RunCompacted) and event.run_key == run_key else None
 
 
 # --- the events ----------------------------------------------------------------------------------------------------
@@ -249,7 +329,7 @@ def _check_before(log: Log, recorded: Recorded, before: bytes | None) -> None:
     elif isinstance(event, Rewound) and event.to != recorded.version - 1:
         # The chain goes on from the version before, which is not on this line; what the line goes on from has a
         # follower of its own.
-        if _before_of(log, _home(log, recorded.run_key, event.to + 1), event.to + 1) != before:
+        if _before_of(log, _home(log, recorded.run_key, event.to + 1)[0], event.to + 1) != before:
             raise Corrupt(f"version {event.to}", "is not what the event after it says it is: the chain is broken")
         wanted = digest(_stored(log, recorded.run_key, recorded.version - 1).data)
     if recorded.before != wanted:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eventflow.address import Address
 from eventflow.codec import read_events
 from eventflow.event import RunStarted, WaitOpened
 from eventflow.log import Head, Log
+from eventflow.what_if import is_what_if
 from replay.skim import Unfamiliar, glance, stored_events, whole
 
 MAX_FAMILY = 500  # runs of one family that a tree shows: more than anybody reads
@@ -17,12 +18,16 @@ CHILD = "child"  # the kind of a wait for a run that was started by the one that
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A run in its family: how it came about (`root`, `fork` or `child`), at which version of the run above it, how deep."""
+    """A run in its family: how it came about (`root`, `fork` or `child`), at which version of the run above it, how deep.
+
+    `what_if` says that it does not make every call that it would.
+    """
 
     head: Head
     how: str
     at: int
     depth: int
+    what_if: bool = False
 
 
 def first_version(log: Log, run_key: bytes) -> int:
@@ -83,7 +88,7 @@ def family(log: Log, head: Head) -> list[Member]:
     waiting = [Member(root, "root", 0, 0)]
     while waiting and len(found) < MAX_FAMILY:
         one = waiting.pop()
-        found.append(one)
+        found.append(replace(one, what_if=is_what_if(log, one.head)))
         below = [Member(run, "fork", at, one.depth + 1) for at, run in forks(log, one.head.run_key)]
         started = children(log, Address(one.head, one.head.version))
         below += [Member(run, CHILD, at, one.depth + 1) for at, run in started]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from eventflow.address import Address
 from eventflow.clock import Clock, id_text
@@ -16,6 +16,7 @@ from eventflow.forking import fork_run
 from eventflow.log import Head, Log
 from eventflow.plain import FrozenDict, thaw
 from eventflow.recovery import recover
+from eventflow.what_if import EffectPolicy, is_what_if
 from replay.path import MISSING, Path, look, path_text
 
 MAX_KIN = 500  # runs of one family that a tree shows: more than anybody reads
@@ -28,22 +29,23 @@ class Kin:
     run_id: str
     at: int
     depth: int
+    what_if: bool = False
 
 
 def fork(
     log: Log, clock: Clock, place: Address, *, sets: Sequence[tuple[Path, Any]] = (), run_id: str | None = None,
-    actor: str = "", why: str = "",
+    actor: str = "", why: str = "", effects: EffectPolicy | Literal["real"] | None = None,
 ) -> Head:  # fmt: skip
     """A new run that continues the history of an address, with values set; returns its head.
 
-    Raises SettingsError for a path that leads nowhere, NotResumable where the run was over, RunExists.
+    `effects` makes it a what-if run, or one that makes every call; without it, it may call what its parent may. Raises SettingsError for a path that leads nowhere, NotResumable where the run was over, RunExists.
     """
     change = None
     if sets:
         change = edited(recover(log, place.head, place.version).state.data, sets)
     name = id_text(clock.uuid7()) if run_id is None else run_id
     return fork_run(
-        log, clock, place.head, place.version, run_id=name, change=change, actor=actor, why=why
+        log, clock, place.head, place.version, run_id=name, change=change, actor=actor, why=why, effects=effects
     ).head  # fmt: skip
 
 
@@ -77,7 +79,7 @@ def lineage(log: Log, head: Head) -> list[Kin]:
     waiting: list[tuple[Head, int, int]] = [(root, 0, 0)]
     while waiting and len(found) < MAX_KIN:
         one, at, depth = waiting.pop()
-        found.append(Kin(one.run_id, at, depth))
+        found.append(Kin(one.run_id, at, depth, is_what_if(log, one)))
         waiting += [(child, at, depth + 1) for child, at in reversed(_children(log, one.run_key))]
     return found
 

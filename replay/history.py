@@ -12,6 +12,7 @@ from typing import Any, get_args
 from eventflow.change import Change
 from eventflow.event import (
     AttemptFailed,
+    BackupMade,
     BranchesOpened,
     BranchFailed,
     BranchFinished,
@@ -21,31 +22,45 @@ from eventflow.event import (
     EffectFinished,
     EffectRejected,
     EffectStarted,
+    EncryptionBegan,
     Event,
     Forked,
+    KeysRotated,
     NodeSkipped,
     Recorded,
     Rewound,
     RunCancelled,
+    RunCompacted,
     RunCompleted,
     RunDeleted,
     RunEvent,
     RunFailed,
+    RunHeld,
+    RunParked,
     RunPaused,
+    RunPinned,
+    RunReleased,
     RunResumed,
+    RunsImported,
     RunStarted,
     RunSuspended,
     RunTimedOut,
+    RunUnpinned,
     SignalReceived,
     SignalRefused,
     StoreCreated,
+    StoreRepaired,
+    StoreRestored,
+    SubjectShredded,
     Transitioned,
     UndoBegan,
     WaitClosed,
     WaitOpened,
 )
 from eventflow.log import Head, Log
-from eventflow.recovery import history, recover
+from eventflow.recovery import history
+from eventflow.what_if import MOCK
+from replay.outline import node_at
 
 TYPES: tuple[str, ...] = tuple(kind.__name__ for kind in get_args(RunEvent))
 
@@ -78,23 +93,32 @@ class History:
         entry = log.entry(head.run_key)
         if entry is not None and entry.parent_id is not None:
             self._seen = entry.parent_at
-            self._node = recover(log, head, entry.parent_at).state.node
+            self._node = node_at(log, head, entry.parent_at)
 
     def upto(self, head: Head) -> Iterator[Line]:
         """The lines up to the version of a head that have not been read yet."""
-        for recorded in history(self._log, self._run_key, self._seen + 1, head.version):
+        for recorded in history(self._log, self._run_key, self._seen + 1, head.version, hidden=True):
             yield self._line(recorded)
 
     def _line(self, recorded: Recorded) -> Line:
-        event = recorded.event
-        node = str(getattr(event, "node", self._node))
-        duration = None if self._before is None else recorded.time - self._before
+        said = line_of(recorded, self._node, self._before)
         self._seen, self._before = recorded.version, recorded.time
-        self._node = event.to if isinstance(event, Transitioned) else node
-        return Line(
-            recorded.version, recorded.position, recorded.time, type(event).__name__, node, detail(recorded), duration,
-            _tokens(event), recorded.digest,
-        )  # fmt: skip
+        self._node = node_after(recorded.event, self._node)
+        return said
+
+
+def line_of(recorded: Recorded, node: str, before: int | None) -> Line:
+    """The line of an event that happened in a node, or in the one that it names; `before` is the time of the one before."""
+    event = recorded.event
+    return Line(
+        recorded.version, recorded.position, recorded.time, type(event).__name__, str(getattr(event, "node", node)),
+        detail(recorded), None if before is None else recorded.time - before, _tokens(event), recorded.digest,
+    )  # fmt: skip
+
+
+def node_after(event: Event, node: str) -> str:
+    """The node that a run stands on after an event, if it stood on `node` before."""
+    return event.to if isinstance(event, Transitioned) else str(getattr(event, "node", node))
 
 
 def _tokens(event: Event) -> int:
@@ -113,6 +137,8 @@ _IN_BRANCH = AttemptFailed | EffectStarted | EffectFinished | EffectFailed | Eff
 def detail(recorded: Recorded) -> str:
     """What an event says, in a few words."""
     said = _said(recorded.event)
+    if recorded.hidden:
+        said = f"{said} [{recorded.hidden}]"
     if isinstance(recorded.event, _IN_BRANCH) and recorded.event.branch:
         said = f"branch {recorded.event.branch}: {said}"
     if recorded.vouch is not None:
@@ -140,6 +166,7 @@ def _said(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line an ev
             told.append("with another definition" if event.definition is not None else "")
             told.append(f"moved to {event.to}" if event.to else "")
             told.append(f"migrated: {_changed(event.change)}" if event.change else "")
+            told.append("what it may call is said anew" if event.effects is not None else "")
             return ", ".join(one for one in told if one)
         case RunTimedOut():
             return "its deadline passed"
@@ -153,6 +180,8 @@ def _said(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line an ev
             return f"branch {event.branch}: {event.error.type}: {event.error.message}"
         case RunSuspended() | RunPaused() | RunCancelled() | NodeSkipped():
             return _by(event.actor, event.why).removeprefix(": ")
+        case RunParked():
+            return f"after {event.crashes} crashes{_by(event.actor, event.why)}"
         case SignalReceived():
             return f"{event.name} (message {event.message}){_by(event.actor, '')}"
         case SignalRefused():
@@ -164,14 +193,15 @@ def _said(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line an ev
         case EffectStarted():
             return f"{event.name} (key {event.key}), attempt {event.attempt}" + (", mutating" if event.mutating else "")
         case EffectFinished():
-            return f"{event.name} (key {event.key})"
+            return f"{event.name} (key {event.key})" + (f", {source_text(event.source)}" if event.source else "")
         case EffectRejected():
             return f"{event.name} (key {event.key}){_by(event.actor, event.why)}"
         case Rewound():
             return f"back to version {event.to}{_by(event.actor, event.why)}"
         case Forked():
             changed = ", ".join(f"{op.op} {'.'.join(op.path)}" for op in event.change)
-            return f"from {event.parent_id}@{event.at}{f': {changed}' if changed else ''}{_by(event.actor, event.why)}"
+            kind = "what-if run " if event.effects else ""
+            return f"{kind}from {event.parent_id}@{event.at}{f': {changed}' if changed else ''}{_by(event.actor, event.why)}"
         case StoreCreated():
             return event.store_id.hex()
         case CheckpointCreated():
@@ -180,6 +210,30 @@ def _said(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line an ev
             return f"{len(event.versions)} of {event.run_id}{_by(event.actor, event.why)}"
         case RunDeleted():
             return f"{event.run_id}, {event.head} versions{_by(event.actor, event.why)}"
+        case RunCompacted():
+            return f"{event.run_id}, versions {event.since} to {event.at - 1}{_by(event.actor, event.why)}"
+        case RunPinned() | RunUnpinned() | RunHeld() | RunReleased():
+            return f"{event.run_id}{_by(event.actor, event.why)}"
+        case BackupMade():
+            keys = ", with keys" if event.keys else ""
+            return f"number {event.number}, up to position {event.upto}{keys}{_by(event.actor, event.why)}"
+        case StoreRestored():
+            return f"as it was at position {event.upto}, generation {event.generation}{_by(event.actor, event.why)}"
+        case RunsImported():
+            return f"{len(event.runs)} runs, {event.events} events{_by(event.actor, event.why)}"
+        case KeysRotated():
+            return f"{event.keys} keys, now wrapped by {event.master}{_by(event.actor, event.why)}"
+        case SubjectShredded():
+            return f"{event.kind} {event.name}, {len(event.runs)} runs{_by(event.actor, event.why)}"
+        case EncryptionBegan():
+            return f"with master key {event.master}{_by(event.actor, event.why)}"
+        case StoreRepaired():
+            return f"{event.events} events, {len(event.lost)} losses{_by(event.actor, event.why)}"
+
+
+def source_text(source: str) -> str:
+    """That no call was made, and what answered in its place."""
+    return "not called: a given value answered" if source == MOCK else f"not called: {source} answered"
 
 
 def _changed(change: Change) -> str:

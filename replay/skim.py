@@ -31,6 +31,7 @@ from eventflow.event import (
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunParked,
     RunPaused,
     RunResumed,
     RunSuspended,
@@ -57,7 +58,7 @@ _KINDS = {shape.code: (kind, frozenset({*shape.header, "snapshot"})) for kind, s
 _MOVES = {kind: SHAPES[kind].body.index("change") for kind in (Transitioned, RunCompleted, RunResumed)}
 _QUIET = frozenset({
     AttemptFailed, BranchesOpened, BranchFailed, BranchFinished, EffectFailed, EffectFinished, EffectRejected,
-    EffectStarted, NodeSkipped, RunCancelled, RunFailed, RunPaused, RunSuspended, RunTimedOut, SignalReceived,
+    EffectStarted, NodeSkipped, RunCancelled, RunFailed, RunParked, RunPaused, RunSuspended, RunTimedOut, SignalReceived,
     SignalRefused, UndoBegan, WaitClosed, WaitOpened,
 })  # fmt: skip
 

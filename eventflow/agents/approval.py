@@ -137,7 +137,7 @@ async def asked_about(run: Visit, key: str, calls: Sequence[Asked]) -> frozenset
         async def look() -> dict[str, bool]:
             return {_place(one): await _needed(one) for one in left}
 
-        said = await run.effect(NEED, look, key=key, mutating=False, asked={})
+        said = await run.effect(NEED, look, key=key, kind="approval", mutating=False, asked={})
     if not said:
         return frozenset()
     listed = frozenset(one.key for one in calls if said.get(_place(one), False))

@@ -153,6 +153,8 @@ class Talk:
         answer = await self._run.effect(
             effect, ask, kind="model", mutating=False, asked=_recorded(api, request), usage=self._used
         )
+        if isinstance(answer, str):  # given by hand, in place of a model's
+            return Said(answer, (), "stop", question.model, "", ({"role": "assistant", "content": answer},))
         self.usage = added(self.usage, self._used(answer))
         return api.said(answer)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 def build() -> object:
     """The app with all its commands."""
     from eventflow import __version__  # noqa: PLC0415 - the package imports nothing of the command line, and stays light
-    from eventflow.cli import acting, checkpoints, runs, store, talking, tools, worker  # noqa: PLC0415
+    from eventflow.cli import acting, checkpoints, queues, runs, store, talking, tools, worker  # noqa: PLC0415
     from eventflow.cli.demo import app as demo  # noqa: PLC0415
     from eventflow.cli.shell import new_app  # noqa: PLC0415
 
@@ -30,6 +30,7 @@ def build() -> object:
     app.command(acting.cancel)
     app.command(acting.delete)
     app.command(worker.worker)
+    app.command(queues.app)
     app.command(checkpoints.app)
     app.command(store.app)
     app.command(tools.check)

@@ -26,10 +26,10 @@ from eventflow.cli.shell import (
 )
 from eventflow.cli.standing import goes_on, print_standing
 from eventflow.engine import Engine, Run
-from eventflow.event import AttemptFailed, EffectStarted, RunFailed, Transitioned
+from eventflow.event import AttemptFailed, EffectStarted, Recorded, RunFailed, Transitioned
 from eventflow.log import Log
 from eventflow.recovery import recover
-from eventflow.run import CheckpointTaken, Listener, Notice
+from eventflow.run import CheckpointTaken, Listener, Notice, RecoveryOutOfReach
 from eventflow.state import State, open_waits
 from eventflow.workflow import Workflow
 
@@ -124,7 +124,7 @@ def _when_it_stands(stands: asyncio.Event) -> Listener:
     """A listener that sets an event whenever a run may have come to stand still."""
 
     def listener(state: State, notice: Notice) -> None:
-        if state.status == "waiting" and not isinstance(notice, CheckpointTaken):
+        if state.status == "waiting" and isinstance(notice, Recorded):
             stands.set()
 
     return listener
@@ -233,6 +233,8 @@ def progress_of(say: Callable[[str], None]) -> Listener:
         run = state.run.run_id
         if isinstance(notice, CheckpointTaken):
             say(f"{run}: checkpoint {notice.checkpoint.id}")
+        elif isinstance(notice, RecoveryOutOfReach):
+            say(f"{run}: a recovery takes {notice.estimate:.3g} s, longer than it may")
         elif isinstance(notice.event, Transitioned):
             say(f"{run}: version {state.version}, in node {notice.event.to}")
         elif isinstance(notice.event, EffectStarted):

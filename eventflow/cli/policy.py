@@ -32,6 +32,9 @@ class PolicyArgs:
     auto: Annotated[bool | None, _option("Snapshots in proportion to the state's size; on unless --no-auto.")] = None
     on_error: Annotated[bool | None, _option("A checkpoint when a node fails; on unless --no-on-error.")] = None
     at_shutdown: Annotated[bool | None, _option("A checkpoint when stopped; on unless --no-at-shutdown.")] = None
+    recovery: Annotated[
+        str | None, _option('Snapshots so far apart that a recovery takes no longer than that: "50 ms", "2 s".')
+    ] = None
     compress: Annotated[bool | None, _option("Compress snapshots; on unless --no-compress.")] = None
 
 

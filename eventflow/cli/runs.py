@@ -34,8 +34,10 @@ from eventflow.cli.shell import (
 from eventflow.cli.standing import print_around, print_standing, standing_document
 from eventflow.cli.stepping import StepArg, drive_by_step, nodes_of
 from eventflow.cli.talking import GOING
+from eventflow.cli.tallying import stats_document, stats_text
+from eventflow.cli.what_if import AS_IT_IS, WiderArgs, wider
 from eventflow.clock import SystemClock
-from eventflow.engine import Engine, Run, who
+from eventflow.engine import Engine, Run, stats_of, who
 from eventflow.errors import InvalidState, NeedsConfirmation, SettingsError
 from eventflow.log import Query
 from eventflow.progress import progress_at
@@ -97,8 +99,8 @@ def resume(
     run: str | None = None, /, *, at: str | None = None, effects: Literal["again", "reuse"] = "again",
     keep_signals: Annotated[bool, Parameter(negative=())] = False, flow: FlowArg = None,
     strict: Annotated[bool, Parameter(negative=())] = False, budget: BudgetArg = (), step: StepArg = False, where: WhereArg = None,
-    dry_run: DryRunArg = False, yes: YesArg = False, why: WhyArg = "", checkpoints: PolicyArgs = NO_OPTIONS,
-    store: StoreArg = None, output: FormatArg = "table", verbose: VerboseArg = False,
+    dry_run: DryRunArg = False, yes: YesArg = False, why: WhyArg = "", calls: WiderArgs = AS_IT_IS,
+    checkpoints: PolicyArgs = NO_OPTIONS, store: StoreArg = None, output: FormatArg = "table", verbose: VerboseArg = False,
 ) -> int:  # fmt: skip
     """Take a run up again after a crash, a failure, a stop or a pause.
 
@@ -119,17 +121,24 @@ def resume(
         raise SettingsError("--effects and --keep-signals are about what came after --at POINT; give that too")
     job, most = Job(store, load_flows(flow), policy_of(checkpoints), verbose), budget_of(budget)
     if where is not None:
-        meant = check_many(where, ("RUN", run), ("--at", at), ("--step", step))
+        meant = check_many(
+            where, ("RUN", run), ("--at", at), ("--step", step), ("--live, --mock and --deny", calls != AS_IT_IS)
+        )
         batch = Batch(meant, "resumed", output, dry_run, yes, (*GOING, "paused", "failed"), free=True)
         return drive_many(
             job, batch, lambda engine, one: engine.resume(one, strict=strict, yes=yes, budget=most, why=why)
         )
     one, with_store = check_one(run, dry_run=dry_run), store_path(store)
     open_store(store).close()  # a store that is not there must not be created by resuming
+    if calls != AS_IT_IS and effects != "again":
+        raise SettingsError(
+            "--effects is about a run that goes back; --live, --mock and --deny are about a what-if run"
+        )
+    policy = wider(store, one, calls, yes=yes)
 
     async def begin(engine: Engine) -> Run:
         return await engine.resume(
-            one, at=at, strict=strict, yes=yes, effects=effects, keep_signals=keep_signals, budget=most, why=why,
+            one, at=at, strict=strict, yes=yes, effects=policy or effects, keep_signals=keep_signals, budget=most, why=why,
             stop_before=nodes_of(job.flows) if step else (),
         )  # fmt: skip
 
@@ -181,13 +190,18 @@ def list_runs(
     return OK
 
 
-def show_run(address: str, /, *, store: StoreArg = None, output: FormatArg = "table") -> int:
+def show_run(
+    address: str, /, *, stats: Annotated[bool, Parameter(negative=())] = False, store: StoreArg = None,
+    output: FormatArg = "table",
+) -> int:  # fmt: skip
     """Show where a run stands, its state, what it waits for, its branches and its children.
 
     Parameters
     ----------
     address
         RUN, RUN@17, RUN@c-17 or RUN@2026-11-24T10:00Z; an id may be given by its unique beginning.
+    stats
+        Also in numbers: its history, how that grew, its checkpoints.
     """
     log = open_store(store)
     try:
@@ -199,6 +213,7 @@ def show_run(address: str, /, *, store: StoreArg = None, output: FormatArg = "ta
         around = standing_document(
             log, place.head, state, SystemClock().now() if present and not state.ended else state.time
         )
+        numbers = stats_of(log, place.head, None) if stats else None
     finally:
         log.close()
     if output == "table":
@@ -207,7 +222,11 @@ def show_run(address: str, /, *, store: StoreArg = None, output: FormatArg = "ta
         if present and not state.ended:
             print(visible(f"progress: {progress_text(known)}"))
         print_around(place.head.run_id, state, around)
+        if numbers is not None:
+            print(stats_text(numbers))
     else:
         document = {**state_document(place.head.run_id, state), **around, "progress": progress_document(known)}
+        if numbers is not None:
+            document["stats"] = stats_document(numbers)
         print_json(document, lines=output == "jsonl")
     return OK

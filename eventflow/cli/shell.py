@@ -22,10 +22,12 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
+from eventflow.cipher.master import FILE_VARIABLE, KEY_VARIABLE
 from eventflow.errors import EventflowError, NotPlainData, SettingsError
 from eventflow.log import Log, open_log
 from eventflow.plain import FrozenDict, freeze, thaw
 from eventflow.state import State
+from eventflow.what_if import document_of
 
 DEFAULT_STORE = "runs.eventflow"
 MAX_VALUE = 600  # characters of a value in a table: a few lines of a terminal
@@ -135,12 +137,24 @@ def settings() -> dict[str, Any]:
 
 def store_path(given: str | None) -> str:
     """The store: argument, then EVENTFLOW_STORE, then settings, then the default. Raises SettingsError."""
+    _set_key_file()
     if given or (given := os.environ.get("EVENTFLOW_STORE")):
         return given
     found = settings().get("store", DEFAULT_STORE)
     if not isinstance(found, str) or not found:
         raise SettingsError(f"the setting `store` is {found!r}; give the path of a directory, as text")
     return found
+
+
+def _set_key_file() -> None:
+    """Let the setting `key_file` count for all that opens a store from here on, in child processes too."""
+    if os.environ.get(FILE_VARIABLE) or os.environ.get(KEY_VARIABLE):
+        return
+    found = settings().get("key_file", "")
+    if not isinstance(found, str):
+        raise SettingsError(f"the setting `key_file` is {found!r}; give the path of a file, as text")
+    if found:
+        os.environ[FILE_VARIABLE] = os.pathsep.join(str(Path(one).absolute()) for one in found.split(os.pathsep))
 
 
 def open_store(given: str | None, *, write: bool = False, create: bool = False) -> Log:
@@ -307,6 +321,7 @@ def state_document(run_id: str, state: State) -> dict[str, Any]:
         "signals": state.signals,
         "wait": None if state.wait is None else wait_document(state.wait),
         "parent": None if state.run.parent is None else f"{state.run.parent.run_id}@{state.run.parent.at}",
+        "what_if": document_of(state.run.policy),
         "digest": state.digest.hex(),
     }
 

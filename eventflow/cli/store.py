@@ -18,14 +18,19 @@ from eventflow.cli.shell import (
     progress,
     store_path,
     sub_app,
+    time_text,
     visible,
 )
-from eventflow.clock import id_text
-from eventflow.log import Log, Query
+from eventflow.clock import SystemClock, id_text
+from eventflow.growth import growth
+from eventflow.log import Log, Query, Usage
 from eventflow.verification import Report, verify_run, verify_store
 
 app = sub_app("store", "Look at a store, verify it, seal it.")
 # Loaded when they are asked for.
+app.command(
+    "eventflow.cli.keys:app", name="keys", help="Encrypt what a store holds; list, rotate and destroy its keys."
+)
 app.command(
     "eventflow.cli.sealing:keygen", name="keygen", help="Make a key that signs seals, and print its other half."
 )
@@ -51,7 +56,10 @@ def info(*, store: StoreArg = None, output: FormatArg = "table") -> int:
         for name, count in document["rows"].items()
         if count
     ]
+    rows.append({"table": "free", "rows": "", "bytes": bytes_text(document["free_bytes"])})
     print_table(rows, ("table", "rows", "bytes"))
+    if document["growth"]["last"] is not None:
+        print(_growth_text(document["growth"]))
     return OK
 
 
@@ -65,8 +73,28 @@ def _info(log: Log, path: str) -> dict[str, Any]:
         "schema": "eventflow.store/1", "path": path, "id": id_text(log.store_id), "format": 1, "runs": len(runs),
         "by_status": by_status, "driven": sum(not log.owner_gone(one.head.owner) for one in runs),
         "events": usage.positions, "rows": dict(usage.rows), "bytes": dict(usage.bytes), "file_bytes": usage.file_bytes,
-        "free_bytes": usage.free_bytes,
+        "free_bytes": usage.free_bytes, "growth": _growth(log, usage),
     }  # fmt: skip
+
+
+def _growth(log: Log, usage: Usage) -> dict[str, Any]:
+    """How the store grows, for programs."""
+    grown = growth(log, sum(usage.bytes.values()), SystemClock().now())
+    each = grown.bytes_of_event
+    return {
+        "first": time_text(grown.first) if grown.last else None, "last": time_text(grown.last) if grown.last else None,
+        "events_per_hour": round(grown.events_per_hour, 3), "bytes_per_day": round(grown.bytes_per_day),
+        "bytes_of_event": round(each), "last_hour": grown.last_hour, "last_hour_bytes": round(each * grown.last_hour),
+        "last_day": grown.last_day, "last_day_bytes": round(each * grown.last_day),
+    }  # fmt: skip
+
+
+def _growth_text(grown: dict[str, Any]) -> str:
+    def said(which: str) -> str:
+        return f"{grown[which]} events, about {bytes_text(grown[f'{which}_bytes'])}"
+
+    each = f"{bytes_text(grown['bytes_of_event'])} an event"
+    return f"last hour: {said('last_hour')}; last day: {said('last_day')}; {each}; since {grown['first']}"
 
 
 @app.command
@@ -98,12 +126,14 @@ def _tell(report: Report, output: str) -> int:
         findings = [{"run": one.run, "version": one.version, "problem": one.problem} for one in report.findings]
         print_json(
             {"schema": "eventflow.verification/1", "sound": report.sound, "runs": report.runs, "events": report.events,
-             "snapshots": report.snapshots, "deleted": report.deleted, "findings": findings},
+             "snapshots": report.snapshots, "deleted": report.deleted, "hidden": report.hidden, "findings": findings},
             lines=output == "jsonl",
         )  # fmt: skip
     else:
         deleted = f", {report.deleted} deleted" if report.deleted else ""
         print(f"{report.runs} runs, {report.events} events{deleted}, {report.snapshots} snapshots read and compared")
+        if report.hidden:
+            print(f"{report.hidden} events are encrypted and their key is not here: their values were not compared")
         print("everything holds" if report.sound else f"{len(report.findings)} of what was compared does not hold")
     if not report.sound:
         for one in report.findings:

@@ -19,6 +19,7 @@ from eventflow.checkpoint import CheckpointPolicy
 from eventflow.cli.driving import VerboseArg, lines_on_stderr, progress_of, stopping
 from eventflow.cli.flows import load_flows, load_schedules
 from eventflow.cli.policy import NO_OPTIONS, PolicyArgs, policy_of
+from eventflow.cli.queues import QueueArg, queues_to_serve
 from eventflow.cli.shell import (
     OK,
     Format,
@@ -33,9 +34,10 @@ from eventflow.cli.shell import (
 from eventflow.cli.standing import left_sentence
 from eventflow.clock import SystemClock
 from eventflow.engine import Engine, Run
-from eventflow.engine.leases import OPEN_STATUSES
+from eventflow.engine.orphans import OPEN_STATUSES
+from eventflow.engine.queues import Queue
 from eventflow.errors import EventflowError, SettingsError, StoreUnusable
-from eventflow.event import Recorded, RunStarted
+from eventflow.event import Recorded, RunResumed, RunStarted
 from eventflow.log import Query
 from eventflow.run import Listener, Notice
 from eventflow.schedules import Schedule, run_schedules
@@ -45,6 +47,7 @@ from eventflow.workflow import Workflow
 EVERY = 1.0  # seconds between looks for runs whose process has gone
 RATIO = 10  # a look takes at most a tenth of the time, however many runs there are to look at
 SHOWN = 20  # ids of runs named in one sentence
+LOOKED_AT = 100  # waiting runs of a queue looked at to tell whether any is left
 BLOCKED = frozenset({"signal", "human", "child"})  # waits that no time ends: somebody has to come, or another run
 
 SCHEMA = "eventflow.worker/1"
@@ -67,10 +70,11 @@ class Job:
     output: Format
     once: bool
     schedules: list[Schedule]
+    queues: list[Queue]
 
 
 def worker(
-    *flow: str, schedules: SchedulesArg = None, once: Annotated[bool, Parameter(negative=())] = False, metrics: int | None = None,
+    *flow: str, schedules: SchedulesArg = None, queue: QueueArg = (), once: Annotated[bool, Parameter(negative=())] = False, metrics: int | None = None,
     metrics_host: str = "127.0.0.1", checkpoints: PolicyArgs = NO_OPTIONS, store: StoreArg = None,
     output: FormatArg = "table", verbose: VerboseArg = False,
 ) -> int:  # fmt: skip
@@ -87,14 +91,14 @@ def worker(
     metrics_host
         The address that is served at.
     """
-    flows, kept = load_flows(flow), _kept(schedules, once=once)
+    flows, kept, queues = load_flows(flow), _kept(schedules, once=once), queues_to_serve(queue)
     flows += [one.flow for one in kept if one.flow not in flows]
     if not flows:
         raise SettingsError("name the workflows that it may drive, as MODULE:NAME, or `workflows` in the settings")
     for one in flows:
         _ = one.digest  # one that can't be as it is written is told of now, not when a run of it is found
     open_store(store).close()  # a store that is not there must not be created by this
-    job = Job(store_path(store), flows, policy_of(checkpoints), output, once, kept)
+    job = Job(store_path(store), flows, policy_of(checkpoints), output, once, kept, queues)
     with _told(verbose=verbose) as listener, _served(metrics, metrics_host) as more:
         return asyncio.run(_work(job, [listener, *more]))
 
@@ -134,10 +138,17 @@ def _served(port: int | None, host: str) -> Iterator[list[Listener]]:
 
 async def _work(job: Job, listeners: Iterable[Listener]) -> int:
     started: set[str] = set()
-    engine = Engine(job.store, workflows=job.flows, checkpoints=job.policy, listeners=[*listeners, _starts(started)])
+    claimed: set[str] = set()
+    engine = Engine(
+        job.store,
+        workflows=job.flows,
+        checkpoints=job.policy,
+        listeners=[*listeners, _starts(started), _claims(claimed)],
+        queues=job.queues,
+    )
     told = asyncio.Event()
     async with engine:
-        shift = _Shift(engine, job, started)
+        shift = _Shift(engine, job, started, claimed)
         with stopping(engine, told=told):
             try:
                 await shift.until(told)
@@ -158,11 +169,21 @@ def _starts(started: set[str]) -> Listener:
     return listener
 
 
+def _claims(claimed: set[str]) -> Listener:
+    """A listener that notes which runs are taken up, be it out of a queue or because their process is gone."""
+
+    def listener(state: State, notice: Notice) -> None:
+        if isinstance(notice, Recorded) and isinstance(notice.event, RunResumed):
+            claimed.add(state.run.run_id)
+
+    return listener
+
+
 class _Shift:
     """The runs that are driven here, and what became of those that were."""
 
-    def __init__(self, engine: Engine, job: Job, started: set[str]) -> None:
-        self._engine, self._job, self._started = engine, job, started
+    def __init__(self, engine: Engine, job: Job, started: set[str], claimed: set[str]) -> None:
+        self._engine, self._job, self._started, self._claimed = engine, job, started, claimed
         self._clock = SystemClock()
         self._driven: dict[asyncio.Task[None], Run] = {}
         self._left: Counter[str] = Counter()
@@ -205,10 +226,24 @@ class _Shift:
             if self._job.output == "table":
                 _say(f"run {run.id}: taken up at version {run.version}, node {run.state.node}")
             self._driven[asyncio.create_task(self._see_off(run))] = run
+        self._take_note()
         self._tell("of other workflows, left as they are", unknown, self._unknown)
         refused = self._free()
         self._tell("not taken up, `eventflow resume RUN` tells why", refused & self._refused, self._named)
         self._refused = refused
+
+    def _take_note(self) -> None:
+        """See off the runs that came out of a queue since the last look."""
+        ours = {run.id for run in self._driven.values()}
+        for name in sorted(self._claimed - ours):
+            run = self._engine.get(name)
+            entry = self._engine.log.entry(run.state.run.run_key)
+            if entry is None or not entry.queue:
+                continue
+            if self._job.output == "table":
+                _say(f"run {run.id}: taken from its queue")
+            self._driven[asyncio.create_task(self._see_off(run))] = run
+        self._claimed.clear()
 
     def _free(self) -> set[str]:
         """The runs of its workflows that nobody drives, although it has just looked."""
@@ -217,7 +252,7 @@ class _Shift:
         ours = {run.id for run in self._driven.values()}
         return {
             one.head.run_id for one in found
-            if one.entry.workflow in names and one.head.run_id not in ours and log.owner_gone(one.head.owner)
+            if one.entry.workflow in names and not one.entry.queue and one.head.run_id not in ours and log.owner_gone(one.head.owner)
         }  # fmt: skip
 
     async def _rest(self, stop: asyncio.Future[Any], seconds: float) -> None:
@@ -241,12 +276,23 @@ class _Shift:
     def _nothing_moves(self) -> bool:
         """Whether all that is driven waits for somebody, and has done so since the last look."""
         before, self._stood = self._stood, {run.id: run.version for run in self._driven.values()}
+        if self._queued():
+            return False
         if any(run.state.waiting_for not in BLOCKED for run in self._driven.values()):
             return False
         return not self._driven or before == self._stood
 
+    def _queued(self) -> bool:
+        """Whether runs of its workflows are driven out of its queues, or wait in them."""
+        log, names = self._engine.log, {flow.name for flow in self._job.flows}
+        return any(
+            one.workflow in names and one.head.status != "waiting"
+            for queue in self._job.queues for one in log.queued(queue.name, LOOKED_AT)
+        )  # fmt: skip
+
     async def ended(self) -> None:
         """Return when all that was driven has been let go."""
+        self._take_note()
         if self._driven:
             await asyncio.wait(self._driven)
         self._forget()

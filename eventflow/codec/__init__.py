@@ -1,10 +1,22 @@
 """Events and states as bytes. One folder, the only one that imports cbor2; see docs/format.md for the layout."""
 
-from eventflow.codec.blobs import Blob, Fetch, Shared, pack_blob, unpack_blob, unshared
+from eventflow.codec.blobs import (
+    ENCRYPTED,
+    Blob,
+    Fetch,
+    LockedBlob,
+    Shared,
+    expanded_blob,
+    pack_blob,
+    unpack_blob,
+    unshared,
+)
 from eventflow.codec.cbor import decode, encode
 from eventflow.codec.events import (
+    FLAG_ENCRYPTED,
     FORKED,
     FORMAT,
+    KEY,
     REWOUND,
     TOMBSTONE,
     Packed,
@@ -15,23 +27,47 @@ from eventflow.codec.events import (
     read_events,
     seal,
 )
+from eventflow.codec.hidden import why_hidden
+from eventflow.codec.locks import (
+    KEY_ID_SIZE,
+    LOCKED_ROOT,
+    Lock,
+    OpenedRoot,
+    Spot,
+    Unlock,
+    is_locked_message,
+    key_id_of,
+)
 from eventflow.codec.snapshots import PackedState, pack_state, piece_names, root_digest, state_digest, unpack_state
 
 __all__ = [
+    "ENCRYPTED",
+    "FLAG_ENCRYPTED",
     "FORKED",
     "FORMAT",
+    "KEY",
+    "KEY_ID_SIZE",
+    "LOCKED_ROOT",
     "REWOUND",
     "TOMBSTONE",
     "Blob",
     "Fetch",
+    "Lock",
+    "LockedBlob",
+    "OpenedRoot",
     "Packed",
     "PackedState",
     "Place",
     "Shared",
+    "Spot",
     "Stored",
+    "Unlock",
     "blob_names",
     "decode",
     "encode",
+    "expanded_blob",
+    "is_locked_message",
+    "key_id_of",
     "pack",
     "pack_blob",
     "pack_state",
@@ -43,4 +79,5 @@ __all__ = [
     "unpack_blob",
     "unpack_state",
     "unshared",
+    "why_hidden",
 ]

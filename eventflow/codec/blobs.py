@@ -23,7 +23,7 @@ from eventflow.proof import DIGEST_SIZE, digest
 
 BLOB_FROM = 1_000  # characters or bytes; shorter values cost more as a blob (row, index, reference) than in place
 TEXT, BYTES, VALUE = 0, 1, 2  # what a ref's blob is: UTF-8 text, bytes, or plain data as canonical CBOR
-RAW, ZSTD, BASE64 = 0, 1, 2  # how a blob is stored: first byte of its row
+RAW, ZSTD, BASE64, ENCRYPTED = 0, 1, 2, 3  # how a blob is stored: first byte of its row
 _PACKED_FROM = 64  # bytes; below, base64 packing and zstd gain nothing worth a look
 _SHARED_FROM = 128  # bytes of a Shared value; below, its reference would be as long as itself
 MAX_EXPANDED = MAX_TEXT * 4  # bytes a zstd frame may grow to: the longest text, at up to four bytes a character
@@ -127,7 +127,21 @@ def _base64_packed(text: str) -> bytes | None:
 
 
 def unpack_blob(stored: bytes, name: bytes) -> bytes:
-    """A blob's bytes from its row, checked against its digest. Raises Corrupt."""
+    """A blob's bytes from its row, checked against its digest; a LockedBlob if it is encrypted. Raises Corrupt."""
+    if stored[:1] == b"\x03":  # its name is a keyed one, which only the key can check
+        return LockedBlob(stored[1:])
+    data = expanded_blob(stored, name)
+    if digest(data) != name:
+        raise Corrupt(f"blob {name.hex()[:12]}", "does not have the digest it is named by")
+    return data
+
+
+class LockedBlob(bytes):
+    """A blob's row that is encrypted, without its first byte; it stands where a blob's bytes would."""
+
+
+def expanded_blob(stored: bytes, name: bytes) -> bytes:
+    """A blob's bytes from its row, not checked; the name is for the error. Raises Corrupt."""
     where = f"blob {name.hex()[:12]}"
     how, rest = stored[:1], stored[1:]
     if how == b"\x00":
@@ -138,8 +152,6 @@ def unpack_blob(stored: bytes, name: bytes) -> bytes:
         data = binascii.b2a_base64(rest, newline=False)
     else:
         raise Corrupt(where, "is stored in a way that this eventflow does not know")
-    if digest(data) != name:
-        raise Corrupt(where, "does not have the digest it is named by")
     return data
 
 

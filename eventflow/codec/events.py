@@ -7,23 +7,25 @@ gives recorded events back. Everything the user wrote is in the body; the header
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from eventflow import event as facts
 from eventflow.change import Change, Op, OpName
 from eventflow.codec.blobs import Blob, Fetch, Ref, checked_refs, expand_small, fill, frozen, lift, squeeze_small
 from eventflow.codec.cbor import decode, encode, encode_ordered
-from eventflow.errors import Corrupt, NotPlainData, WrittenByNewer
+from eventflow.codec.hidden import Hidden, placeholders, why_hidden
+from eventflow.codec.locks import KEY_ID_SIZE, Lock, Spot, Unlock, through
+from eventflow.errors import Corrupt, NoKey, NotPlainData, WrittenByNewer
 from eventflow.event import Event, Failure, Recorded, Vouch
-from eventflow.plain import MAX_DEPTH, FrozenDict, FrozenList
+from eventflow.plain import EMPTY, MAX_DEPTH, FrozenDict, FrozenList
 from eventflow.proof import DIGEST_SIZE, digest
 
 FORMAT = 1
 FLAG_ZSTD = 1  # the body is a zstd frame
 FLAG_REFS = 2  # the body is [fields, refs] instead of fields
-FLAG_ENCRYPTED = 4  # reserved: the body is encrypted, the header names the key
-KNOWN_FLAGS = FLAG_ZSTD | FLAG_REFS
+FLAG_ENCRYPTED = 4  # the body, compressed before, is encrypted; the header names the key
+KNOWN_FLAGS = FLAG_ZSTD | FLAG_REFS | FLAG_ENCRYPTED
 TOMBSTONE = (
     b"\xff"  # what stands at the position of a deleted event: this byte, which no event begins with, and its digest
 )
@@ -59,14 +61,19 @@ SHAPES: dict[type, Shape] = {
             "caller_id",
             "caller_key",
             "deadline",
+            "queue",
+            "priority",
+            "queue_key",
         ),
-        ("definition", "data", "input_digest", "tags", "subject", "budget"),
+        ("definition", "data", "input_digest", "tags", "subject", "budget", "effects"),
     ),
     facts.Transitioned: Shape(2, ("node", "to", "trigger"), ("change", "error")),
     facts.RunCompleted: Shape(3, ("node",), ("change",)),
     facts.AttemptFailed: Shape(4, ("node", "attempt", "retry_at", "branch"), ("error",)),
     facts.RunFailed: Shape(5, ("node",), ("error",)),
-    facts.RunResumed: Shape(6, ("node", "definition_digest", "actor", "why", "to"), ("definition", "budget", "change")),
+    facts.RunResumed: Shape(
+        6, ("node", "definition_digest", "actor", "why", "to"), ("definition", "budget", "change", "effects")
+    ),
     facts.RunPaused: Shape(7, ("actor", "why"), ()),
     facts.RunCancelled: Shape(8, ("actor", "why"), ()),
     facts.SignalReceived: Shape(9, ("name", "message", "actor"), ("payload",)),
@@ -75,14 +82,16 @@ SHAPES: dict[type, Shape] = {
         ("name", "key", "kind", "mutating", "attempt", "branch", "undo"),
         ("input", "input_digest", "idempotency_key"),
     ),
-    facts.EffectFinished: Shape(11, ("name", "key", "usage", "actor", "why", "branch", "reused"), ("output",)),
+    facts.EffectFinished: Shape(
+        11, ("name", "key", "usage", "actor", "why", "branch", "reused", "source"), ("output",)
+    ),
     facts.EffectFailed: Shape(12, ("name", "key", "branch"), ("error",)),
     facts.EffectRejected: Shape(13, ("name", "key", "actor", "why", "branch"), ()),
     facts.Rewound: Shape(14, ("to", "node", "actor", "why"), ("reuse", "signals")),
     facts.Forked: Shape(
         15,
         ("run_id", "store_id", "parent_id", "parent_key", "parent_incarnation", "at", "actor", "why"),
-        ("change",),
+        ("change", "effects"),
     ),
     facts.RunSuspended: Shape(16, ("node", "actor", "why"), ()),
     facts.SignalRefused: Shape(17, ("message",), ("why",)),
@@ -94,11 +103,26 @@ SHAPES: dict[type, Shape] = {
     facts.RunTimedOut: Shape(23, ("node",), ()),
     facts.UndoBegan: Shape(24, ("node", "ending", "actor", "why"), ("error",)),
     facts.NodeSkipped: Shape(25, ("node", "actor", "why"), ()),
+    facts.RunParked: Shape(28, ("node", "crashes", "actor", "why"), ()),
     facts.StoreCreated: Shape(128, ("store_id", "actor"), ()),
     facts.CheckpointCreated: Shape(129, ("run_id", "run_key", "at", "actor", "why"), ("label",)),
     facts.CheckpointsDeleted: Shape(130, ("run_id", "run_key", "versions", "actor", "why"), ()),
     facts.RunDeleted: Shape(131, ("run_id", "run_key", "incarnation", "head", "head_digest", "actor", "why"), ()),
+    facts.RunPinned: Shape(132, ("run_id", "run_key", "actor", "why"), ()),
+    facts.RunCompacted: Shape(133, ("run_id", "run_key", "incarnation", "since", "at", "actor", "why"), ()),
+    facts.RunUnpinned: Shape(134, ("run_id", "run_key", "actor", "why"), ()),
+    facts.RunHeld: Shape(135, ("run_id", "run_key", "actor", "why"), ()),
+    facts.RunReleased: Shape(136, ("run_id", "run_key", "actor", "why"), ()),
+    facts.BackupMade: Shape(140, ("number", "upto", "head_digest", "keys", "actor", "why"), ()),
+    facts.StoreRestored: Shape(141, ("generation", "upto", "number", "gone", "actor", "why"), ()),
+    facts.RunsImported: Shape(142, ("store_id", "events", "actor", "why"), ("runs",)),
+    facts.StoreRepaired: Shape(143, ("store_id", "events", "actor", "why"), ("lost",)),
+    facts.KeysRotated: Shape(150, ("master", "keys", "actor", "why"), ()),
+    facts.SubjectShredded: Shape(151, ("key_id", "kind", "name", "actor", "why"), ("runs",)),
+    facts.EncryptionBegan: Shape(152, ("master", "actor", "why"), ()),
 }
+# Facts whose body's last field came later, with its default: it is left out then, so that a fact is written as it ever was.
+_LATER: dict[type, Any] = {facts.RunStarted: EMPTY, facts.RunResumed: None, facts.Forked: None}
 # The fields in the header in the order of canonical CBOR, each with the default that is left out.
 _HEADERS: dict[type, tuple[tuple[str, Any], ...]] = {
     kind: tuple(
@@ -130,6 +154,7 @@ _ARRAY = [int, int, bytes, int, int, int, int, int, dict, bytes, bytes]  # the t
 _TEXT = frozenset({str})
 _NEVER_LIFTED = frozenset({int, bool, float, type(None)})
 _VOUCH = "snapshot"  # the header's key for the snapshot an event vouches for
+KEY = "k"  # the header's key for the id of the key that sealed the body, or the digest that the event vouches with
 REWOUND, FORKED = SHAPES[facts.Rewound].code, SHAPES[facts.Forked].code
 
 Upcaster = Callable[[list[Any]], list[Any]]
@@ -154,10 +179,11 @@ class Packed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An event's bytes at a position of the store."""
+    """An event's bytes at a position of the store; `unlock` gives what opens them, if they are encrypted."""
 
     position: int
     data: bytes
+    unlock: Unlock | None = field(default=None, compare=False, repr=False)
 
 
 class Place(NamedTuple):
@@ -179,7 +205,10 @@ def pack(event: Event, *, vouch: Vouch | None = None) -> Packed:
         header[_VOUCH] = [vouch.version, vouch.digest]
     refs: list[Ref] = []
     blobs: list[Blob] = []
-    body = [_to_plain(name, getattr(event, name), index, refs, blobs) for index, name in enumerate(shape.body)]
+    names = shape.body
+    if type(event) in _LATER and getattr(event, names[-1]) == _LATER[type(event)]:
+        names = names[:-1]
+    body = [_to_plain(name, getattr(event, name), index, refs, blobs) for index, name in enumerate(names)]
     data = encode([body, refs] if refs else body)
     if len(data) > MAX_BODY:
         raise _too_large(event, len(data), MAX_BODY)
@@ -247,27 +276,57 @@ class _Draft(NamedTuple):
     body: list[Any]
     refs: list[Ref]
     where: str
+    lock: Lock | None
+    hidden: Hidden
 
 
 def read_events(
-    stored: Sequence[Stored], fetch: Fetch, *, strict: bool = False, upcasters: Mapping[int, Upcaster] = UPCASTERS
-) -> list[Recorded]:
-    """Recorded events from their bytes, blobs included. Raises Corrupt or WrittenByNewer.
+    stored: Sequence[Stored], fetch: Fetch, *, strict: bool = False, hidden: bool = False,
+    upcasters: Mapping[int, Upcaster] = UPCASTERS,
+) -> list[Recorded]:  # fmt: skip
+    """Recorded events from their bytes, blobs included. Raises Corrupt, WrittenByNewer, NoKey or Shredded.
 
     `strict` refuses bytes that this codec would not write; without it the caller checks the digests against the chain.
+    With `hidden`, values that can't be opened are replaced by placeholders and the event says so.
     """
-    drafts = [_draft(one, strict=strict, upcasters=upcasters) for one in stored]
-    wanted = {ref[1] for draft in drafts for ref in draft.refs}
-    blobs = fetch(wanted) if wanted else {}
-    return [_recorded(one, draft, blobs) for one, draft in zip(stored, drafts, strict=True)]
+    drafts = [_draft(one, strict=strict, hidden=hidden, upcasters=upcasters) for one in stored]
+    wanted: dict[Lock | None, set[bytes]] = {}
+    for draft in drafts:
+        if draft.refs:
+            wanted.setdefault(draft.lock, set()).update(ref[1] for ref in draft.refs)
+    blobs = {lock: through(lock, fetch)(names) for lock, names in wanted.items()}
+    return [_recorded(one, draft, blobs.get(draft.lock, {})) for one, draft in zip(stored, drafts, strict=True)]
 
 
 def blob_names(stored: Iterable[Stored]) -> set[bytes]:
-    """The digests of all blobs these events refer to."""
-    return {ref[1] for one in stored for ref in _draft(one, strict=False, upcasters=UPCASTERS).refs}
+    """The names of all blobs these events refer to. Raises NoKey where only a key can tell."""
+    drafts = [_draft(one, strict=False, hidden=False, upcasters=UPCASTERS) for one in stored]
+    return {ref[1] if one.lock is None else one.lock.name(ref[1]) for one in drafts for ref in one.refs}
 
 
-def _draft(stored: Stored, *, strict: bool, upcasters: Mapping[int, Upcaster]) -> _Draft:
+def lock_of(array: list[Any], unlock: Unlock | None, where: str) -> Lock:
+    """The lock of an event's array whose header names a key. Raises NoKey, Shredded, Corrupt."""
+    name, run_key = array[8].get(KEY), array[8].get("run_key", array[2])
+    if type(name) is not bytes or len(name) != KEY_ID_SIZE or type(run_key) is not bytes:
+        raise Corrupt(where, "names its key in a way that can't be read")
+    if unlock is None:
+        raise NoKey(where)
+    return unlock(name, run_key)
+
+
+def _unlocked(array: list[Any], unlock: Unlock | None, where: str, *, hidden: bool) -> tuple[Lock | None, Hidden]:
+    """What opens an event, None if it lies open; and the word for why it can't be opened, if that is asked for."""
+    if KEY not in array[8] and not array[1] & FLAG_ENCRYPTED:
+        return None, ""
+    try:
+        return lock_of(array, unlock, where), ""
+    except NoKey as error:
+        if array[1] & FLAG_ENCRYPTED and not hidden:
+            raise
+        return None, why_hidden(error)
+
+
+def _draft(stored: Stored, *, strict: bool, hidden: bool, upcasters: Mapping[int, Upcaster]) -> _Draft:
     where = f"the event at position {stored.position}"
     array = _checked_array(decode(stored.data, where, strict=strict), where, upcasters)
     reading = _READINGS.get(array[7])
@@ -276,7 +335,15 @@ def _draft(stored: Stored, *, strict: bool, upcasters: Mapping[int, Upcaster]) -
     flags = array[1]
     if flags & ~KNOWN_FLAGS:
         raise WrittenByNewer(where, f"flag {flags & ~KNOWN_FLAGS}")
-    data = expand_small(array[9], where, limit=MAX_BODY) if flags & FLAG_ZSTD else array[9]
+    if not array[8].keys() <= reading.known:
+        raise WrittenByNewer(where, f"a field of {reading.kind.__name__}")
+    lock, why = _unlocked(array, stored.unlock, where, hidden=hidden)
+    data = array[9]
+    if flags & FLAG_ENCRYPTED:
+        if lock is None:
+            return _Draft(array, reading, [], [], where, None, why)
+        data = lock.open_event(Spot(array[3], array[4], array[7], flags), data, where)
+    data = expand_small(data, where, limit=MAX_BODY) if flags & FLAG_ZSTD else data
     body = decode(data, where, strict=strict)
     refs: list[Ref] = []
     if flags & FLAG_REFS:
@@ -285,9 +352,9 @@ def _draft(stored: Stored, *, strict: bool, upcasters: Mapping[int, Upcaster]) -
         body, refs = body[0], checked_refs(body[1], where)
     if not isinstance(body, list):
         raise Corrupt(where, "has a body that is not a list")
-    if len(body) > len(reading.body) or not array[8].keys() <= reading.known:
+    if len(body) > len(reading.body):
         raise WrittenByNewer(where, f"a field of {reading.kind.__name__}")
-    return _Draft(array, reading, body, refs, where)
+    return _Draft(array, reading, body, refs, where, lock, "")
 
 
 def _checked_array(raw: Any, where: str, upcasters: Mapping[int, Upcaster]) -> list[Any]:
@@ -326,10 +393,10 @@ def _recorded(stored: Stored, draft: _Draft, blobs: Mapping[bytes, bytes]) -> Re
             raise Corrupt(where, "refers to more than any writer lets it")
         fill(draft.body, draft.refs, blobs, where)
     event = _event(draft, where)
-    vouch = _vouch(array[8][_VOUCH], where) if _VOUCH in array[8] else None
+    vouch = _vouch(array[8][_VOUCH], where, draft.lock) if _VOUCH in array[8] else None
     return Recorded(
         event, array[2], array[3], array[4], stored.position, array[5], array[6], digest(stored.data), array[10], vouch,
-        len(stored.data) + referred,
+        len(stored.data) + referred, draft.hidden,
     )  # fmt: skip
 
 
@@ -346,15 +413,17 @@ def _event(draft: _Draft, where: str) -> Event:
         value = values[name] = read(plain, where)
         if types and type(value) not in types:
             raise Corrupt(where, f"has {name!r} of type {type(value).__name__}")
+    if draft.hidden:
+        values |= placeholders(reading.kind, ((name, types) for name, types, _ in reading.body), draft.hidden)
     try:
         return reading.kind(**values)  # type: ignore[no-any-return]
     except TypeError as error:
         raise Corrupt(where, f"lacks a field ({error})") from None
 
 
-def _vouch(raw: Any, where: str) -> Vouch:
+def _vouch(raw: Any, where: str, lock: Lock | None) -> Vouch:
     if isinstance(raw, list) and len(raw) == 2 and type(raw[0]) is int and type(raw[1]) is bytes:
-        return Vouch(raw[0], raw[1])
+        return Vouch(raw[0], raw[1] if lock is None else lock.open_digest(raw[0], raw[1], where))
     raise Corrupt(where, "vouches for a snapshot in a way that can't be read")
 
 
@@ -395,7 +464,7 @@ _READINGS: dict[int, _Reading] = {
         kind,
         tuple((name, _FIELDS[kind].get(name, ())) for name in shape.header),
         tuple((name, _FIELDS[kind].get(name, ()), _READERS.get(name, frozen)) for name in shape.body),
-        frozenset({*shape.header, _VOUCH}),
+        frozenset({*shape.header, _VOUCH, KEY}),
     )
     for kind, shape in SHAPES.items()
 }

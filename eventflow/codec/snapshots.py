@@ -27,8 +27,9 @@ from eventflow.codec.blobs import (
 )
 from eventflow.codec.cbor import decode, encode
 from eventflow.codec.events import failure_from_plain
-from eventflow.errors import Corrupt, WrittenByNewer
-from eventflow.plain import ROPE_FROM, FrozenDict, FrozenList, Rope, raw, raw_items
+from eventflow.codec.locks import LOCKED_ROOT, OpenedRoot, through
+from eventflow.errors import Corrupt, NoKey, WrittenByNewer
+from eventflow.plain import EMPTY, ROPE_FROM, FrozenDict, FrozenList, Rope, raw, raw_items
 from eventflow.proof import DIGEST_SIZE, digest
 from eventflow.state import STATUSES, WAITS, Caller, Identity, Parent, State
 from eventflow.state.shape import (
@@ -37,6 +38,7 @@ from eventflow.state.shape import (
     are_numbers,
     is_call,
     is_message,
+    is_policy,
     is_undo,
     is_undoing,
     is_wait,
@@ -170,9 +172,9 @@ class _Cut:
 
 
 def _standing(state: State) -> list[Any]:
-    """Where the run stands, in the format's order; new fields go to the end."""
+    """Where the run stands, in the format's order; new fields go to the end, and are left out where they say nothing."""
     run, parent = state.run, state.run.parent
-    return [
+    standing = [
         run.run_id, run.run_key, run.incarnation, run.store_id, run.workflow, run.definition_digest, run.definition,
         run.input_digest, run.tags, run.subject, run.started,
         None if parent is None else [parent.run_id, parent.run_key, parent.incarnation, parent.at],
@@ -183,6 +185,7 @@ def _standing(state: State) -> list[Any]:
         None if run.caller is None else [run.caller.run_id, run.caller.run_key], run.deadline, run.budget, state.steps,
         state.branches, state.undo, state.undoing, state.reuse,
     ]  # fmt: skip
+    return [*standing, run.policy] if run.policy else standing  # so that snapshots without one keep their digest
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
@@ -198,11 +201,19 @@ def _root(stored: bytes, where: str) -> bytes:
         return expand(stored[1:], where)
     if stored[:1] == _RAW:
         return stored[1:]
+    if stored[:1] == LOCKED_ROOT:
+        raise NoKey(where)
     raise Corrupt(where, "is stored in a way that this eventflow does not know")
 
 
 def piece_names(stored: bytes, fetch: Fetch) -> set[bytes]:
-    """The digests of all blobs a stored root needs, pieces and what they refer to included."""
+    """The names of all blobs a stored root needs, pieces and what they refer to included. Raises NoKey."""
+    lock = stored.lock if isinstance(stored, OpenedRoot) else None
+    names = _piece_digests(stored, through(lock, fetch))
+    return names if lock is None else set(map(lock.name, names))
+
+
+def _piece_digests(stored: bytes, fetch: Fetch) -> set[bytes]:
     value = _checked(_root(stored, "a snapshot"), "a snapshot")
     pieces = {name for _, names in value[3] for name in names}
     names = {ref[1] for ref in value[2]} | pieces
@@ -221,7 +232,7 @@ def _checked(root: bytes, where: str) -> list[Any]:
         raise Corrupt(where, "does not have the parts of a snapshot")
     if len(value[1]) > 1 + len(_TYPES):
         raise WrittenByNewer(where, "a field of a snapshot")
-    if len(value[1]) <= len(_TYPES) or not all(map(_is_cut, value[3])):
+    if len(value[1]) <= _ALWAYS or not all(map(_is_cut, value[3])):
         raise Corrupt(where, "does not have the fields of a snapshot")
     checked_refs(value[2], where)
     return value
@@ -242,6 +253,7 @@ def unpack_state(stored: bytes, fetch: Fetch, where: str) -> tuple[State, int]:
     The caller has compared `root_digest` with what the chain vouches for.
     """
     root = _root(stored, where)
+    fetch = through(stored.lock if isinstance(stored, OpenedRoot) else None, fetch)
     _, fields, refs, cuts = _checked(root, where)
     pieces = fetch({name for _, names in cuts for name in names}) if cuts else {}
     opened = {name: _opened(data, where) for name, data in pieces.items()}
@@ -313,15 +325,16 @@ _TYPES: tuple[tuple[type, ...], ...] = (
     (str,), (bytes,), (int,), (bytes,), (str,), (bytes,), (FrozenDict,), (bytes,), (FrozenList,), (str, _NONE), (int,),
     (FrozenList, _NONE), (int,), (bytes,), (int,), (int,), (int,), (str,), (int,), (int,), (int,), (int,), (int,),
     (FrozenList, _NONE), (FrozenDict,), (FrozenList,), (FrozenDict,), (FrozenDict, _NONE), (FrozenList, _NONE), (int,),
-    (FrozenDict,), (int,), (FrozenDict, _NONE), (FrozenList,), (FrozenDict, _NONE), (FrozenDict,),
+    (FrozenDict,), (int,), (FrozenDict, _NONE), (FrozenList,), (FrozenDict, _NONE), (FrozenDict,), (FrozenDict,),
 )  # fmt: skip
+_ALWAYS = 36  # fields that each snapshot has; the others came later and are left out where they say nothing
 _PARENT = (str, bytes, int, int)
 _CALLER = (str, bytes)
 
 
 def _state(data: FrozenDict, values: list[Any], where: str) -> State:
     v = [frozen(value, where, depth=-_AROUND) for value in values]
-    if not all(type(value) in types for value, types in zip(v, _TYPES, strict=True)):
+    if not all(type(value) in types for value, types in zip(v, _TYPES, strict=False)):
         raise Corrupt(where, "has a field of another type")
     if not (0 <= v[16] < len(STATUSES) and 0 <= v[19] < len(WAITS)):
         raise WrittenByNewer(where, "a status")
@@ -334,11 +347,12 @@ def _state(data: FrozenDict, values: list[Any], where: str) -> State:
     if v[27] is not None and not is_wait(v[27]):
         raise Corrupt(where, "waits in a way that can't be read")
     fits = are_branches(v[32]) and all(map(is_undo, v[33])) and is_undoing(v[34]) and are_answers(v[35])
-    if not fits or not are_numbers(v[30]):
+    policy = v[_ALWAYS] if len(v) > _ALWAYS else EMPTY
+    if not fits or not are_numbers(v[30]) or not is_policy(policy):
         raise Corrupt(where, "goes on in a way that can't be read")
     identity = Identity(
         v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], None if parent is None else Parent(*parent),
-        None if caller is None else Caller(*caller), v[29], v[30],
+        None if caller is None else Caller(*caller), v[29], v[30], policy,
     )  # fmt: skip
     return State(
         identity, v[12], v[13], v[14], v[15], STATUSES[v[16]], v[17], v[18], data, WAITS[v[19]], v[20], v[21], v[22],

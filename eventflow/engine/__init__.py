@@ -9,18 +9,25 @@ from eventflow.engine.operations import (
     delete_run,
     fresh_run_id,
 )
+from eventflow.engine.queues import Queue
+from eventflow.engine.stats import Measured, RunStats, measured_of, stats_of
 from eventflow.forking import fork_run, who, write_one
 
 __all__ = [
     "Engine",
+    "Measured",
+    "Queue",
     "Run",
+    "RunStats",
     "create_checkpoint",
     "delete_checkpoints",
     "delete_run",
     "fork_run",
     "fresh_run_id",
+    "measured_of",
     "run_once",
     "run_sync",
+    "stats_of",
     "who",
     "write_one",
 ]

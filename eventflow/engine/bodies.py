@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import dataclass, field
 from typing import Any
 
 from eventflow.clock import Clock
+from eventflow.engine.executors import Executors, lost
 from eventflow.errors import NodeTimedOut
 from eventflow.run import Threads, Visit
 from eventflow.workflow import Node
@@ -22,13 +24,14 @@ IDLE_LOOKS = (
 
 @dataclass(frozen=True, slots=True)
 class Hands:
-    """The threads of an engine: for the bodies of plain nodes, and for the calls they and others make.
+    """The threads of an engine: for the bodies of plain nodes, and for the calls they and others make; its executors.
 
     Two pools, since a body waits for its calls: in one pool, bodies that fill it would wait for ever.
     """
 
     bodies: Threads
     calls: Threads
+    executors: Executors
 
 
 @dataclass(slots=True)
@@ -48,6 +51,8 @@ class Bodies:
 
     async def _in_thread(self, node: Node, args: tuple[Any, ...]) -> Any:
         """Run a plain function beside the event loop, so that it can't stall other runs."""
+        if node.executor is not None:
+            return await self._elsewhere(node, node.executor, args)
 
         def work() -> Any:
             self.threads.append(node.name)
@@ -58,6 +63,15 @@ class Bodies:
 
         returned = await asyncio.wrap_future(self.hands.bodies.submit(work))
         return await returned if inspect.isawaitable(returned) else returned
+
+    async def _elsewhere(self, node: Node, where: str | Executor, args: tuple[Any, ...]) -> Any:
+        """Run a plain function where its executor takes it."""
+        try:
+            return await asyncio.wrap_future(
+                self.hands.executors.submit(where, node.body, *args)  # type: ignore[arg-type] # only functions have one
+            )
+        except BrokenExecutor as error:
+            raise lost(error, node.name, where) from error
 
     async def _timed(self, node: Node, visit: Visit | None, args: tuple[Any, ...]) -> Any:
         body = asyncio.ensure_future(node.call(*args) if node.is_async else self._in_thread(node, args))

@@ -110,7 +110,7 @@ class Desk:
         state = recovered.state
         key = state.run.run_key
         journal = Journal(
-            shop, state, epoch, recovered.progress, shop.log.checkpoints(key), needed=recovered.snapshot
+            shop, state, epoch, recovered.progress, shop.log.checkpoints(key), needed=recovered.snapshot, timed=recovered.timed
         )  # fmt: skip
         driver = Driver(flow, journal, self._hands, spawn=self._spawn, stop_before=stop_before)
         seat = self._seats.get(key)
@@ -188,7 +188,8 @@ class Desk:
         if head is None or head.owner != self._shop.owner:  # deleted, or taken over meanwhile
             self._leave(key, seat)
             return None
-        return self.drive(seat.flow, recover(log, head), head.epoch, seat.stop_before).driver
+        found = recover(log, head, monotonic=self._shop.clock.monotonic)
+        return self.drive(seat.flow, found, head.epoch, seat.stop_before).driver
 
     def ring(self, key: bytes) -> None:
         """Have a run's messages looked at, if it is here."""

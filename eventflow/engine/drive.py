@@ -24,6 +24,7 @@ from eventflow.errors import (
     BranchesDisagree,
     BudgetExceeded,
     ChildFailed,
+    EffectDenied,
     EffectUnknown,
     EventflowError,
     GuardFailed,
@@ -174,6 +175,7 @@ class Driver:
                 deadline.cancel()
             if self._visit is not None:
                 self._visit.take_away("the run is no longer driven here")
+            journal.gauge.leave()
         await journal.settle()  # a list of facts may still be under way
         if self.parked:
             return journal.state
@@ -264,9 +266,11 @@ class Driver:
             if type(returned) is Standing:
                 await self._hold(returned)
                 return
+            if self.journal.ruling.denied is not None:
+                raise self.journal.ruling.denied  # noqa: TRY301 - it ends the run, whatever its code made of it
             event, after = self._decided(state, returned)
             await self.journal.record(event, after=after, release=type(event) is RunCompleted)
-        except (NoEdgeHolds, GuardFailed, BudgetExceeded, BranchesDisagree) as error:
+        except (NoEdgeHolds, GuardFailed, BudgetExceeded, BranchesDisagree, EffectDenied) as error:
             await self._fail(error)
         except EffectUnknown as error:
             await self._ask(state, error)
@@ -276,7 +280,8 @@ class Driver:
                 return
             if self.journal.cut_off is not None or isinstance(error, StoreUnusable):
                 raise
-            await self._failed(node, state, error)
+            denied = self.journal.ruling.denied
+            await (self._failed(node, state, error) if denied is None else self._fail(denied))
         finally:
             self._inside, self._visit = False, None
 
@@ -370,8 +375,8 @@ class Driver:
 
     async def _joined(self, state: State, verdict: Verdict) -> None:
         """What the branches' ends mean for the node."""
-        if verdict.failure is not None:
-            raise verdict.failure
+        if (failure := self.journal.ruling.denied or verdict.failure) is not None:
+            raise failure
         if verdict.updates is None:
             return
         change, after = joined(state.data, verdict.updates, self.flow.schema.reducers)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -16,12 +17,14 @@ from typing import Any, Literal, Self
 from eventflow.address import Address, check_run_id, find_run, resolve
 from eventflow.budget import Budget
 from eventflow.checkpoint import Checkpoint, CheckpointPolicy, select
+from eventflow.cipher import Keyring
 from eventflow.clock import NS, Clock, SystemClock
 from eventflow.codec import encode
 from eventflow.engine.asking import answered
 from eventflow.engine.bodies import Hands
 from eventflow.engine.delivery import check_unknown, deliver
 from eventflow.engine.desk import Desk
+from eventflow.engine.executors import Executors
 from eventflow.engine.handle import Run
 from eventflow.engine.leases import Leases
 from eventflow.engine.operations import (
@@ -30,6 +33,8 @@ from eventflow.engine.operations import (
     delete_run,
     fresh_run_id,
 )
+from eventflow.engine.orphans import CRASHES, Orphans
+from eventflow.engine.queues import Queue, Serving, check_queue
 from eventflow.engine.standing import question
 from eventflow.engine.terms import Terms, by_name
 from eventflow.errors import (
@@ -47,6 +52,7 @@ from eventflow.plain import EMPTY, freeze
 from eventflow.proof import digest
 from eventflow.run import CANCEL, PAUSE, SETTLE, SIGNAL, Listener, Shop, Threads, message
 from eventflow.state import FINAL, State
+from eventflow.what_if import EffectPolicy
 from eventflow.workflow import MESSAGE, Child, Workflow
 
 LONGEST_TIMEOUT = 100 * 366 * 86_400.0  # seconds; what ends later is no deadline, and its moment fits no 64 bits
@@ -58,31 +64,48 @@ class Engine:
 
     `workflows` are those it may drive; `checkpoints` is the policy of all its runs; `listeners` are called after each
     durable event; `pick_up=True` resumes, on entering, every unfinished run whose owner is gone. `grace` is how many
-    seconds a node may go on when the engine is stopped. Raises StoreUnusable when the store can't be opened.
+    seconds a node may go on when the engine is stopped. `executors` are those that nodes name, `processes` is how many
+    of its own the engine may start for nodes that say "process". `crashes` is how often in a row a process may end in one
+    visit of a node before `pick_up` parks its run; None for ever. `queues` are those it serves. With `keys` what new runs hold is encrypted. Raises
+    StoreUnusable when the store can't be opened, WrongKey when its keys are others.
     """
 
     def __init__(
         self, store: str | os.PathLike[str] | Log = "memory", *, workflows: Iterable[Workflow] = (),
         checkpoints: CheckpointPolicy | None = None, clock: Clock | None = None, listeners: Iterable[Listener] = (),
-        pick_up: bool = False, grace: float = 5.0, threads: int = THREADS,
+        pick_up: bool = False, grace: float = 5.0, threads: int = THREADS, executors: Mapping[str, Executor] | None = None,
+        processes: int | None = None, crashes: int | None = CRASHES, keys: Keyring | None = None,
+        queues: Iterable[Queue] = (),
     ) -> None:  # fmt: skip
-        self._where, self._clock = store, clock or SystemClock()
+        self._where, self._clock, self._keys = store, clock or SystemClock(), keys
         self._policy = checkpoints or CheckpointPolicy()
         self._flows = by_name(workflows)
         self._listeners = list(listeners)
         self._pick_up, self._grace, self._threads = pick_up, grace, threads
+        self._crashes, self._queues = crashes, tuple(queues)
+        self._executors = Executors(executors, processes=processes)
+        for flow in self._flows.values():
+            self._check_executors(flow)
         self._shop: Shop | None = None
 
     # --- life
 
     async def __aenter__(self) -> Self:
-        log = open_log(self._where, clock=self._clock)
+        log = open_log(self._where, clock=self._clock, keys=self._keys)
         owner = self._clock.uuid7()
         self._end_owner = log.new_owner(owner)
         self._shop = Shop(log, Writer(log), self._clock, self._policy, owner, self._listeners)
-        self._hands = Hands(Threads(self._threads, "eventflow-node"), Threads(self._threads, "eventflow-call"))
+        self._hands = Hands(
+            Threads(self._threads, "eventflow-node"), Threads(self._threads, "eventflow-call"), self._executors
+        )
         self._desk = Desk(self._shop, self._hands, self._spawn)
-        self._leases = Leases(self._shop, self._desk, self._flows)
+        leases = self._leases = Leases(self._shop, self._desk, self._flows)
+        self._orphans = Orphans(
+            self._shop, self._desk, resume=lambda run, terms: leases.resume(run, None, terms), take=leases.take,
+            crashes=self._crashes,
+        )  # fmt: skip
+        self._serving = Serving(self._shop, self._orphans, self._queues, self._flows)
+        self._serving.start()
         if self._pick_up:
             try:
                 await self.pick_up()
@@ -110,6 +133,7 @@ class Engine:
         self._end_owner()
         self._hands.bodies.close()
         self._hands.calls.close()
+        self._executors.close()
         if shop.log is not self._where:
             shop.log.close()
 
@@ -118,6 +142,7 @@ class Engine:
 
         Returns the names of nodes whose plain functions are still running in threads; their results are dropped.
         """
+        await self._serving.stop()
         return await self._desk.drain(self._grace if grace is None else grace)
 
     @property
@@ -136,15 +161,25 @@ class Engine:
             raise StoreClosed("the engine is not open; use it as `async with Engine(...) as engine:`")
         return self._shop
 
+    def _check_executors(self, flow: Workflow) -> None:
+        """Raise DefinitionError for a node that names an executor which is not there."""
+        for node in flow.nodes.values():
+            for one in (node, *(node.branches or {}).values()):
+                if one.executor is not None:
+                    self._executors.check(one.executor)
+
     # --- start
 
     async def start(
         self, flow: Workflow, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = (),
         subject: str | None = None, timeout: float | None = None,  # noqa: ASYNC109 - the run's time, which is recorded
-        budget: Budget | None = None, actor: str = "",
+        budget: Budget | None = None, queue: str = "", priority: int = 0, queue_key: str = "", actor: str = "",
         why: str = "",
     ) -> Run:  # fmt: skip
         """Start a run, durably, and drive it; the same id again follows the run that is there.
+
+        With a `queue` it is not driven at once: it waits until an engine that serves the queue (here or elsewhere) takes it,
+        the highest `priority` first, within the queue's limits, which may be counted by `queue_key`.
 
         `timeout` is how many seconds of wall time it has, waits and stops included; `budget` what it may use.
         Raises RunExists if the id belongs to another workflow or another input, InvalidState or NotPlainData for the
@@ -152,15 +187,21 @@ class Engine:
         """
         if timeout is not None and not 0 < timeout <= LONGEST_TIMEOUT:
             raise DefinitionError("start(timeout=...) is in seconds: give more than 0, at most a hundred years")
+        if queue or priority or queue_key:
+            check_queue(queue, priority)
+        self._check_executors(flow)
         first = flow.schema.initial({} if data is None else data)
         name = check_run_id(run_id) if run_id is not None else fresh_run_id(self._clock)
         event = RunStarted(
             name, self._open.log.store_id, flow.name, flow.digest, flow.shape, flow.start, first, digest(encode(first)),
             freeze(list(tags), "tags"), subject, actor, why,
             deadline=0 if timeout is None else self._clock.now() + round(timeout * NS),
-            budget=EMPTY if budget is None else budget.plain(),
+            budget=EMPTY if budget is None else budget.plain(), queue=queue, priority=priority, queue_key=queue_key,
         )  # fmt: skip
-        return await self._leases.start(flow, event)
+        run = await self._leases.start(flow, event)
+        if queue:
+            self._serving.look()
+        return run
 
     async def start_many(
         self, flow: Workflow, inputs: Mapping[str, Any] | Iterable[Any], *, tags: Sequence[str] = ()
@@ -176,7 +217,7 @@ class Engine:
 
     async def resume(
         self, run: str, *, at: str | int | None = None, strict: bool = False, yes: bool = False,
-        stop_before: Iterable[str] = (), effects: Literal["again", "reuse"] = "again", keep_signals: bool = False,
+        stop_before: Iterable[str] = (), effects: Literal["again", "reuse"] | EffectPolicy = "again", keep_signals: bool = False,
         budget: Budget | None = None, migrate: Callable[[Any], Any] | None = None, actor: str = "", why: str = "",
     ) -> Run:  # fmt: skip
         """Take a run up again after a crash, a failure, a stop or a pause; `at` rewinds it to a checkpoint or version.
@@ -185,12 +226,14 @@ class Engine:
         what would repeat something; `stop_before` lets the run go again before any of these nodes; `budget` sets another
         one. `migrate` is a function of the data, as a dict, that returns what it shall be under a changed definition, or
         Go(node, data) where the node is another one. With `at`, `effects="reuse"` lets calls answer that were made since
-        and are the same (node, name, key, input), and `keep_signals` gives back the messages that came since.
+        and are the same (node, name, key, input), and `keep_signals` gives back the messages that came since. An
+        EffectPolicy says anew what a what-if run may call.
         Raises RunNotFound, CheckpointNotFound, VersionNotFound, WorkflowUnknown, NodeNotFound, DefinitionChanged,
         NotResumable, NeedsConfirmation, RunOwned.
         """
+        policy = effects if isinstance(effects, EffectPolicy) else None
         terms = Terms(
-            strict, yes, frozenset(stop_before), actor, why, effects == "reuse", keep_signals, budget, migrate
+            strict, yes, frozenset(stop_before), actor, why, effects == "reuse", keep_signals, budget, migrate, policy
         )  # fmt: skip
         return await self._leases.resume(run, at, terms)
 
@@ -210,19 +253,24 @@ class Engine:
 
     async def fork(
         self, address: str, *, change: Mapping[str, Any] | None = None, run_id: str | None = None, drive: bool = True,
-        actor: str = "", why: str = "",
+        effects: EffectPolicy | Literal["real"] | None = None, actor: str = "", why: str = "",
     ) -> Run:  # fmt: skip
         """A new run that continues another's history from an address (`RUN@17`), its state changed if asked.
 
-        It is driven at once if its workflow is known here, unless `drive=False`. Raises as `resolve` does, NotResumable,
-        RunExists, NodeNotFound.
+        It is driven at once if its workflow is known here, unless `drive=False`. An EffectPolicy makes it a what-if run:
+        what it says is all that is called. Without one a fork may call what its parent may, and with `"real"` everything.
+        Raises as `resolve` does, NotResumable, RunExists, NodeNotFound.
         """
         parent: Address = resolve(self.log, address)
-        return await self._leases.fork(parent, change, run_id, Terms(actor=actor, why=why), drive=drive)
+        terms = Terms(actor=actor, why=why)
+        return await self._leases.fork(parent, change, run_id, terms, drive=drive, effects=effects)
 
     async def pick_up(self) -> tuple[list[Run], list[str]]:
-        """Resume every unfinished run whose owner is gone; returns them, and the ids of runs of unknown workflows."""
-        return await self._leases.pick_up()
+        """Resume every unfinished run whose owner is gone; returns them, and the ids of runs of unknown workflows.
+
+        A run whose processes keep ending in one node, `crashes` times in a row, is parked instead: it waits for a person.
+        """
+        return await self._orphans.pick_up(self._flows)
 
     # --- reading
 

@@ -9,6 +9,7 @@ from typing import Any
 from eventflow.codec import read_events
 from eventflow.engine.asking import answered
 from eventflow.engine.desk import Seat
+from eventflow.engine.stats import RunStats, stats_of
 from eventflow.errors import (
     Conflict,
     EventflowError,
@@ -20,7 +21,7 @@ from eventflow.errors import (
 )
 from eventflow.event import Recorded
 from eventflow.forking import who, write_one
-from eventflow.log import Head, Log, Post, Posted
+from eventflow.log import QUEUED, Head, Log, Post, Posted
 from eventflow.plain import thaw
 from eventflow.recovery import history, recover
 from eventflow.run import SIGNAL, message
@@ -112,8 +113,10 @@ class Run:
         """Return the state once the run has ended, or was let go by the process that drives it."""
         if self._seat is not None and (state := await self._driven(self._seat)) is not None:
             return state
-        while (head := self._now()).status not in ("completed", "failed", "cancelled", "timed_out", "paused"):
-            if self._log.owner_gone(head.owner):  # nobody drives it: it will not move
+        entry = self._log.entry(self._head.run_key)
+        queued = entry is not None and entry.queue
+        while (head := self._now()).status in QUEUED:
+            if not queued and self._log.owner_gone(head.owner):  # nobody drives it: it will not move
                 break
             await asyncio.sleep(POLL)
         return recover(self._log, self._now()).state
@@ -156,6 +159,12 @@ class Run:
     def _why(self, state: State) -> str:
         stored = self._log.read(state.run.run_key, state.version, state.version)
         return getattr(read_events(stored, self._log.blobs)[0].event, "why", "") if stored else ""
+
+    @property
+    def stats(self) -> RunStats:
+        """The run in numbers, from its history, all of which is read; with what was measured if it is driven here."""
+        driver = None if self._seat is None else self._seat.driver
+        return stats_of(self._log, self._now(), None if driver is None else driver.journal)
 
     def events(self, after: int = 0) -> list[Recorded]:
         """The run's own events after a version, as they were recorded."""

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 from eventflow.address import Address, find_run, version_at
@@ -19,6 +19,7 @@ from eventflow.engine.delivery import deliver
 from eventflow.engine.desk import Desk
 from eventflow.engine.handle import Run
 from eventflow.engine.operations import fresh_run_id
+from eventflow.engine.orphans import OPEN_STATUSES
 from eventflow.engine.rewinding import after_rewind, check_rewind
 from eventflow.engine.terms import (
     Terms,
@@ -35,7 +36,6 @@ from eventflow.errors import (
     Corrupt,
     EventflowError,
     NeedsConfirmation,
-    NodeNotFound,
     NotResumable,
     RunExists,
     RunOwned,
@@ -55,14 +55,13 @@ from eventflow.event import (
     Vouch,
 )
 from eventflow.forking import fork_run, who
-from eventflow.log import Append, Appended, Entry, First, Head, Log, Post, Query
+from eventflow.log import Append, Appended, Entry, First, Head, Log, Post
 from eventflow.proof import digest, genesis
 from eventflow.recovery import Recovered, history, recover
 from eventflow.run import CANCEL, Shop, begin, called_off, is_called_off, is_from, last_words, message
-from eventflow.state import ENDED, FINAL, State, Status, open_waits, standing_after
+from eventflow.state import ENDED, FINAL, State, open_waits, standing_after
+from eventflow.what_if import EffectPolicy, of_child
 from eventflow.workflow import Child, Decision, Go, Workflow, end_name
-
-OPEN_STATUSES: tuple[Status, ...] = ("pending", "running", "waiting")
 
 
 class Leases:
@@ -100,16 +99,21 @@ class Leases:
                 if (won := log.head(name)) is None:
                     raise
                 return await self._follow(flow, won, event.input_digest)
+            if event.queue:
+                return Run(log, answer.head, flow, None)
             return self._drive(flow, recover(log, answer.head), answer.head.epoch)
 
     async def _begin(self, event: RunStarted) -> Appended:
         shop = self._shop
         incarnation = shop.log.next_incarnation(event.run_id)
         before = genesis(event.store_id, event.run_id, incarnation, event.definition_digest)
-        entry = Entry(event.workflow, tuple(event.tags), event.subject, shop.clock.now())
+        entry = Entry(
+            event.workflow, tuple(event.tags), event.subject, shop.clock.now(), queue=event.queue, priority=event.priority,
+            queue_key=event.queue_key,
+        )  # fmt: skip
         return await begin(
             shop, None, event, run_id=event.run_id, run_key=shop.clock.uuid7(), incarnation=incarnation,
-            first=First(before, entry),
+            first=First(before, entry), claim=b"" if event.queue else shop.owner,
         )  # fmt: skip
 
     async def _follow(self, flow: Workflow, head: Head, asked: bytes) -> Run:
@@ -120,7 +124,7 @@ class Leases:
             raise RunExists(head.run_id, f"workflow {entry.workflow if entry else '?'!r}")
         if recover(log, head, 1 if entry.parent_id is None else None).state.run.input_digest != asked:
             raise RunExists(head.run_id, "another input")
-        if head.run_key in self._desk or head.status not in OPEN_STATUSES or not self.free(head):
+        if head.run_key in self._desk or head.status not in OPEN_STATUSES or not self.free(head) or entry.queue:
             return Run(log, head, flow, self._desk.seat(head.run_key))
         with suppress(Conflict):  # somebody else may take it over first; then follow that one
             return await self._resume(head, Terms(why="started again"))
@@ -147,7 +151,7 @@ class Leases:
         event = RunStarted(
             run_id, log.store_id, flow.name, flow.digest, flow.shape, flow.start, first, digest(encode(first)),
             caller.run.tags, caller.run.subject, caller_id=caller.run.run_id, caller_key=caller.run.run_key,
-            deadline=caller.run.deadline,
+            deadline=caller.run.deadline, effects=of_child(caller.run.policy),
         )  # fmt: skip
         with suppress(NeedsConfirmation):  # it waits for somebody's yes, and its caller for it
             await self.start(flow, event)
@@ -317,12 +321,12 @@ class Leases:
         """Drive a run whose lease was taken just now; what changed in its definition is recorded first."""
         log = self._shop.log
         head = find_run(log, run_id, whole=True)
-        recovered = recover(log, head)
+        recovered = recover(log, head, monotonic=self._shop.clock.monotonic)
         if recovered.state.run.definition_digest != flow.digest:
             _, event, _ = planned(self._flows, recovered.state, replace(terms, migrate=None))
             await self.take(head, (event,), recovered.state)
             head = find_run(log, run_id, whole=True)
-            recovered = recover(log, head)
+            recovered = recover(log, head, monotonic=self._shop.clock.monotonic)
         return self._drive(flow, recovered, head.epoch, terms.stop_before)
 
     async def skip(self, run: str, result: Any, terms: Terms) -> Run:
@@ -433,7 +437,8 @@ class Leases:
             await asyncio.sleep(0)
 
     async def fork(
-        self, parent: Address, change: Mapping[str, Any] | None, run_id: str | None, terms: Terms, *, drive: bool
+        self, parent: Address, change: Mapping[str, Any] | None, run_id: str | None, terms: Terms, *, drive: bool,
+        effects: EffectPolicy | Literal["real"] | None = None,
     ) -> Run:  # fmt: skip
         """A new run that continues another's history, driven at once if its workflow is known here."""
         shop = self._shop
@@ -446,30 +451,11 @@ class Leases:
         async with self.turn(name):
             answer = fork_run(
                 shop.log, shop.clock, parent.head, parent.version, run_id=name, change=edit,
-                claim=shop.owner if flow is not None and drive else b"", actor=terms.actor, why=terms.why,
+                claim=shop.owner if flow is not None and drive else b"", actor=terms.actor, why=terms.why, effects=effects,
             )  # fmt: skip
             if flow is not None and drive:
                 return await self._drive_again(flow, name, terms)
             return Run(shop.log, answer.head, flow, None)
-
-    async def pick_up(self, workflows: Iterable[str] | None = None) -> tuple[list[Run], list[str]]:
-        """Resume every unfinished run whose owner is gone; returns them, and the ids of runs of unknown workflows."""
-        log = self._shop.log
-        taken: list[Run] = []
-        unknown: list[str] = []
-        known = set(self._flows if workflows is None else workflows)
-        for status in OPEN_STATUSES:
-            for listed in log.runs(Query(status=status)):
-                head = listed.head
-                if head.run_key in self._desk or not log.owner_gone(head.owner):
-                    continue
-                if listed.entry.workflow not in known:
-                    unknown.append(head.run_id)
-                    continue
-                with suppress(Conflict, NeedsConfirmation, NodeNotFound):
-                    async with self.turn(head.run_id):
-                        taken.append(await self._resume(head, Terms(why="picked up")))
-        return taken, unknown
 
 
 def _started_by(log: Log, head: Head) -> bytes:

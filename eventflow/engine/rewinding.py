@@ -65,7 +65,8 @@ def _made_after(log: Log, head: Head, to: State, *, reuse: bool) -> list[str]:
             made.setdefault(effect_id(event.name, event.key, event.branch), []).append((event.name, event.kind))
         elif isinstance(event, EffectFailed | EffectRejected | EffectFinished):
             begun = made.get(effect_id(event.name, event.key, event.branch))
-            if begun and (not isinstance(event, EffectFinished) or (reuse and begun[-1][1] != UNDO)):
+            not_made = not isinstance(event, EffectFinished) or bool(event.source)
+            if begun and (not_made or (reuse and begun[-1][1] != UNDO)):
                 begun.pop()  # of that name in this visit: another visit's is told of apart
     return sorted({name for begun in made.values() for name, _ in begun})
 

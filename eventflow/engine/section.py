@@ -18,6 +18,7 @@ from eventflow.errors import (
     BranchesFailed,
     BudgetExceeded,
     DefinitionError,
+    EffectDenied,
     EffectUnknown,
     NodeCancelled,
     NotPlainData,
@@ -231,7 +232,7 @@ class Section:
                 await self._rest(name, 0)
             else:
                 await self._attempt(name, node, given, entry["attempt"])
-        except (RunLost, StoreUnusable, BudgetExceeded):  # of the whole run, not of this branch
+        except (RunLost, StoreUnusable, BudgetExceeded, EffectDenied):  # of the whole run, not of this branch
             raise
         except Exception as error:
             if self._journal.cut_off is not None:

@@ -24,6 +24,7 @@ from eventflow.log import NOBODY, Head, Log
 from eventflow.plain import thaw
 from eventflow.recovery import history
 from eventflow.state import State, branch, branch_names, open_waits
+from eventflow.what_if import EffectPolicy
 from eventflow.workflow import Go, Workflow, difference
 
 
@@ -40,11 +41,12 @@ class Terms:
     keep_signals: bool = False
     budget: Budget | None = None
     migrate: Callable[[Any], Any] | None = None
+    effects: EffectPolicy | None = None
 
     @property
     def changes(self) -> bool:
-        """Whether taking the run up changes what it is or may use."""
-        return self.budget is not None or self.migrate is not None
+        """Whether taking the run up changes what it is, may use or may call."""
+        return self.budget is not None or self.migrate is not None or self.effects is not None
 
 
 def by_name(workflows: Iterable[Workflow]) -> dict[str, Workflow]:
@@ -75,7 +77,12 @@ def resumed(flow: Workflow, state: State, terms: Terms) -> RunResumed:
     """The event of taking a run up again, with the definition where it is not the one that is known so far."""
     shape = None if flow.digest == state.run.definition_digest else flow.shape
     budget = None if terms.budget is None else terms.budget.plain()
-    return RunResumed(state.node, flow.digest, shape, terms.actor or who(), terms.why, budget)
+    effects = None
+    if terms.effects is not None:
+        if not state.run.policy:
+            raise NotResumable(state.run.run_id, "it is no what-if run, and makes every call; fork it with effects=")
+        effects = terms.effects.plain(state.run.policy.get("recorded"))
+    return RunResumed(state.node, flow.digest, shape, terms.actor or who(), terms.why, budget, effects=effects)
 
 
 def upcaster(flow: Workflow, state: State) -> Callable[[Any], Any] | None:

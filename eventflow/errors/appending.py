@@ -58,6 +58,19 @@ class HasForks(Conflict):
         super().__init__(f"run {run_id} has forks that continue its history; delete those first")
 
 
+class RunGuarded(Conflict):
+    """A run is pinned or on legal hold: nothing of it may be removed."""
+
+    def __init__(self, run_id: str, kind: str, why: str) -> None:
+        self.run_id, self.kind = run_id, kind
+        said = "on hold" if kind == "hold" else "pinned"
+        undo = "release" if kind == "hold" else "unpin"
+        super().__init__(
+            f"run {run_id} is {said}{f' ({why})' if why else ''}, so nothing of it may be removed; "
+            f"`eventflow {undo} {run_id}` lifts that"
+        )
+
+
 class StoreUnusable(EventflowError):
     """The store can't be used: full, read-only, unreachable, of another format or broken."""
 
@@ -68,8 +81,22 @@ class StoreFull(StoreUnusable):
     """The disk or the map has no room; nothing of the batch was written, what was acknowledged is safe."""
 
 
+class OverLimit(EventflowError):
+    """A run or a store has reached a limit that was set for it; nothing was written."""
+
+    exit_code = 5
+
+    def __init__(self, what: str, limit: str, way_out: str) -> None:
+        self.what, self.limit = what, limit
+        super().__init__(f"{what} has reached its limit of {limit}; {way_out}")
+
+
 class StoreBusy(StoreUnusable):
     """Another process holds the store's write gate for longer than the timeout."""
+
+
+class StoreUnreachable(StoreUnusable):
+    """The server that holds the store does not answer, or is not the one that held it; what was acknowledged is safe."""
 
 
 class StoreClosed(StoreUnusable):

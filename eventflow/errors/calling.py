@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from eventflow.errors.ground import EventflowError
@@ -34,8 +35,24 @@ class EffectSpent(EventflowError):
         )
 
 
+class EffectDenied(EventflowError):
+    """A what-if run would have made a call that it may not make."""
+
+    def __init__(self, run_id: str, node: str, effect: str, key: str, why: str) -> None:
+        self.run_id, self.node, self.effect, self.key = run_id, node, effect, key
+        name = shlex.quote(effect)
+        super().__init__(
+            f"what-if run {run_id}: call {effect!r} (key {key}) of node {node!r} {why}; resume the run with "
+            f"--live {name} to make it, or with --mock {name}=JSON to answer it"
+        )
+
+
 class NodeTimedOut(EventflowError, TimeoutError):
     """A node's body took longer than its timeout; its result is dropped."""
+
+
+class ExecutorLost(EventflowError):
+    """A process that ran a node's body ended before the body did; whether it did anything is not known."""
 
 
 class NodeCancelled(EventflowError):

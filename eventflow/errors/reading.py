@@ -51,6 +51,18 @@ class VersionNotFound(NotFound):
         super().__init__(f"run {run_id} has no version {version}; its versions go from 1 to {head}")
 
 
+class VersionCompacted(VersionNotFound):
+    """A version lies before the one that a run was compacted to; what it was can't be told any more."""
+
+    def __init__(self, run_id: str, version: int, origin: int, head: int) -> None:
+        self.run_id, self.version, self.origin, self.head = run_id, version, origin, head
+        NotFound.__init__(
+            self,
+            f"run {run_id} was compacted: its history begins at version {origin}, and version {version} lies before it; "
+            f"its versions go from {origin} to {head}",
+        )
+
+
 class CheckpointNotFound(NotFound):
     """A run has no such checkpoint."""
 

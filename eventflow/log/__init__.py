@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import os
 
-from eventflow.clock import Clock
-from eventflow.errors import SettingsError
+from eventflow.cipher import Keyring
+from eventflow.clock import Clock, SystemClock
+from eventflow.errors import MissingExtra
 from eventflow.log.follow import follow
 from eventflow.log.lmdb import LmdbLog
+from eventflow.log.locked import LockedLog
+from eventflow.log.locking import locked
 from eventflow.log.memory import MemoryLog
 from eventflow.log.protocol import (
     NOBODY,
+    QUEUED,
     STORE_NAME,
     STORE_RUN,
     STORE_VOUCH,
@@ -22,6 +26,7 @@ from eventflow.log.protocol import (
     Answer,
     Append,
     Appended,
+    Bring,
     Entry,
     First,
     Head,
@@ -31,6 +36,7 @@ from eventflow.log.protocol import (
     Post,
     Posted,
     Query,
+    Sealed,
     Upkeep,
     Usage,
     Write,
@@ -39,30 +45,54 @@ from eventflow.log.protocol import (
     store_append,
     store_genesis,
 )
+from eventflow.log.queueing import HIGHEST, LOWEST, Claim, Claimed, Limits, Queued
+from eventflow.log.removal import STEP, Clear, Cleared, Compaction, Guard, GuardKind, Sweep, Swept
 from eventflow.log.writer import Writer
 
 MEMORY = "memory"
+ADDRESSES = ("postgresql://", "postgres://")  # how the address of a store in a database begins
 
 
 def open_log(
-    where: str | os.PathLike[str] | Log, *, readonly: bool = False, create: bool = True, clock: Clock | None = None
-) -> Log:
+    where: str | os.PathLike[str] | Log, *, readonly: bool = False, create: bool = True, clock: Clock | None = None,
+    keys: Keyring | None = None,
+) -> Log:  # fmt: skip
     """The log at a path, `"memory"` for a new one in memory; a Log is returned as it is.
 
-    Raises StoreNotFound if it must not be created, Corrupt or StoreUnusable if it can't be opened.
+    With `keys` (or those that EVENTFLOW_KEY_FILE names) new runs are encrypted, and encrypted ones can be read.
+    Raises StoreNotFound if it must not be created, Corrupt or StoreUnusable if it can't be opened, WrongKey.
     """
     if not isinstance(where, str | os.PathLike):
-        return where
+        return locked(where, keys, clock or SystemClock(), owns=False)
     if where == MEMORY:
-        return MemoryLog(clock=clock)
-    if str(where).startswith(("postgresql://", "postgres://")):
-        raise SettingsError("PostgreSQL stores are not part of this version; give a path")
-    return LmdbLog(where, readonly=readonly, create=create, clock=clock)
+        return locked(MemoryLog(clock=clock), keys, clock or SystemClock(), owns=True)
+    if str(where).startswith(ADDRESSES):
+        log = _postgres(str(where), readonly=readonly, create=create, clock=clock)
+    else:
+        log = LmdbLog(where, readonly=readonly, create=create, clock=clock)
+    try:
+        return locked(log, keys, clock or SystemClock(), owns=True)
+    except BaseException:
+        log.close()
+        raise
+
+
+def _postgres(url: str, *, readonly: bool, create: bool, clock: Clock | None) -> Log:
+    try:
+        from eventflow.log.postgres import PostgresLog  # noqa: PLC0415 - most stores need no psycopg
+    except ImportError:
+        raise MissingExtra("psycopg", "postgres") from None
+    return PostgresLog(url, readonly=readonly, create=create, clock=clock)
 
 
 __all__ = [
+    "ADDRESSES",
+    "HIGHEST",
+    "LOWEST",
     "MEMORY",
     "NOBODY",
+    "QUEUED",
+    "STEP",
     "STORE_NAME",
     "STORE_RUN",
     "STORE_VOUCH",
@@ -71,17 +101,31 @@ __all__ = [
     "Answer",
     "Append",
     "Appended",
+    "Bring",
+    "Claim",
+    "Claimed",
+    "Clear",
+    "Cleared",
+    "Compaction",
     "Entry",
     "First",
+    "Guard",
+    "GuardKind",
     "Head",
     "Kept",
+    "Limits",
     "Listed",
     "LmdbLog",
+    "LockedLog",
     "Log",
     "MemoryLog",
     "Post",
     "Posted",
     "Query",
+    "Queued",
+    "Sealed",
+    "Sweep",
+    "Swept",
     "Upkeep",
     "Usage",
     "Write",

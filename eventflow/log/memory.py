@@ -8,16 +8,15 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from eventflow.checkpoint import Checkpoint, merged
 from eventflow.clock import Clock, SystemClock
-from eventflow.codec import TOMBSTONE, Blob, Stored, pack, unpack_blob
+from eventflow.codec import Blob, Stored, pack, unpack_blob
 from eventflow.errors import (
     Conflict,
     Corrupt,
     EventflowError,
-    HasForks,
     NotFound,
     RunNotFound,
     StoreClosed,
@@ -26,6 +25,7 @@ from eventflow.errors import (
 from eventflow.event import StoreCreated
 from eventflow.log.protocol import (
     NOBODY,
+    QUEUED,
     STORE_RUN,
     STORE_VOUCH,
     Act,
@@ -33,6 +33,7 @@ from eventflow.log.protocol import (
     Answer,
     Append,
     Appended,
+    Bring,
     Entry,
     First,
     Head,
@@ -45,27 +46,17 @@ from eventflow.log.protocol import (
     Usage,
     Write,
     admit,
+    admit_brought,
     check_parent,
+    check_rewinds,
+    claimed,
     fits,
     fresh,
     store_append,
 )
-from eventflow.proof import digest
-
-
-@dataclass(slots=True)
-class _Run:
-    """What is kept of one run."""
-
-    head: Head
-    entry: Entry
-    base: int  # versions at or below this one are the parent's
-    positions: list[int] = field(default_factory=list)
-    bends: list[int] = field(default_factory=list)
-    vouched: dict[int, int] = field(default_factory=dict)
-    snapshots: dict[int, bytes] = field(default_factory=dict)
-    marks: dict[int, Checkpoint] = field(default_factory=dict)
-    inbox: dict[int, bytes] = field(default_factory=dict)
+from eventflow.log.queueing import LOOKED_AT, Bucket, Claim, Claimed, Queued, choose
+from eventflow.log.removal import STEP, Clear, Guard, Sweep
+from eventflow.log.tidying import HeldRun, Tidying
 
 
 class MemoryLog:
@@ -79,11 +70,13 @@ class MemoryLog:
         self.store_id = clock.uuid7()
         self._lock = threading.RLock()
         self._events: list[bytes] = []
-        self._runs: dict[bytes, _Run] = {}
+        self._runs: dict[bytes, HeldRun] = {}
         self._names: dict[str, bytes] = {}
         self._gone: dict[str, Head] = {}  # what is left of deleted runs
         self._blobs: dict[bytes, bytes] = {}
+        self._tidying = Tidying(self._runs, self._events, self._blobs)
         self._owners: set[bytes] = set()
+        self._buckets: dict[str, Bucket] = {}
         self._messages = 0
         self._changes = 0
         self._closed = False
@@ -98,7 +91,7 @@ class MemoryLog:
             self._changes += 1
             return [self._write(one) for one in batch]
 
-    def _write(self, one: Write) -> Answer | EventflowError:
+    def _write(self, one: Write) -> Answer | EventflowError:  # noqa: PLR0911 - a case a kind of write
         try:
             match one:
                 case Append():
@@ -109,22 +102,31 @@ class MemoryLog:
                     return self._act(one)
                 case Post():
                     return self._post(one)
+                case Clear():
+                    return self._tidying.clear(one.limit)
+                case Sweep():
+                    return self._tidying.sweep(one)
+                case Bring():
+                    return self._append(one.append, one)
+                case Claim():
+                    return self._claim(one)
         except (Conflict, NotFound) as error:
             return error
 
-    def _append(self, append: Append) -> Appended:
+    def _append(self, append: Append, brought: Bring | None = None) -> Appended:
         key = self._names.get(append.run_id)
         old = self._runs[key].head if key is not None else self._gone.get(append.run_id)
-        sealed = admit(append, old, self.owner_gone)
+        sealed = admit(append, old, self.owner_gone) if brought is None else admit_brought(brought, old)
         first = append.first if fresh(append, old) else None
         self._check(append, first)
         if first is not None:
-            self._runs[append.run_key] = _Run(sealed.head, first.entry, first.at)
+            self._runs[append.run_key] = HeldRun(sealed.head, first.entry, first.at)
             self._names[append.run_id] = append.run_key
         run = self._runs[append.run_key]
-        for packed, data in zip(append.events, sealed.data, strict=True):
+        for data in sealed.data:
             self._events.append(data)
             run.positions.append(len(self._events))
+        for packed in append.events:
             self._keep(packed.blobs)
         run.head = sealed.head
         run.bends.extend(sealed.bends)
@@ -145,21 +147,22 @@ class MemoryLog:
             raise Conflict(f"run {append.run_id}: its run key belongs to another run; make a new one")
         if first is not None and first.entry.parent_id is not None:
             parent = self._runs.get(first.entry.parent_key)
-            check_parent(first, parent.head if parent else None)
+            check_parent(first, parent.head if parent else None, parent.entry.origin if parent else 0)
+        if first is None:
+            check_rewinds(append, self._runs[append.run_key].entry.origin)
         waiting = self._runs[append.run_key].inbox if first is None else {}
         for message in append.taken:
             if message not in waiting:
                 raise Conflict(f"run {append.run_id}: message {message} was taken already; read the inbox again")
 
     def _keep(self, blobs: Iterable[Blob]) -> None:
-        for blob in blobs:
-            self._blobs.setdefault(blob.digest, blob.stored)
+        self._tidying.keep({blob.digest: blob.stored for blob in blobs})
 
-    def _mark(self, run: _Run, marks: Iterable[Checkpoint]) -> None:
+    def _mark(self, run: HeldRun, marks: Iterable[Checkpoint]) -> None:
         for mark in marks:
             run.marks[mark.version] = merged(run.marks.get(mark.version), mark)
 
-    def _run(self, run_key: bytes) -> _Run:
+    def _run(self, run_key: bytes) -> HeldRun:
         if run_key == STORE_RUN or run_key not in self._runs:
             raise RunNotFound(run_key.hex())
         return self._runs[run_key]
@@ -167,7 +170,7 @@ class MemoryLog:
     def _lacks(self, upkeep: Upkeep) -> bool:
         """Whether the log lacks a piece that a snapshot takes for written. Raises RunNotFound."""
         self._run(upkeep.run_key)
-        return upkeep.snapshot is not None and not all(name in self._blobs for name in upkeep.snapshot.known)
+        return upkeep.snapshot is not None and self._tidying.lacks(upkeep.snapshot.known)
 
     def _upkeep(self, upkeep: Upkeep) -> bool:
         if self._lacks(upkeep):
@@ -181,42 +184,68 @@ class MemoryLog:
             run.marks.pop(version, None)
         for version in upkeep.drop:
             run.marks.pop(version, None)
-            run.snapshots.pop(version, None)
-            run.vouched.pop(version, None)
+            if version != run.entry.origin:
+                run.snapshots.pop(version, None)
+                run.vouched.pop(version, None)
         return True
 
     def _act(self, act: Act) -> Acted:
         store = self._runs.get(STORE_RUN)
         if act.delete_run is not None:
             self._check_delete(act.delete_run)
+        self._tidying.check(act)
         if act.upkeep is not None and self._lacks(act.upkeep):
             raise Conflict("the snapshot takes pieces for written that are not there; pack it anew")
         if act.upkeep is not None:
             self._upkeep(act.upkeep)
         if act.delete_run is not None:
             self._delete(act.delete_run)
+        if act.compact is not None:
+            self._tidying.compact(act.compact)
+        self._tidying.guard(act)
         version = self._append(store_append(act, store.head if store else None, self.store_id)).head.version
         if act.upkeep is not None and act.upkeep.snapshot is not None and "snapshot" in act.event.header:
             run = self._run(act.upkeep.run_key)
             run.vouched.setdefault(act.upkeep.snapshot.version, STORE_VOUCH | version)
+        if act.delete_run is not None or act.compact is not None:
+            self._tidying.clear(STEP)
         return Acted(version)
 
     def _check_delete(self, head: Head) -> None:
         run = self._runs.get(head.run_key)
         if run is None or run.head != head:
             raise VersionConflict(head.run_id, head.version, run.head.version if run else 0)
-        if self.children(head.run_key):
-            raise HasForks(head.run_id)
 
     def _delete(self, head: Head) -> None:
         run = self._runs[head.run_key]
-        for position, name in zip(run.positions, self._digests(run), strict=True):
-            self._events[position - 1] = TOMBSTONE + name
         del self._runs[head.run_key], self._names[head.run_id]
         self._gone[head.run_id] = replace(head, run_key=NOBODY, version=0)
+        self._tidying.delete(run)
 
-    def _digests(self, run: _Run) -> list[bytes]:
-        return [digest(self._events[position - 1]) for position in run.positions]
+    def _claim(self, claim: Claim) -> Claimed:
+        taken, waiting = self._queue(claim.queue)
+        rate, bucket = claim.limits.rate, None
+        if rate is not None:
+            bucket = self._buckets.get(claim.queue, Bucket(float(rate[0]), claim.now)).filled(rate, claim.now)
+        heads = []
+        for one in choose(claim, taken, waiting[:LOOKED_AT], bucket):
+            run = self._runs[one.head.run_key]
+            run.head = claimed(run.head, claim.owner)
+            heads.append(run.head)
+        if bucket is not None and heads:
+            self._buckets[claim.queue] = Bucket(bucket.tokens - len(heads), bucket.at)
+        return Claimed(tuple(heads))
+
+    def _queue(self, queue: str) -> tuple[list[Queued], list[Queued]]:
+        """The runs of a queue that are taken, and those that wait, in the order in which they will be taken."""
+        found = [run for run in self._runs.values() if run.entry.queue == queue and run.head.status in QUEUED]
+        every = [
+            Queued(run.head, run.entry.workflow, run.entry.priority, run.entry.queue_key, not self.owner_gone(run.head.owner))
+            for run in found
+        ]  # fmt: skip
+        waiting = [one for one in every if not one.taken]
+        waiting.sort(key=lambda one: (one.head.owner == NOBODY, -one.priority, one.head.run_key))
+        return [one for one in every if one.taken], waiting
 
     def _post(self, post: Post) -> Posted:
         run = self._run(post.run_key)
@@ -227,7 +256,7 @@ class MemoryLog:
     # --- reading
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[dict[bytes, _Run]]:
+    def _reading(self) -> Iterator[dict[bytes, HeldRun]]:
         """The runs by key, while nobody writes."""
         with self._lock:
             self._check_open()
@@ -310,6 +339,16 @@ class MemoryLog:
             found[name] = unpack_blob(stored, name)
         return found
 
+    def blob_names(self, after: bytes, limit: int) -> list[bytes]:
+        """Digests of blobs that are there, rising."""
+        with self._reading():
+            return sorted(name for name in self._blobs if name > after)[:limit]
+
+    def guards(self) -> list[Guard]:
+        """All guards on runs."""
+        with self._reading():
+            return self._tidying.guards()
+
     def snapshots(self, run_key: bytes, upto: int, *, limit: int | None = None) -> list[tuple[int, int]]:
         """A run's snapshots up to a version, newest first, each with the version that vouches for it."""
         with self._reading() as runs:
@@ -333,6 +372,12 @@ class MemoryLog:
         """A run's waiting messages by number."""
         with self._reading() as runs:
             return sorted(runs[run_key].inbox.items()) if run_key in runs else []
+
+    def queued(self, queue: str, limit: int | None = None) -> list[Queued]:
+        """The runs of a queue, the taken ones first."""
+        with self._reading():
+            taken, waiting = self._queue(queue)
+            return [*taken, *waiting[:limit]]
 
     def mail(self) -> list[bytes]:
         """The keys of runs that have messages waiting."""

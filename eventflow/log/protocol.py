@@ -8,12 +8,14 @@ implements `Log` and runs `eventflow.testing.LogContract`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from eventflow.checkpoint import Checkpoint
 from eventflow.codec import FORKED, REWOUND, Packed, PackedState, Place, Stored, seal
 from eventflow.errors import EventflowError, Fenced, RunNotFound, RunOwned, VersionConflict, VersionNotFound
+from eventflow.log.queueing import Claim, Claimed, Queued
+from eventflow.log.removal import Clear, Cleared, Compaction, Guard, Sweep, Swept, check_above, rewind_target
 from eventflow.proof import digest, genesis
 from eventflow.state import Status, WaitingFor
 
@@ -46,7 +48,10 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What `list` shows of a run besides its head; written with its first event."""
+    """What `list` shows of a run besides its head; written with its first event.
+
+    `origin` is the version that the run was compacted to and its history begins with, 0 if it is whole.
+    """
 
     workflow: str
     tags: tuple[str, ...]
@@ -55,6 +60,15 @@ class Entry:
     parent_id: str | None = None
     parent_key: bytes = NOBODY
     parent_at: int = 0
+    origin: int = 0
+    queue: str = ""
+    priority: int = 0
+    queue_key: str = ""
+
+    @property
+    def folds_through(self) -> bool:
+        """Whether its history still goes on from its parent's: it is a fork, and was not compacted."""
+        return self.parent_id is not None and not self.origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +136,10 @@ class Appended(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Upkeep:
-    """Care of the cache: a snapshot to keep, marks to set, checkpoints to drop, or only their marks. Leaves no event."""
+    """Care of the cache: a snapshot to keep, marks to set, checkpoints to drop, or only their marks. Leaves no event.
+
+    The snapshot at a run's origin is no cache: of that `drop` takes the mark alone.
+    """
 
     run_key: bytes
     snapshot: PackedState | None = None
@@ -140,12 +157,23 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """An operation by hand: an event of the store's own stream, and what it does, in one transaction."""
+    """An operation by hand: an event of the store's own stream, and what it does, in one transaction.
+
+    `delete_run` removes a run that must still have this head: it is in no list at once, and what it leaves is tidied up by
+    this write as far as STEP rows go, and then by `Clear`. Refused with VersionConflict if it has moved on, RunGuarded if it
+    has a guard, HasForks if a run that `folds_through` it is there. `compact` sets a run's origin, to the version of the
+    snapshot that comes with `upkeep`, whose digest the event's header names; what comes before goes in the same way.
+    Refused as `check_compaction` says, and with RunGuarded. `guard` sets a guard, `unguard` (by run and kind) lifts it;
+    RunNotFound if the run is not there.
+    """
 
     event: Packed
     time: int
     upkeep: Upkeep | None = None
     delete_run: Head | None = None
+    compact: Compaction | None = None
+    guard: Guard | None = None
+    unguard: Guard | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,19 +192,32 @@ class Post:
 
 
 @dataclass(frozen=True, slots=True)
+class Bring:
+    """Events of one run as they were stored elsewhere, byte for byte, all or nothing; whoever brings them has checked them.
+
+    `sealed` is what they are and where the run's history ends with them. `append` says where they go: its `events` hold
+    their blobs and nothing else, its `expected` is the version they follow, its `first` is set where they begin the run.
+    Answered as an append is; refused with VersionConflict where they do not follow.
+    """
+
+    append: Append
+    sealed: Sealed
+
+
+@dataclass(frozen=True, slots=True)
 class Posted:
     """A message is durable: its number, which rises within the store."""
 
     message: int
 
 
-Write = Append | Upkeep | Act | Post
-Answer = Appended | Kept | Acted | Posted
+Write = Append | Upkeep | Act | Post | Clear | Sweep | Bring | Claim
+Answer = Appended | Kept | Acted | Posted | Cleared | Swept | Claimed
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a store holds, in rows and bytes by kind: events, runs, blobs, snapshots, checkpoints, messages."""
+    """What a store holds, in rows and bytes by kind: events, index, runs, blobs, snapshots, checkpoints, messages."""
 
     rows: Mapping[str, int]
     bytes: Mapping[str, int]
@@ -259,6 +300,14 @@ class Log(Protocol):
         """The bytes of blobs by digest, checked. Raises Corrupt if one is missing or not what it is named by."""
         ...
 
+    def blob_names(self, after: bytes, limit: int) -> list[bytes]:
+        """Digests of blobs that are there, rising, from the first one after `after` on."""
+        ...
+
+    def guards(self) -> list[Guard]:
+        """All guards on runs, in any order."""
+        ...
+
     def snapshots(self, run_key: bytes, upto: int, *, limit: int | None = None) -> list[tuple[int, int]]:
         """(version, version of the event that vouches for it or 0) of a run's snapshots up to a version, newest first.
 
@@ -276,6 +325,14 @@ class Log(Protocol):
 
     def inbox(self, run_key: bytes) -> list[tuple[int, bytes]]:
         """A run's waiting messages by number, oldest first."""
+        ...
+
+    def queued(self, queue: str, limit: int | None = None) -> list[Queued]:
+        """The runs of a queue that are not over and stand neither still nor failed: the taken ones, then those that wait.
+
+        Those that wait come in the order in which they will be taken; `limit` is how many of those at most. A run whose
+        owner is gone waits, before all others.
+        """
         ...
 
     def mail(self) -> list[bytes]:
@@ -339,18 +396,54 @@ def admit(append: Append, head: Head | None, owner_gone: Callable[[bytes], bool]
     return _sealed(append, head, epoch, NOBODY if append.release else owner)
 
 
+def admit_brought(bring: Bring, head: Head | None) -> Sealed:
+    """Check events from elsewhere against the run's head; they are sealed already. Raises VersionConflict."""
+    append = bring.append
+    if head is None or fresh(append, head):
+        if append.first is None or not bring.sealed.data:
+            raise VersionConflict(append.run_id, append.expected, head.version if head else 0)
+    elif (head.version, head.run_key) != (append.expected, append.run_key):
+        raise VersionConflict(append.run_id, append.expected, head.version)
+    return bring.sealed
+
+
 def fresh(append: Append, head: Head | None) -> bool:
     """Whether an append would begin a run: its id is new, or that of a deleted run of a lower incarnation."""
     return head is None or (not head.version and head.incarnation < append.incarnation)
 
 
-def check_parent(first: First, parent: Head | None) -> None:
-    """Refuse a fork whose parent is gone, or has not come so far. Raises RunNotFound or VersionNotFound."""
+def check_parent(first: First, parent: Head | None, origin: int = 0) -> None:
+    """Refuse a fork whose parent is gone, has not come so far, or was compacted since (`origin` is the parent's).
+
+    Raises RunNotFound or VersionNotFound.
+    """
     entry = first.entry
     if parent is None:
         raise RunNotFound(entry.parent_id or entry.parent_key.hex())
     if not entry.parent_at == first.at <= parent.version:
         raise VersionNotFound(parent.run_id, first.at, parent.version)
+    check_above(parent.run_id, first.at, origin, parent.version)
+
+
+def check_origin(act: Act) -> None:
+    """Refuse a compaction without the snapshot that its run shall begin with, vouched for by the same event. Raises Conflict."""
+    compact, upkeep = act.compact, act.upkeep
+    packed = upkeep.snapshot if upkeep is not None else None
+    if compact is None:
+        return
+    named = act.event.header.get("snapshot")
+    if upkeep is None or packed is None or [packed.version, packed.digest] != named or packed.version != compact.at:
+        raise Conflict("a compaction comes with the snapshot at its version, which its event names")
+    if upkeep.run_key != compact.run_key:
+        raise Conflict("a compaction comes with a snapshot of the same run")
+
+
+def check_rewinds(append: Append, origin: int) -> None:
+    """Refuse a rewind to before the run's origin: it was decided before the run was compacted. Raises VersionCompacted."""
+    for packed in append.events:
+        to = rewind_target(packed)
+        if to is not None:
+            check_above(append.run_id, to, origin, append.expected)
 
 
 def _fresh_head(append: Append, old: Head | None) -> Head:
@@ -383,6 +476,14 @@ def _sealed(append: Append, head: Head, epoch: int, owner: bytes) -> Sealed:
         append.time,
     )  # fmt: skip
     return Sealed(tuple(data), tuple(digests), moved, tuple(bends), tuple(vouched))
+
+
+QUEUED: frozenset[Status] = frozenset({"pending", "running", "waiting"})  # statuses of a run that is in its queue
+
+
+def claimed(head: Head, owner: bytes) -> Head:
+    """A head once an owner has claimed its run."""
+    return replace(head, owner=owner, epoch=head.epoch + 1)
 
 
 def fits(listed: Listed, query: Query) -> bool:

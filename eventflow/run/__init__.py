@@ -14,7 +14,7 @@ from eventflow.run.mail import (
     last_words,
     message,
 )
-from eventflow.run.shop import CheckpointTaken, Listener, Notice, Shop, begin
+from eventflow.run.shop import CheckpointTaken, Listener, Notice, RecoveryOutOfReach, Shop, begin
 from eventflow.run.threads import Threads
 from eventflow.run.visit import Fetch, Visit, takes
 
@@ -28,6 +28,7 @@ __all__ = [
     "Journal",
     "Listener",
     "Notice",
+    "RecoveryOutOfReach",
     "Shop",
     "Threads",
     "Visit",

@@ -14,6 +14,7 @@ from eventflow.errors import (
     BranchesFailed,
     BudgetExceeded,
     DefinitionError,
+    EffectDenied,
     EffectMisused,
     EffectSpent,
     EffectUnknown,
@@ -33,7 +34,7 @@ MAX_MESSAGE = 2_000  # characters; an error's sentence is for people, some libra
 
 # What would fail in the same way again, however often it is tried.
 _FINAL = (
-    BranchesDisagree, BranchesFailed, BudgetExceeded, DefinitionError, EffectMisused, EffectSpent, EffectUnknown, GuardFailed, InvalidState, MissingApiKey, ModelRefused, NoEdgeHolds,
+    BranchesDisagree, BranchesFailed, BudgetExceeded, DefinitionError, EffectDenied, EffectMisused, EffectSpent, EffectUnknown, GuardFailed, InvalidState, MissingApiKey, ModelRefused, NoEdgeHolds,
     NotPlainData, StateIsReadOnly, UndeclaredTarget,
 )  # fmt: skip
 

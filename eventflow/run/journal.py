@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from eventflow.checkpoint import (
-    MIN_EVENTS,
+    EVENT_WEIGHT,
     NOTHING_DUE,
     Checkpoint,
     CheckpointPolicy,
@@ -25,6 +25,7 @@ from eventflow.checkpoint import (
     merged,
 )
 from eventflow.codec import Packed, PackedState, pack, pack_state
+from eventflow.costs import UNTIMED, Timed
 from eventflow.errors import Conflict, EventflowError, RunLost
 from eventflow.event import (
     Event,
@@ -32,7 +33,6 @@ from eventflow.event import (
     RunCancelled,
     RunCompleted,
     RunFailed,
-    RunSuspended,
     RunTimedOut,
     Transitioned,
     UndoBegan,
@@ -40,8 +40,11 @@ from eventflow.event import (
 )
 from eventflow.log import Answer, Append, Appended, Kept, Post, Upkeep
 from eventflow.plain import FrozenDict
+from eventflow.run.asked import Asked, joined, overtaken, tell, vouching
+from eventflow.run.gauge import Gauge
 from eventflow.run.mail import called_off, last_words
-from eventflow.run.shop import CheckpointTaken, Notice, Shop, passage
+from eventflow.run.ruling import Ruling
+from eventflow.run.shop import CheckpointTaken, Notice, RecoveryOutOfReach, Shop, passage
 from eventflow.state import State, evolve, standing_after, status_after
 
 ENVELOPE = 110  # bytes an event's array adds to its body, about; only the checkpoint policy's estimate uses it
@@ -49,24 +52,10 @@ SMALL_STATE = 128 << 10  # bytes; packing less takes under 2 ms, which is less t
 BREATH = 4  # commits of a lone run after which the event loop's other tasks get a turn: they wait under 2 ms
 
 
-@dataclass(slots=True)
-class _Asked:
-    """A list of facts, packed, and who waits for it (nobody, if its caller does the append itself)."""
-
-    events: tuple[Event, ...]
-    packed: tuple[Packed, ...]
-    taken: tuple[int, ...]
-    after: FrozenDict | None
-    release: bool
-    visit: int = 0
-    undoing: bool = False  # what the run had done was being taken back already when this was asked
-    done: asyncio.Future[State] | None = None
-
-
 class _Closed(NamedTuple):
     """Lists of facts as one append, and what is to be done once it is durable."""
 
-    asked: _Asked
+    asked: Asked
     append: Append
     sizes: list[int]
     vouch: Vouch | None
@@ -76,21 +65,23 @@ class _Closed(NamedTuple):
 
 # Facts that move the run: what was true of the visit before may not be true any more.
 _TURNS = (Transitioned, RunCompleted, RunFailed, RunCancelled, RunTimedOut, UndoBegan)
-_ENDS = (RunFailed, RunCancelled, RunTimedOut)
 
 
 class Journal:
     """The facts of one driven run, its state, and its checkpoints."""
 
     def __init__(
-        self, shop: Shop, state: State, epoch: int, progress: Progress, marks: list[Checkpoint], *, needed: int = 0
-    ) -> None:
+        self, shop: Shop, state: State, epoch: int, progress: Progress, marks: list[Checkpoint], *, needed: int = 0,
+        timed: Timed = UNTIMED,
+    ) -> None:  # fmt: skip
         self.shop = shop
         self.state = state
         self.epoch = epoch
         self.released = False
         self.cut_off: EventflowError | None = None
+        self.ruling = Ruling(shop.log)
         self._progress = progress
+        self.gauge = Gauge(shop.policy, shop.clock, state, timed)
         self._marks = marks
         self._vouched = needed  # the snapshot that recovery would start from
         self._vouch: Vouch | None = None
@@ -98,11 +89,15 @@ class Journal:
         self._stale: set[int] = {needed} - {mark.version for mark in marks} if needed else set()
         self._busy = False
         self._commits = 0  # made on this thread
-        self._waiting: list[_Asked] = []
+        self._waiting: list[Asked] = []
         self._rest: asyncio.Task[None] | None = None
         self._packing: asyncio.Task[None] | None = None
         self._dropping: asyncio.Future[Answer] | None = None
-        self.checkpoint_seconds = 0.0
+
+    @property
+    def progress(self) -> Progress:
+        """What has happened since the last snapshot."""
+        return self._progress
 
     # --- facts
 
@@ -117,7 +112,7 @@ class Journal:
         log raises. Being cancelled meanwhile does not undo them.
         """
         undoing = self.state.undoing is not None
-        asked = _Asked(events, tuple(map(pack, events)), taken, after, release, visit, undoing)
+        asked = Asked(events, tuple(map(pack, events)), taken, after, release, visit, undoing)
         if self._busy:
             asked.done = asyncio.get_running_loop().create_future()
             self._waiting.append(asked)
@@ -141,7 +136,7 @@ class Journal:
         finally:
             self._busy = False
 
-    def _next_lists(self) -> list[_Asked]:
+    def _next_lists(self) -> list[Asked]:
         """What goes into the next append: nothing follows a fact that moves the run, for it may be too late then."""
         lists = self._waiting
         for count, one in enumerate(lists, 1):
@@ -151,7 +146,7 @@ class Journal:
         self._waiting = self._waiting[len(lists) :]
         return lists
 
-    async def _flush(self, lists: list[_Asked]) -> Exception | None:  # noqa: C901 - one await fewer is a frame fewer a step
+    async def _flush(self, lists: list[Asked]) -> Exception | None:  # noqa: C901 - one await fewer is a frame fewer a step
         """Append lists of facts as one; returns what went wrong, which every waiting caller has been told too."""
         going, problem = self._admitted(lists)
         if not going:
@@ -180,22 +175,22 @@ class Journal:
             self._end(going)
             raise
         for one in going:
-            _tell(one, problem or self.state)
+            tell(one, problem or self.state)
         if cancelled:
             raise asyncio.CancelledError
         return problem
 
-    def _admitted(self, lists: list[_Asked]) -> tuple[list[_Asked], Exception | None]:
+    def _admitted(self, lists: list[Asked]) -> tuple[list[Asked], Exception | None]:
         """The lists that may still be appended; the callers of the others are told, and why is returned."""
         problem: Exception | None = None
-        going: list[_Asked] = []
+        going: list[Asked] = []
         for one in lists:
             refusal = self._refusal(one)
             if refusal is None:
                 going.append(one)
             else:
                 problem = refusal
-                _tell(one, refusal)
+                tell(one, refusal)
         return going, problem
 
     def _at_once(self, append: Append) -> Answer | None:
@@ -205,13 +200,13 @@ class Journal:
             self._commits += 1
         return answer
 
-    def _end(self, going: list[_Asked]) -> None:
+    def _end(self, going: list[Asked]) -> None:
         self.cut_off = RunLost(f"run {self.state.run.run_id}: the process that drives it is ending")
         waiting, self._waiting = self._waiting, []
         for one in (*going, *waiting):
-            _tell(one, self.cut_off)
+            tell(one, self.cut_off)
 
-    def _refusal(self, one: _Asked) -> EventflowError | None:
+    def _refusal(self, one: Asked) -> EventflowError | None:
         state = self.state
         if self.cut_off is not None:
             return self.cut_off
@@ -219,16 +214,16 @@ class Journal:
             return RunLost(f"run {state.run.run_id} was let go or has ended ({state.status}); this call came too late")
         if one.visit and one.visit != state.visit:
             return RunLost(f"run {state.run.run_id} has left the node that made this call; it came too late")
-        if (state.undo or state.undoing is not None) and _overtaken(state, one):
+        if (state.undo or state.undoing is not None) and overtaken(state, one):
             return RunLost(f"run {state.run.run_id} is to take back what it did first; this came too late")
         return None
 
-    def _closed(self, lists: list[_Asked]) -> _Closed:
+    def _closed(self, lists: list[Asked]) -> _Closed:
         """The lists as one append: its version, time and digest before are those of this moment."""
-        one = lists[0] if len(lists) == 1 else _joined(lists)
+        one = lists[0] if len(lists) == 1 else joined(lists)
         now = self.shop.clock.now()
         vouch = self._vouch
-        packed = _vouching(one.packed, vouch)
+        packed = vouching(one.packed, vouch)
         sizes = [each.size + ENVELOPE for each in packed]
         wanted = self._wanted(one.events, sizes, now)
         mark = Checkpoint(self.state.version + len(packed), wanted.kinds, now) if wanted.kinds else None
@@ -238,10 +233,14 @@ class Journal:
         """What the policy wants after these events; the usual answer, nothing, is found without asking it."""
         progress = self._progress
         last = events[-1] if events else None
-        quiet = type(last) is Transitioned and last.error is None and progress.events + len(sizes) < MIN_EVENTS
+        weight = progress.weight + len(sizes) * EVENT_WEIGHT
+        quiet = type(last) is Transitioned and last.error is None and weight < self.gauge.quiet
         if quiet and self.shop.by_size_only:
             return NOTHING_DUE
-        return due(self._policy(), progress.ahead(len(sizes), sum(sizes)), passage(events), now)
+        ahead = progress.ahead(len(sizes), sum(sizes))
+        self.gauge.time_events(self.shop.log, self.state)
+        self.gauge.look(ahead)
+        return due(self._policy(), ahead, passage(events), now, self.gauge.costs)
 
     def _landed(self, closed: _Closed, answer: Answer) -> None:
         """What follows from an append that is durable."""
@@ -281,7 +280,7 @@ class Journal:
             return True
         return False
 
-    def _append_of(self, one: _Asked, packed: tuple[Packed, ...], now: int, mark: Checkpoint | None) -> Append:
+    def _append_of(self, one: Asked, packed: tuple[Packed, ...], now: int, mark: Checkpoint | None) -> Append:
         run, state = self.state.run, self.state
         if len(one.events) == 1:
             status, waiting = status_after(state, one.events[0])
@@ -309,7 +308,7 @@ class Journal:
         if self._stale:
             self._drop_stale()
 
-    def _advance(self, one: _Asked, answer: Appended, now: int, sizes: list[int]) -> None:
+    def _advance(self, one: Asked, answer: Appended, now: int, sizes: list[int]) -> None:
         """Fold what is durable now into the state, and tell the listeners."""
         run = self.state.run
         before = self.state.digest
@@ -335,8 +334,10 @@ class Journal:
 
     def _marked(self, mark: Checkpoint, wanted: Due) -> None:
         self._remember(mark)
+        self.gauge.marks += 1
         if wanted.snapshot and self._packing is None:
             self._progress.snapshot_taken(self._progress.state_size, mark.time)
+            self.gauge.look(self._progress)
             self._packing = asyncio.get_running_loop().create_task(self._pack(self.state, mark))
         else:
             self.tell(CheckpointTaken(self.state.run.run_id, mark, 0.0))
@@ -356,20 +357,33 @@ class Journal:
         try:
             with contextlib.suppress(EventflowError):
                 await self.snapshot(state, mark)
+                if self.gauge.costs is not None:
+                    await self._measure(state)
         finally:
             self._packing = None
+
+    async def _measure(self, state: State) -> None:
+        """Time what a recovery would do now, and say so, once, if it can't be done in the time that was asked for."""
+        gauge, progress = self.gauge, self._progress
+        size = progress.snapshot_size
+        await gauge.time_load(self.shop.log, state, size, beside=size > SMALL_STATE)
+        gauge.look(progress)
+        if not gauge.warned and gauge.target is not None and not gauge.in_reach(progress):
+            gauge.warned = True
+            self.tell(RecoveryOutOfReach(state.run.run_id, state.version, gauge.target, gauge.at_least(progress)))
 
     async def snapshot(self, state: State, mark: Checkpoint) -> Checkpoint:
         """Write the bytes of a checkpoint of a state; the next event vouches for them."""
         clock, compress = self.shop.clock, self.shop.policy.compress
-        began, estimate = clock.monotonic(), self._progress.state_size
+        began, estimate, events = clock.monotonic(), self._progress.state_size, self._progress.events
         packed = await _pack_beside(state, small=estimate <= SMALL_STATE, compress=compress)
         whole = replace(mark, size=len(packed.root), digest=packed.digest)
         if not await self._keep(packed, whole):
             packed = await _pack_beside(state, small=estimate <= SMALL_STATE, compress=compress, anew=True)
             await self._keep(packed, whole)
         seconds = clock.monotonic() - began
-        self.checkpoint_seconds += seconds
+        written = len(packed.root) + sum(len(blob.stored) for blob in packed.blobs)
+        self.gauge.kept(seconds, written, self._progress.events - events)
         self._progress.state_size += packed.size - estimate  # what came meanwhile has been added to the estimate
         self._vouch = Vouch(packed.version, packed.digest)
         self._remember(whole)
@@ -383,6 +397,7 @@ class Journal:
     async def checkpoint(self, kind: Kind, *, snapshot: bool) -> Checkpoint:
         """Make a checkpoint of the state as it is, outside the policy."""
         mark = Checkpoint(self.state.version, (kind,), self.shop.clock.now())
+        self.gauge.marks += 1
         if self._packing is not None:
             await asyncio.wait([self._packing])
         if snapshot:
@@ -419,48 +434,9 @@ class Journal:
                 await asyncio.sleep(0)
 
 
-def _tell(asked: _Asked, answer: State | Exception) -> None:
-    """Answer who waits for a list of facts, if anybody does."""
-    done = asked.done
-    if done is None or done.done():
-        return
-    if isinstance(answer, Exception):
-        done.set_exception(answer)
-        done.exception()  # if nobody waits any more, that is no news
-    else:
-        done.set_result(answer)
-
-
 async def _pack_beside(state: State, *, small: bool, **options: bool) -> PackedState:
     """A state's bytes; those of a large one are made on another thread, so that other runs go on."""
     return pack_state(state, **options) if small else await asyncio.to_thread(pack_state, state, **options)
-
-
-def _vouching(packed: tuple[Packed, ...], vouch: Vouch | None) -> tuple[Packed, ...]:
-    """The facts with the newest snapshot's digest in the first one's header, if nothing vouches for it yet."""
-    if vouch is None or not packed:
-        return packed
-    header = {**packed[0].header, "snapshot": [vouch.version, vouch.digest]}
-    return (packed[0]._replace(header=header), *packed[1:])
-
-
-def _overtaken(state: State, one: _Asked) -> bool:
-    """Whether facts were decided on before it was known that what the run did is to be taken back: they hold no more.
-
-    Either the taking back began since, or a call finished since that must be taken back before the run may end so.
-    """
-    last = one.events[-1] if one.events else None
-    if state.undoing is None:
-        return isinstance(last, _ENDS)
-    return not one.undoing and last is not None and not isinstance(last, RunSuspended)
-
-
-def _joined(lists: list[_Asked]) -> _Asked:
-    """Several lists of facts as one, to go in one append."""
-    return _Asked(
-        tuple(event for one in lists for event in one.events), tuple(packed for one in lists for packed in one.packed),
-        tuple(message for one in lists for message in one.taken), None, any(one.release for one in lists),
-    )  # fmt: skip
 
 
 def _look_at(answer: asyncio.Future[Answer]) -> None:

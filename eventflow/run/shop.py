@@ -26,7 +26,21 @@ class CheckpointTaken:
     seconds: float
 
 
-Notice = Recorded | CheckpointTaken
+@dataclass(frozen=True, slots=True)
+class RecoveryOutOfReach:
+    """A run's state has grown so large that no recovery is as fast as its policy asks; said once.
+
+    `target` is what was asked for and `estimate` what one in a hundred is reckoned to take at the least, in seconds.
+    From now on snapshots are made in proportion to the state's size.
+    """
+
+    run_id: str
+    version: int
+    target: float
+    estimate: float
+
+
+Notice = Recorded | CheckpointTaken | RecoveryOutOfReach
 Listener = Callable[[State, Notice], None]
 
 
@@ -47,7 +61,7 @@ class Shop:
 
     def __post_init__(self) -> None:
         self.by_size_only = self.policy.by_size_only
-        self.meanwhile = replace(self.policy, auto=False, every=None, interval=None)
+        self.meanwhile = replace(self.policy, auto=False, every=None, interval=None, recovery=None)
 
 
 def passage(events: tuple[Event, ...]) -> Passage:
@@ -61,9 +75,13 @@ def passage(events: tuple[Event, ...]) -> Passage:
 
 
 async def begin(
-    shop: Shop, head: Head | None, event: Event, *, run_id: str, run_key: bytes, incarnation: int, first: First
+    shop: Shop, head: Head | None, event: Event, *, run_id: str, run_key: bytes, incarnation: int, first: First,
+    claim: bytes | None = None,
 ) -> Appended:
-    """Append a run's first event and take its lease. Raises VersionConflict if the run is there already."""
+    """Append a run's first event and take its lease for the owner `claim`: nobody if empty, this engine if None.
+
+    Raises VersionConflict if the run is there already.
+    """
     status, waiting = status_after(None, event)
     now = shop.clock.now()
     entered = event.node if isinstance(event, RunStarted) else None
@@ -71,7 +89,7 @@ async def begin(
     marks = (Checkpoint(first.at + 1, kinds, now),) if kinds else ()
     append = Append(
         run_id, run_key, incarnation, head.version if head else first.at, 0, (pack(event),), now, status, waiting,
-        claim=shop.owner, marks=marks, first=first,
+        claim=shop.owner if claim is None else claim, marks=marks, first=first,
     )  # fmt: skip
     answer = await shop.writer.write(append, alone=shop.active == 0)
     assert isinstance(answer, Appended)  # noqa: S101 - an Append is answered by Appended

@@ -159,7 +159,8 @@ class Visit:
         does is settled by `reconcile(idempotency_key)` (its result, or `raise LookupError` if it never happened; a
         KeyError or IndexError is an error like any other), else the run stands still and asks. With `at_most_once` it is
         begun once and never again, whatever became of it: where it has no result, EffectSpent is raised instead.
-        A function that takes `idempotency_key` is given it. `asked` is recorded as the input instead of the arguments;
+        A function that takes `idempotency_key` is given it; one that takes `fencing_token` is given the run's epoch, which
+        rises whenever another process takes the run over, while the key stays the same. `asked` is recorded as the input instead of the arguments;
         `usage` reads counts off the result.
 
         Raises EffectMisused, EffectUnknown, EffectSpent, RunLost, NotPlainData, and what the function raises.
@@ -238,6 +239,12 @@ class Visit:
             await self._record(started, answer)
             return thaw(answer.output)
         state = self._journal.state
+        if state.run.policy:
+            shown = _shown(thaw(_values(asked)))
+            if (answer := await self._journal.ruling.answer(state, started, shown)) is not None:
+                await self._record(started, answer)
+                return thaw(answer.output)
+            self._check()
         if state.undoing is None and (what := over_budget(state, self._journal.shop.clock.now())):
             raise BudgetExceeded(self.id, what)
         await self._record(started)
@@ -286,7 +293,9 @@ class Visit:
         found = self._event_at(versions[0]).event
         if not isinstance(found, EffectFinished):
             return None
-        return EffectFinished(call.name, call.key, found.output, branch=self.branch, reused=versions[0])
+        return EffectFinished(
+            call.name, call.key, found.output, branch=self.branch, reused=versions[0], source=found.source
+        )
 
     def _idempotency_key(self, call: _Call) -> str:
         """The same for every attempt of a call on a line; another on every other line, run and store."""
@@ -314,6 +323,8 @@ class Visit:
         kwargs = dict(call.kwargs)
         if takes(call.function, "idempotency_key"):
             kwargs["idempotency_key"] = idempotency_key
+        if takes(call.function, "fencing_token"):
+            kwargs["fencing_token"] = self._journal.epoch
         return await self._run(call.function, *call.args, **kwargs)
 
     async def _run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -49,11 +49,13 @@ def call_finished(state: State, recorded: Recorded, event: EffectFinished) -> di
     """What changes in a state when a call finishes."""
     name = effect_id(event.name, event.key, event.branch)
     begun = _open(state, recorded, name)
-    entry = ordered({**begun, "output": event.output, "status": "finished"})
-    changes: dict[str, Any] = {"effects": ordered({**state.effects, name: entry})}
+    closed = {**begun, "output": event.output, "status": "finished"}
+    if event.source:
+        closed["source"] = event.source
+    changes: dict[str, Any] = {"effects": ordered({**state.effects, name: ordered(closed)})}
     if event.usage:
         changes["usage"] = _summed(state.usage, event.usage)
-    if "undo" in begun:
+    if "undo" in begun and not event.source:  # what was not made is not taken back
         one = {
             "name": event.name,
             "key": event.key,
@@ -75,6 +77,7 @@ def call_closed(state: State, recorded: Recorded, event: EffectFailed | EffectRe
     status = "failed" if isinstance(event, EffectFailed) else "rejected"
     entry = {**_open(state, recorded, name), "status": status}
     entry.pop("output", None)
+    entry.pop("source", None)
     changes: dict[str, Any] = {"effects": ordered({**state.effects, name: ordered(entry)})}
     if state.undo and status == "rejected":
         mine = (event.name, event.key, event.branch)

@@ -15,6 +15,7 @@ from eventflow.change import Change, apply
 from eventflow.errors import Corrupt, EventflowError
 from eventflow.event import (
     AttemptFailed,
+    BackupMade,
     BranchesOpened,
     BranchFailed,
     BranchFinished,
@@ -24,23 +25,35 @@ from eventflow.event import (
     EffectFinished,
     EffectRejected,
     EffectStarted,
+    EncryptionBegan,
     Event,
     Forked,
+    KeysRotated,
     NodeSkipped,
     Recorded,
     Rewound,
     RunCancelled,
+    RunCompacted,
     RunCompleted,
     RunDeleted,
     RunFailed,
+    RunHeld,
+    RunParked,
     RunPaused,
+    RunPinned,
+    RunReleased,
     RunResumed,
+    RunsImported,
     RunStarted,
     RunSuspended,
     RunTimedOut,
+    RunUnpinned,
     SignalReceived,
     SignalRefused,
     StoreCreated,
+    StoreRepaired,
+    StoreRestored,
+    SubjectShredded,
     Transitioned,
     UndoBegan,
     WaitClosed,
@@ -49,7 +62,7 @@ from eventflow.event import (
 from eventflow.plain import EMPTY, FrozenDict, FrozenList, ordered
 from eventflow.state.effects import call_closed, call_finished, only_finished, with_begun, without_branch
 from eventflow.state.parts import ENDED, FINAL, Caller, Identity, Parent, State, Status, WaitingFor
-from eventflow.state.shape import are_answers, are_names, are_numbers, is_message
+from eventflow.state.shape import are_answers, are_names, are_numbers, is_message, is_policy
 from eventflow.state.waits import (
     BranchEvent,
     again,
@@ -82,6 +95,8 @@ def status_after(  # noqa: C901, PLR0911, PLR0912 - a table
             return "timed_out", ""
         case RunPaused():
             return "paused", ""
+        case RunParked():
+            return "parked", ""
         case RunResumed() if state is not None and state.wait is not None and not event.to:
             return "waiting", state.wait["kind"]
         case RunResumed() if state is not None and state.branches is not None and not event.to:
@@ -89,6 +104,8 @@ def status_after(  # noqa: C901, PLR0911, PLR0912 - a table
             return section_status(branches or state.branches)
         case Rewound() if state is not None:
             return _after_rewind(*gone_back(state))
+        case RunStarted() if event.queue:
+            return "pending", ""
         case RunStarted() | RunResumed() | Rewound() | Forked() | NodeSkipped() | UndoBegan():
             return "running", ""
     if state is None or state.status == "paused":
@@ -180,7 +197,9 @@ def evolve(  # noqa: C901, PLR0911, PLR0912 - one match over the closed set of e
             return _stamped(state, recorded, attempt=event.attempt + 1, retry_at=event.retry_at, error=event.error)
         case RunResumed():
             return _resumed(state, recorded, event)
-        case RunFailed() | RunSuspended() | RunPaused() | RunCancelled() | RunTimedOut() | NodeSkipped() | UndoBegan():
+        case (
+            RunFailed() | RunSuspended() | RunParked() | RunPaused() | RunCancelled() | RunTimedOut() | NodeSkipped() | UndoBegan()
+        ):  # fmt: skip
             return _stopped(state, recorded, event)
         case BranchesOpened():
             return _split(state, recorded, event)
@@ -196,13 +215,30 @@ def evolve(  # noqa: C901, PLR0911, PLR0912 - one match over the closed set of e
             return _forked(state, recorded, event)
         case RunStarted():
             raise Corrupt(f"version {recorded.version}", "the run starts a second time")
-        case StoreCreated() | CheckpointCreated() | CheckpointsDeleted() | RunDeleted():
+        case (
+            StoreCreated()
+            | CheckpointCreated()
+            | CheckpointsDeleted()
+            | RunDeleted()
+            | RunPinned()
+            | RunCompacted()
+            | RunUnpinned()
+            | RunHeld()
+            | RunReleased()
+            | BackupMade()
+            | StoreRestored()
+            | RunsImported()
+            | StoreRepaired()
+            | KeysRotated()
+            | SubjectShredded()
+            | EncryptionBegan()
+        ):
             raise Corrupt(f"version {recorded.version}", f"{type(event).__name__} belongs to the store's own stream")
         case _:
             assert_never(event)
 
 
-Stop = RunFailed | RunSuspended | RunPaused | RunCancelled | RunTimedOut | NodeSkipped | UndoBegan
+Stop = RunFailed | RunSuspended | RunParked | RunPaused | RunCancelled | RunTimedOut | NodeSkipped | UndoBegan
 
 
 def _stopped(state: State, recorded: Recorded, event: Stop) -> State:
@@ -256,16 +292,23 @@ def _started(event: RunStarted, recorded: Recorded) -> State:
         event.run_id, recorded.run_key, recorded.incarnation, event.store_id, event.workflow, event.definition_digest,
         event.definition, event.input_digest, event.tags, event.subject, recorded.time, None,
         Caller(event.caller_id, event.caller_key) if event.caller_id else None, event.deadline, event.budget,
+        _policy(recorded, event.effects),
     )  # fmt: skip
     return State(
-        identity, recorded.version, recorded.digest, recorded.time, recorded.epoch, "running", event.node,
-        recorded.version, event.data,
+        identity, recorded.version, recorded.digest, recorded.time, recorded.epoch,
+        "pending" if event.queue else "running", event.node, recorded.version, event.data,
     )  # fmt: skip
 
 
 def _check_budget(recorded: Recorded, event: RunStarted | RunResumed) -> None:
     if event.budget and not are_numbers(event.budget):
         raise Corrupt(f"version {recorded.version}", "limits the run by what is not a number")
+
+
+def _policy(recorded: Recorded, effects: FrozenDict) -> FrozenDict:
+    if not is_policy(effects):
+        raise Corrupt(f"version {recorded.version}", "says in a way that can't be read what the run may call")
+    return effects
 
 
 def _moved(state: State, recorded: Recorded, event: Transitioned, after: FrozenDict | None) -> State:
@@ -341,6 +384,8 @@ def _resumed(state: State, recorded: Recorded, event: RunResumed) -> State:
     if event.budget is not None:
         _check_budget(recorded, event)
         run = replace(run, budget=event.budget)
+    if event.effects is not None:
+        run = replace(run, policy=_policy(recorded, event.effects))
     fresh = state.status == "failed"
     wait = None if state.wait is None else restored(state.wait, state.time, recorded.time)
     branches = branches_resumed(state.branches, state.time, recorded.time, afresh=fresh)
@@ -389,6 +434,7 @@ def _forked(state: State, recorded: Recorded, event: Forked) -> State:
     identity = replace(
         state.run, run_id=event.run_id, run_key=recorded.run_key, incarnation=recorded.incarnation,
         store_id=event.store_id, parent=parent, started=recorded.time, caller=None, deadline=0,
+        policy=state.run.policy if event.effects is None else _policy(recorded, event.effects),
     )  # fmt: skip
     # A changed state makes recorded answers of this visit answers to another question: the visit begins anew.
     answers, branches = only_finished(state.effects), again(state.branches)

@@ -40,7 +40,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a run is, from its first event on; `deadline` is ns since the epoch, UTC, 0 for none."""
+    """What a run is, from its first event on; `deadline` is ns since the epoch, UTC, 0 for none.
+
+    `policy` says what a what-if run may call, and what answers in place of the rest; empty for every other run.
+    """
 
     run_id: str
     run_key: bytes
@@ -57,6 +60,7 @@ class Identity:
     caller: Caller | None = None
     deadline: int = 0
     budget: FrozenDict = EMPTY
+    policy: FrozenDict = EMPTY
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,9 @@ _CALL_STATUSES = ("started", "finished", "failed", "rejected")
 _WAIT = {"id": int, "kind": str, "name": str, "opened": int, "restore": str, "spec": FrozenDict, "until": int}
 _MESSAGE = {"name": str, "message": int}
 _UNDO = {"at": int, "by": str, "key": str, "name": str, "branch": str}
+_POLICY = {"deny": FrozenList, "live": FrozenList, "mock": FrozenDict}
+_RECORDED = {"run": bytes, "first": int, "last": int}
+_SPAN = FrozenDict({"run": b"", "first": 1, "last": 1})
 _BRANCHES = frozenset({"of", "left", "items", "names", "standing"})
 _FAILURE = [str, str, str, bool]
 
@@ -42,7 +45,9 @@ def is_failure(value: Any) -> bool:
 
 def is_call(value: Any) -> bool:
     """Whether a value is an entry of `State.effects`; a finished call has an output, no other has."""
-    if not _has(value, _CALL, "output", "undo") or type(value.get("undo", "")) is not str:
+    if not _has(value, _CALL, "output", "undo", "source") or type(value.get("undo", "")) is not str:
+        return False
+    if type(value.get("source", "")) is not str:
         return False
     return value["status"] in _CALL_STATUSES and ("output" in value) is (value["status"] == "finished")
 
@@ -60,6 +65,15 @@ def is_message(value: Any) -> bool:
 def are_numbers(values: Mapping[str, Any]) -> bool:
     """Whether a map holds numbers only: usage, a budget."""
     return _NUMBERS.issuperset(map(type, values.values()))
+
+
+def is_policy(value: Any) -> bool:
+    """Whether a value says what a what-if run may call; an empty one is of any other run."""
+    if value == FrozenDict():
+        return type(value) is FrozenDict
+    if not _has(value, _POLICY, "recorded") or not _has(value.get("recorded", _SPAN), _RECORDED):
+        return False
+    return all(type(name) is str for kind in ("deny", "live") for name in value[kind])
 
 
 def is_undo(value: Any) -> bool:

@@ -21,10 +21,12 @@ from eventflow.event import (
     EffectStarted,
     Forked,
     NodeSkipped,
+    Recorded,
     Rewound,
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunParked,
     RunPaused,
     RunResumed,
     RunStarted,
@@ -37,7 +39,7 @@ from eventflow.event import (
     WaitClosed,
     WaitOpened,
 )
-from eventflow.run import CheckpointTaken, Listener, Notice
+from eventflow.run import CheckpointTaken, Listener, Notice, RecoveryOutOfReach
 from eventflow.state import State
 
 EVENT_NAMES: dict[type, str] = {
@@ -51,6 +53,7 @@ EVENT_NAMES: dict[type, str] = {
     SignalRefused: "signal.refused",
     WaitOpened: "wait.opened",
     WaitClosed: "wait.closed",
+    RunParked: "run.parked",
     RunPaused: "run.paused",
     RunCancelled: "run.cancelled",
     RunTimedOut: "run.timed_out",
@@ -67,8 +70,9 @@ EVENT_NAMES: dict[type, str] = {
     Rewound: "run.rewound",
     Forked: "run.forked",
     CheckpointTaken: "checkpoint.taken",
+    RecoveryOutOfReach: "recovery.out_of_reach",
 }
-_WARNINGS = frozenset({AttemptFailed, BranchFailed, EffectFailed, RunFailed, RunTimedOut, UndoBegan})
+_WARNINGS = frozenset({AttemptFailed, BranchFailed, EffectFailed, RunFailed, RunParked, RunTimedOut, UndoBegan, RecoveryOutOfReach})
 
 
 def log_lines(logger: Any = None) -> Listener:
@@ -76,7 +80,7 @@ def log_lines(logger: Any = None) -> Listener:
     target = structlog.get_logger("eventflow") if logger is None else logger
 
     def listener(state: State, notice: Notice) -> None:
-        kind = type(notice) if isinstance(notice, CheckpointTaken) else type(notice.event)
+        kind = type(notice.event) if isinstance(notice, Recorded) else type(notice)
         name = EVENT_NAMES.get(kind, kind.__name__)
         say = target.warning if kind in _WARNINGS else target.info
         say(name, run_id=state.run.run_id, workflow=state.run.workflow, **_details(state, notice))
@@ -93,6 +97,8 @@ def _details(state: State, notice: Notice) -> dict[str, Any]:
             "bytes": mark.size,
             "seconds": round(notice.seconds, 6),
         }
+    if isinstance(notice, RecoveryOutOfReach):
+        return {"version": notice.version, "target": notice.target, "seconds": round(notice.estimate, 6)}
     found: dict[str, Any] = {"version": notice.version, "position": notice.position}
     event = notice.event
     for field in ("node", "to", "trigger", "name", "key", "attempt"):

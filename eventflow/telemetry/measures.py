@@ -25,10 +25,11 @@ from eventflow.event import (
     RunFailed,
     RunResumed,
     RunStarted,
+    RunParked,
     RunSuspended,
     Transitioned,
 )
-from eventflow.run import CheckpointTaken, Notice
+from eventflow.run import CheckpointTaken, Notice, RecoveryOutOfReach
 from eventflow.state import State
 from eventflow.telemetry import names
 
@@ -99,6 +100,8 @@ class Measuring:
     def of(self, state: State, notice: Notice) -> Iterator[Measurement]:
         """What a notice adds: instrument, value, labels in the instrument's order."""
         workflow = state.run.workflow
+        if isinstance(notice, RecoveryOutOfReach):  # a word for people, and no number
+            return
         found = _of_checkpoint(notice) if isinstance(notice, CheckpointTaken) else self._of_event(state, notice)
         for instrument, value, labels in found:
             yield instrument, value, (workflow, *labels)
@@ -127,7 +130,7 @@ class Measuring:
                 yield from self._left(notice, event.node)
             case RunCancelled():
                 yield RUNS_CANCELLED, 1, ()
-        if state.ended or isinstance(event, RunSuspended):
+        if state.ended or isinstance(event, RunSuspended | RunParked):
             self._runs.pop(key, None)
 
     def _left(self, notice: Recorded, node: str) -> Iterator[Measurement]:

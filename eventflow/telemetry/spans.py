@@ -27,7 +27,7 @@ from eventflow.event import (
     RunStarted,
     Transitioned,
 )
-from eventflow.run import CheckpointTaken, Listener, Notice
+from eventflow.run import CheckpointTaken, Listener, Notice, RecoveryOutOfReach
 from eventflow.state import State
 from eventflow.telemetry import names
 from eventflow.telemetry.lines import EVENT_NAMES
@@ -80,6 +80,8 @@ class _Spans:
         """Open and end what a notice opens and ends."""
         if isinstance(notice, CheckpointTaken):
             self._checkpoint(state, notice)
+            return
+        if isinstance(notice, RecoveryOutOfReach):
             return
         if isinstance(notice.event, RunStarted | RunResumed | Rewound | Forked):
             self._begin(state, notice)

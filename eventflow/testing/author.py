@@ -14,7 +14,7 @@ from eventflow.codec import pack, pack_state
 from eventflow.errors import EventflowError
 from eventflow.event import Event, Forked, Rewound, RunStarted, Vouch
 from eventflow.log import Answer, Append, Appended, Entry, First, Head, Log, Upkeep, Write
-from eventflow.plain import EMPTY, FrozenList, freeze
+from eventflow.plain import EMPTY, FrozenDict, FrozenList, freeze
 from eventflow.proof import genesis
 from eventflow.recovery import recover
 from eventflow.state import State, Status
@@ -39,20 +39,23 @@ class Author:
 
     def first(
         self, run_id: str, data: Mapping[str, Any] | None = None, *, node: str = "a", workflow: str = "flow",
-        tags: Sequence[str] = (), claim: bytes = b"", incarnation: int | None = None,
+        tags: Sequence[str] = (), claim: bytes = b"", incarnation: int | None = None, queue: str = "", priority: int = 0,
+        queue_key: str = "",
     ) -> Append:  # fmt: skip
         """The append that starts a run."""
         self.clock.advance(1)
         number = incarnation or self.log.next_incarnation(run_id)
         event = RunStarted(
             run_id, self.log.store_id, workflow, DEFINITION, EMPTY, node, freeze(dict(data or {})), bytes(32),
-            FrozenList(tags),
+            FrozenList(tags), queue=queue, priority=priority, queue_key=queue_key,
         )  # fmt: skip
-        first = First(
-            genesis(self.log.store_id, run_id, number, DEFINITION), Entry(workflow, tuple(tags), None, self.clock.now())
+        entry = Entry(
+            workflow, tuple(tags), None, self.clock.now(), queue=queue, priority=priority, queue_key=queue_key
         )
+        first = First(genesis(self.log.store_id, run_id, number, DEFINITION), entry)
+        status: Status = "pending" if queue else "running"
         return Append(
-            run_id, self.clock.uuid7(), number, 0, 0, (pack(event),), self.clock.now(), "running", claim=claim, first=first
+            run_id, self.clock.uuid7(), number, 0, 0, (pack(event),), self.clock.now(), status, claim=claim, first=first
         )  # fmt: skip
 
     def then(
@@ -78,16 +81,20 @@ class Author:
         """Take a run back to a version; returns its new head."""
         return self.add(head, Rewound(to, self.state(head, to).node))
 
-    def fork(self, parent: Head, at: int, run_id: str, *, change: Change = ()) -> Head:
+    def fork(
+        self, parent: Head, at: int, run_id: str, *, change: Change = (), effects: FrozenDict | None = None
+    ) -> Head:
         """Start a run that continues another from a version; returns its head."""
-        return self._head(self.forking(parent, at, run_id, change=change))
+        return self._head(self.forking(parent, at, run_id, change=change, effects=effects))
 
-    def forking(self, parent: Head, at: int, run_id: str, *, change: Change = ()) -> Append:
+    def forking(
+        self, parent: Head, at: int, run_id: str, *, change: Change = (), effects: FrozenDict | None = None
+    ) -> Append:
         """The append that forks a run."""
         self.clock.advance(1)
         state, now = self.state(parent, at), self.clock.now()
         event = Forked(
-            run_id, self.log.store_id, parent.run_id, parent.run_key, parent.incarnation, at, change
+            run_id, self.log.store_id, parent.run_id, parent.run_key, parent.incarnation, at, change, effects=effects
         )  # fmt: skip
         entry = Entry(state.run.workflow, (), None, now, parent.run_id, parent.run_key, at)
         number = self.log.next_incarnation(run_id)

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from eventflow.checkpoint import Checkpoint
 from eventflow.clock import NS
 from eventflow.codec import root_digest, state_digest, unpack_state
-from eventflow.errors import Corrupt, EventflowError
+from eventflow.errors import Corrupt, EventflowError, NoKey
 from eventflow.event import Forked, Recorded, Rewound, RunStarted
 from eventflow.log import NOBODY, Entry, Head, Log
 from eventflow.proof import genesis
 from eventflow.recovery import history, recover, vouch_by
 from eventflow.state import State, evolve
 from eventflow.verification.legality import Legality
+from eventflow.verification.outside import outside
 from eventflow.verification.report import STUMBLES, Report, said
 
 LAST_VERSION = 2**63 - 1  # the highest version there can be
@@ -27,6 +28,8 @@ def verify_run(log: Log, head: Head, report: Report | None = None) -> Report:
     work = _Run(log, head, report)
     try:
         work.verify()
+    except NoKey:
+        work.verify_outside()
     except (EventflowError, *STUMBLES) as error:
         work.found(work.version + 1, said(error))
     return report
@@ -40,6 +43,7 @@ class _Run:
         self._entry: Entry | None = None
         self._snapshots: Mapping[int, int] = {}
         self._marks: Mapping[int, Checkpoint] = {}
+        self._counted = report.events, report.snapshots
         self.version = 0
 
     def found(self, version: int, problem: str) -> None:
@@ -69,6 +73,17 @@ class _Run:
         self._compare_head(state)
         self._compare_entry(state)
         self._look_past_the_end(first)
+
+    def verify_outside(self) -> None:
+        """Look at what can be looked at without the values; what was counted of the run so far is counted again."""
+        self._report.events, self._report.snapshots = self._counted
+        try:
+            for recorded in outside(self._log, self._head, self._entry):
+                self.version = recorded.version
+                self._report.events += 1
+                self._report.hidden += bool(recorded.hidden)
+        except (EventflowError, *STUMBLES) as error:
+            self.found(self.version + 1, said(error))
 
     def _folded(self, first: int) -> Iterator[tuple[Recorded, State]]:
         """Each event of the run's own history with the state after it, checked to follow the one before."""
@@ -110,6 +125,8 @@ class _Run:
             unpack_state(root, self._log.blobs, where)
             if vouched and not self._is_vouched(state, vouched):
                 raise Corrupt(where, "is not the one that the chain speaks of")
+        except NoKey:
+            raise
         except (EventflowError, *STUMBLES) as error:
             self.found(state.version, said(error))
 

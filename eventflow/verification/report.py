@@ -31,6 +31,7 @@ class Report:
     events: int = 0
     snapshots: int = 0
     deleted: int = 0
+    hidden: int = 0  # events whose values could not be read, for want of a key: of those the chain was verified
     findings: list[Finding] = field(default_factory=list)
 
     @property

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from eventflow.codec import TOMBSTONE, Stored, decode, read_events
+from eventflow.codec import TOMBSTONE, Stored, decode, is_locked_message, read_events
 from eventflow.errors import Corrupt, EventflowError
-from eventflow.event import CheckpointCreated, Recorded, RunDeleted, StoreCreated, StoreEvent
+from eventflow.event import CheckpointCreated, Recorded, RunDeleted, StoreCreated, StoreEvent, StoreRestored
 from eventflow.log import STORE_RUN, Head, Listed, Log, Query, store_genesis
 from eventflow.verification.one_run import verify_run
 from eventflow.verification.report import STUMBLES, Report, said
@@ -82,6 +82,8 @@ class _Acts:
             self.deleted += event.head
             self.ends.add(event.head_digest)
             self.incarnations[event.run_id] = max(event.incarnation, self.incarnations.get(event.run_id, 0))
+        if isinstance(event, StoreRestored):
+            self.deleted += event.gone
         self._before, self.version = recorded.digest, version
 
 
@@ -129,7 +131,7 @@ def _compare_inboxes(log: Log, report: Report) -> None:
         for message, data in log.inbox(key):
             head, where = log.head_of(key), f"message {message}"
             try:
-                if not isinstance(decode(data, where, strict=True), dict):
+                if not is_locked_message(data) and not isinstance(decode(data, where, strict=True), dict):
                     raise Corrupt(where, "is not a message")
                 if head is None and log.inbox(key):  # else its run was deleted meanwhile
                     raise Corrupt(where, "is for no run of this store")

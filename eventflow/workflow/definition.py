@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -82,19 +83,21 @@ class Workflow:
     def add_node(
         self, name: str, body: Callable[..., Any] | Body | Pause | Split, *, retry: RetryPolicy | None = None,
         timeout: float | None = None, idle_timeout: float | None = None, after_crash: AfterCrash = "retry",
-        targets: tuple[str, ...] | list[str] = (),
+        targets: tuple[str, ...] | list[str] = (), executor: str | Executor | None = None,
     ) -> Self:  # fmt: skip
         """Add a node: a function of (state) or (state, run), plain or async, or one of the kinds that are shipped.
 
         Those are Agent, Tool, Parallel, Map, Child, Choice, Wait, Human and Sleep. `retry` and `timeout` (seconds; of
         each attempt) say what its failures deserve, `idle_timeout` how long its code may go without `run.heartbeat()`,
         `after_crash` whether it may begin again; of a Parallel or Map they are those of each branch. `targets` are
-        nodes it may choose with Go besides those it has edges to. Raises DefinitionError.
+        nodes it may choose with Go besides those it has edges to. `executor` says where a plain function of (state) runs:
+        "process" for the engine's pool of processes, a name given to `Engine(executors=...)`, or a
+        `concurrent.futures.Executor`. Raises DefinitionError.
         """
         self._check_open()
         if not name or len(name) > 128 or name in self.nodes:
             raise DefinitionError(f"node {name!r} is defined twice, or its name is empty or longer than 128 characters")
-        terms = _NodeTerms(retry, timeout, idle_timeout, after_crash, _targets(body, targets))
+        terms = _NodeTerms(retry, timeout, idle_timeout, after_crash, _targets(body, targets), executor)
         self.nodes[name] = _split_node(name, body, terms) if isinstance(body, Split) else _node(name, body, terms)
         return self
 
@@ -282,6 +285,7 @@ class _NodeTerms:
     idle: float | None
     after_crash: AfterCrash
     targets: tuple[str, ...]
+    executor: str | Executor | None = None
 
 
 def _node(name: str, body: Any, terms: _NodeTerms) -> Node:
@@ -289,6 +293,8 @@ def _node(name: str, body: Any, terms: _NodeTerms) -> Node:
     if isinstance(body, Pause):
         if terms.timeout is not None or terms.retry is not None or terms.idle is not None:
             raise DefinitionError(f"node {name!r}: a wait has no retries, and its timeout is its own")
+        if terms.executor is not None:
+            raise DefinitionError(f"node {name!r}: a wait runs no code that an executor could take")
         return Node(name, body, body.kind, takes_run=False, is_async=False, targets=terms.targets, pause=body)
     if not callable(body):
         raise DefinitionError(f"node {name!r} needs a function or an Agent, got {type(body).__name__}")
@@ -302,10 +308,14 @@ def _node(name: str, body: Any, terms: _NodeTerms) -> Node:
         raise DefinitionError(
             f"node {name!r}: idle_timeout needs a function of (state, run) that calls run.heartbeat()"
         )
+    if terms.executor is not None and (is_async or takes_run):
+        raise DefinitionError(
+            f"node {name!r}: an executor takes a plain function of the state alone; what needs its run has to stay here"
+        )
     return Node(
         name, body, getattr(body, "kind", "function"), takes_run, is_async,
         terms.retry or _own_retry(body), terms.timeout, terms.after_crash, terms.targets,
-        idle=terms.idle,
+        idle=terms.idle, executor=None if terms.executor == "thread" else terms.executor,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -120,6 +121,7 @@ class Node:
     pause: Pause | None = None  # the body again where it is one: told apart once, not at each step
     idle: float | None = None
     branches: Mapping[str, Node] | None = None
+    executor: str | Executor | None = None  # where the body runs, if not here
 
     def call(self, *args: Any) -> Any:
         """Call the node's code; a wait has none."""

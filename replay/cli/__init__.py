@@ -15,6 +15,7 @@ EXPORT = "Write runs, or the whole store, to a file: CBOR that proves itself, or
 REPORT = "Give an account of a run: who, what, when, which decisions, how it ended, what proves it."
 PROVE = "Print a proof that an event is in what was sealed, or that a seal continues an older one."
 CHECK = "Check a proof without the store: exit code 4 if it does not hold."
+TUI = "Walk runs on the whole terminal: events, states with what changed, differences; also while they go on."
 BISECT = "Find the first variant, or revision, with which a run comes out otherwise. Exit code 4 if there is one."
 
 
@@ -43,6 +44,7 @@ def build() -> object:
     app.command(auditing.verify_, name="verify")
     app.command("replay.cli.reporting:report_", name="report", help=REPORT)
     app.command("replay.cli.exporting:export_", name="export", help=EXPORT)
+    app.command("replay.cli.browsing:tui_", name="tui", help=TUI)
     app.command("replay.cli.proving:prove_", name="prove", help=PROVE)
     app.command("replay.cli.proving:check_proof", name="check-proof", help=CHECK)
     return app

@@ -21,12 +21,12 @@ from eventflow.cli.shell import (
     visible,
 )
 from eventflow.errors import ProofFailed, SettingsError
+from eventflow.exchange import verified
 from eventflow.log import Log
 from eventflow.sealing import Seal, differences, kept_seals, read_seal, surveyed
 from eventflow.verification import Report, verify_run, verify_store
 from replay.cli.opening import is_export, open_history
 from replay.export import ExportLog
-from replay.export.reading import verified
 
 SCHEMA = "eventflow.verification/1"
 AllArg = Annotated[bool, argument(name="--all", negative=(), help="The whole store.")]
@@ -147,7 +147,7 @@ def _tell(report: Report, sealed: Sealed, output: str) -> None:
     if output != "table":
         counts = {
             "runs": report.runs, "events": report.events, "snapshots": report.snapshots, "deleted": report.deleted,
-            "seals": sealed.compared, "sealed_outside": sealed.outside or None, "signatures_checked": sealed.signed,
+            "hidden": report.hidden, "seals": sealed.compared, "sealed_outside": sealed.outside or None, "signatures_checked": sealed.signed,
         }  # fmt: skip
         document = {"schema": SCHEMA, "sound": report.sound, **counts, "first": findings[0] if findings else None}
         print_json({**document, "findings": findings}, lines=output == "jsonl")
@@ -157,6 +157,8 @@ def _tell(report: Report, sealed: Sealed, output: str) -> None:
         print(
             f"{report.runs} runs, {report.events} events{deleted}, {report.snapshots} snapshots{seals} read and compared"
         )
+        if report.hidden:
+            print(f"{report.hidden} events are encrypted and their key is not here: their values were not compared")
         if report.sound:
             print(_sound(sealed))
         else:

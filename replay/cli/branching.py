@@ -5,16 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from eventflow.address import find_run, resolve
+from eventflow.address import Address, find_run, resolve
 from eventflow.cli.shell import (
     OK,
     FlowArg,
     FormatArg,
     StoreArg,
     WhyArg,
+    YesArg,
     argument,
+    confirm,
     json_argument,
     open_store,
     print_json,
@@ -24,6 +27,10 @@ from eventflow.cli.shell import (
 )
 from eventflow.clock import SystemClock
 from eventflow.errors import SettingsError
+from eventflow.log import Head, Log
+from eventflow.plain import FrozenDict
+from eventflow.recovery import recover
+from eventflow.what_if import EffectPolicy, estimate, policy_said, source_after, told
 from replay.cli.opening import opened_at
 from replay.family import MAX_FAMILY, Member, family
 from replay.fork import Kin, fork, lineage
@@ -34,12 +41,50 @@ SetArg = Annotated[
     tuple[str, ...], argument(name="--set", negative=(), help="PATH=JSON: a value that is another in the fork.")
 ]
 IdArg = Annotated[str | None, argument(name="--id", help="The new run's id; a fresh one if left out.")]
-RunArg = Annotated[bool, argument(name="--run", negative=(), help="Drive the new run too, as `eventflow resume` does.")]
+RunArg = Annotated[
+    bool,
+    argument(name="--run", negative=(), help="Drive the new run too, as `eventflow resume` does: as a what-if run."),
+]
+
+
+@argument(name="*")
+@dataclass(frozen=True)
+class WhatIf:
+    """What the new run may call: any of these makes it a what-if run."""
+
+    what_if: Annotated[
+        bool, argument(negative=(), help="Make no call: what was recorded answers, all else is denied.")
+    ] = False
+    live: Annotated[
+        tuple[str, ...],
+        argument(negative=(), help="A call that is made where no record answers; '*': all that do not mutate."),
+    ] = ()
+    mock: Annotated[tuple[str, ...], argument(negative=(), help="NAME=JSON: a value that answers a call.")] = ()
+    deny: Annotated[
+        tuple[str, ...], argument(negative=(), help="A call that is denied even where a record answers.")
+    ] = ()
+    fresh: Annotated[bool, argument(negative=(), help="No record answers.")] = False
+    real: Annotated[bool, argument(negative=(), help="Make every call, also with --run.")] = False
+
+    def effects(self, *, run: bool) -> EffectPolicy | Literal["real"] | None:
+        """What they come to; None where nothing was said and nothing is driven. Raises SettingsError."""
+        asked = self.what_if or self.live or self.mock or self.deny or self.fresh
+        if self.real:
+            if asked:
+                raise SettingsError("--real makes every call; leave it out, or the other options about calls")
+            return "real"
+        if not asked and not run:
+            return None
+        mocks = {name: json_argument(value) for name, value in map(_named, self.mock)}
+        return policy_said(self.live, mocks, self.deny, fresh=self.fresh)
+
+
+NOT_ASKED = WhatIf()
 
 
 def fork_(
-    address: str, /, *, sets: SetArg = (), run_id: IdArg = None, run: RunArg = False, flow: FlowArg = None, why: WhyArg = "",
-    store: StoreArg = None, output: FormatArg = "table",
+    address: str, /, *, sets: SetArg = (), run_id: IdArg = None, run: RunArg = False, flow: FlowArg = None,
+    calls: WhatIf = NOT_ASKED, yes: YesArg = False, why: WhyArg = "", store: StoreArg = None, output: FormatArg = "table",
 ) -> int:  # fmt: skip
     """Branch a run: record a new one that continues it from a version, its state changed where asked.
 
@@ -51,16 +96,35 @@ def fork_(
     if flow and not run:
         raise SettingsError("--flow says what drives the new run, and --run that it is driven; give both, or neither")
     changed = [_assignment(one) for one in sets]
+    effects = calls.effects(run=run)
     opened = open_store(store, write=True)
     try:
         place = resolve(opened, address, whole=True)
-        head = fork(opened, SystemClock(), place, sets=changed, run_id=run_id, why=why)
+        if (
+            isinstance(effects, EffectPolicy)
+            and effects.live
+            and not _agreed(opened, place, effects, sets=changed, yes=yes)
+        ):
+            return OK
+        head = fork(opened, SystemClock(), place, sets=changed, run_id=run_id, why=why, effects=effects)
         family_rows = lineage(opened, head)
+        policy = recover(opened, head).state.run.policy
     finally:
         opened.close()
     if not (run and output == "json"):  # one document, which then is that of the driven run
-        _tell(str(place), head.run_id, head.version, family_of=family_rows, output=output)
+        _tell(str(place), head, policy, family_of=family_rows, output=output)
     return _driven(head.run_id, flow or (), store, output) if run else OK
+
+
+def _agreed(log: Log, place: Address, policy: EffectPolicy, *, sets: Sequence[tuple[Path, Any]], yes: bool) -> bool:
+    """Whether calls may be made, once it was said what they are likely to cost. Raises SettingsError."""
+    state = recover(log, place.head, place.version).state
+    likely = estimate(log, source_after(place.head, state, changed=bool(sets)), policy)
+    names = ", ".join("every call that does not mutate" if one == "*" else one for one in sorted(policy.live))
+    said = f"The new run may really call {names}; {likely}."
+    if yes:
+        print(visible(said), file=sys.stderr)
+    return confirm(f"{said} Fork it?", yes=yes)
 
 
 def _driven(run_id: str, flows: Sequence[str], store: str | None, output: str) -> int:
@@ -71,14 +135,24 @@ def _driven(run_id: str, flows: Sequence[str], store: str | None, output: str) -
     return subprocess.run([sys.executable, "-m", "eventflow", *argv], check=False).returncode  # noqa: S603 - our own
 
 
-def _tell(place: str, run_id: str, version: int, *, family_of: list[Kin], output: str) -> None:
+def _tell(place: str, head: Head, policy: FrozenDict, *, family_of: list[Kin], output: str) -> None:
+    run_id = head.run_id
     if output != "table":
-        document = {"schema": SCHEMA, "run": run_id, "version": version, "parent": place}
+        document = {"schema": SCHEMA, "run": run_id, "version": head.version, "parent": place, "what_if": bool(policy)}
         print_json({**document, "lineage": [_kin_row(one) for one in family_of]}, lines=output == "jsonl")
         return
     print(visible(f"run {run_id} continues {place}; `eventflow resume {run_id}` drives it"))
+    if policy:
+        print(visible(f"it is a what-if run: {told(policy)}"))
     for one in family_of:
         print(visible(_branch(one, new=one.run_id == run_id)))
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, found, value = text.partition("=")
+    if not found or not name:
+        raise SettingsError(f"--mock {text!r} names no call; write NAME=JSON, such as charge='{{\"paid\": true}}'")
+    return name, value
 
 
 def _assignment(text: str) -> tuple[Path, Any]:
@@ -89,12 +163,14 @@ def _assignment(text: str) -> tuple[Path, Any]:
 
 
 def _kin_row(one: Kin) -> dict[str, Any]:
-    return {"run": one.run_id, "at": one.at or None, "depth": one.depth}
+    return {"run": one.run_id, "at": one.at or None, "depth": one.depth, "what_if": one.what_if}
 
 
 def _branch(one: Kin, *, new: bool) -> str:
-    mark = " (new)" if new else ""
-    return f"{'   ' * (one.depth - 1)}└─ {one.run_id} from version {one.at}{mark}" if one.depth else one.run_id
+    mark = (", what-if" if one.what_if else "") + (" (new)" if new else "")
+    return (
+        f"{'   ' * (one.depth - 1)}└─ {one.run_id} from version {one.at}{mark}" if one.depth else f"{one.run_id}{mark}"
+    )
 
 
 def tree_(run: str, /, *, store: StoreArg = None, output: FormatArg = "table") -> int:
@@ -124,7 +200,7 @@ def tree_(run: str, /, *, store: StoreArg = None, output: FormatArg = "table") -
 def _member_row(one: Member) -> dict[str, Any]:
     return {
         "run": one.head.run_id, "how": one.how, "at": one.at or None, "depth": one.depth, "status": one.head.status,
-        "version": one.head.version,
+        "version": one.head.version, "what_if": one.what_if,
     }  # fmt: skip
 
 
@@ -134,4 +210,5 @@ def _member(one: Member, *, here: bool) -> str:
     if not one.depth:
         return f"{one.head.run_id} ({stands}){mark}"
     how = f"forked from version {one.at}" if one.how == "fork" else f"started at version {one.at}"
+    how += ", what-if" if one.what_if else ""
     return f"{'   ' * (one.depth - 1)}└─ {one.head.run_id} {how} ({stands}){mark}"

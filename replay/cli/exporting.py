@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
-from eventflow.address import find_run
-from eventflow.cli.shell import OK, FormatArg, StoreArg, argument, open_store, plain_json, print_json, visible
+from eventflow.address import Address, find_run
+from eventflow.cli.shell import OK, FormatArg, StoreArg, argument, open_store, plain_json, print_json, store_path, visible
 from eventflow.errors import SettingsError
 from eventflow.log import Head, Log, Query
-from replay.cli.opening import EXPORT
+from eventflow.sealing import kept_seals
+from replay.cli.opening import CAPSULE, EXPORT
 from replay.export import Redaction, write_lines, write_sequence
+from replay.export.capsule import capsule_page, capsule_view
+from replay.family import first_version
+from replay.proving import position_of, prove_event
 
 SCHEMA, LINE = "eventflow.export/1", "eventflow.exported/1"
 AllArg = Annotated[bool, argument(name="--all", negative=(), help="The whole store.")]
+Form = Literal["cborseq", "jsonl", "capsule"]
 FormArg = Annotated[
-    Literal["cborseq", "jsonl"],
-    argument(name="--format", help="cborseq, which proves itself, or jsonl for other programs."),
+    Form,
+    argument(
+        name="--format",
+        help="cborseq, which proves itself, jsonl for other programs, or capsule: one run as a page that opens from disk.",
+    ),
 ]
 RedactArg = Annotated[
     tuple[str, ...],
-    argument(name="--redact", negative=(), help="Take out values under these keys, as customer.email; jsonl only."),
+    argument(name="--redact", negative=(), help="Take out values under these keys, as customer.email; not in cborseq."),
 ]
 
 
@@ -31,7 +40,7 @@ def export_(
     *names: str, everything: AllArg = False, form: FormArg = "cborseq", redact: RedactArg = (), store: StoreArg = None,
     output: FormatArg = "table",
 ) -> int:  # fmt: skip
-    """Write runs, or the whole store, to a file: CBOR that proves itself, or JSON lines.
+    """Write runs, or the whole store, to a file: CBOR that proves itself, JSON lines, or a page that opens from disk.
 
     Parameters
     ----------
@@ -41,13 +50,16 @@ def export_(
     runs, path = _asked(names, everything=everything, form=form)
     if redact and form == "cborseq":
         raise SettingsError(
-            "what is taken out of an event changes its digest; redact with --format jsonl, which proves nothing"
+            "what is taken out of an event changes its digest; redact with --format jsonl or capsule, which then prove nothing"
         )
     redaction = Redaction(redact)
     opened = open_store(store)
     try:
         heads = None if everything else [find_run(opened, run) for run in runs]
-        events = _written(opened, path, heads, form, redaction)
+        if form == "capsule":
+            events = _new_file(path, lambda file: _capsule(opened, file, heads or [], redaction, store))
+        else:
+            events = _new_file(path, lambda file: _written(opened, file, heads, form, redaction))
     finally:
         opened.close()
     if output != "table":
@@ -68,17 +80,21 @@ def export_(
     return OK
 
 
-def _asked(names: Sequence[str], *, everything: bool, form: str) -> tuple[Sequence[str], Path]:
+def _asked(names: Sequence[str], *, everything: bool, form: Form) -> tuple[Sequence[str], Path]:
     if not names or (len(names) > 1) is everything:
         raise SettingsError(
             "say what to export, and last the file: `replay export RUN FILE`, or `replay export --all FILE`"
         )
     if form == "cborseq" and not names[-1].endswith(EXPORT):
         raise SettingsError(f"{names[-1]!r} is no name of an export; end it in {EXPORT}, by which replay knows one")
+    if form == "capsule" and not names[-1].endswith(CAPSULE):
+        raise SettingsError(f"{names[-1]!r} is no name of a page; end it in {CAPSULE}, by which browsers know one")
+    if form == "capsule" and len(names) != 2:
+        raise SettingsError("a capsule is of one run: `replay export RUN FILE.html --format capsule`")
     return names[:-1], Path(names[-1])
 
 
-def _written(log: Log, path: Path, heads: list[Head] | None, form: str, redaction: Redaction) -> int:
+def _new_file(path: Path, write: Callable[[IO[bytes]], int]) -> int:
     """Write a new file that only its owner reads, and nothing of it if it can't be finished; how many events."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -88,15 +104,45 @@ def _written(log: Log, path: Path, heads: list[Head] | None, form: str, redactio
         raise SettingsError(f"{path} can't be written ({error.strerror}); give another place") from None
     try:
         with os.fdopen(fd, "wb") as file:
-            if form == "cborseq":
-                return write_sequence(log, file, heads)
-            every = [one.head for one in log.runs(Query())] if heads is None else heads
-            return sum(
-                file.write(_line(one)) > 0 and one["kind"] == "event" for one in write_lines(log, every, redaction)
-            )
+            return write(file)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+
+
+def _written(log: Log, file: IO[bytes], heads: list[Head] | None, form: Form, redaction: Redaction) -> int:
+    if form == "cborseq":
+        return write_sequence(log, file, heads)
+    every = [one.head for one in log.runs(Query())] if heads is None else heads
+    return sum(file.write(_line(one)) > 0 and one["kind"] == "event" for one in write_lines(log, every, redaction))
+
+
+def _capsule(log: Log, file: IO[bytes], heads: Sequence[Head], redaction: Redaction, store: str | None) -> int:
+    """Write one run as a page; what was redacted is nowhere in it, so then it holds no history's bytes and no proof."""
+    head = heads[0]
+    view = capsule_view(log, head, redaction=redaction)
+    sequence, proof = io.BytesIO(), ""
+    if not redaction.paths:
+        write_sequence(log, sequence, heads)
+        proof = _proof(log, head, store)
+    file.write(capsule_page(view, sequence.getvalue(), proof))
+    return int(head.version)
+
+
+def _proof(log: Log, head: Head, store: str | None) -> str:
+    """Proof that the newest sealed event of a run is in what the newest seal is of; empty if there is none."""
+    kept = kept_seals(Path(store_path(store)))
+    if not kept:
+        return ""
+    seal = max(kept, key=lambda one: one.head.size)
+    version = head.version
+    first = first_version(log, head.run_key)
+    while version >= first:
+        position = position_of(log, Address(head, version))
+        if position <= seal.head.size:
+            return str(prove_event(log, position, seal))
+        version -= 1
+    return ""
 
 
 def _line(document: dict[str, Any]) -> bytes:

@@ -19,6 +19,7 @@ from eventflow.errors import SettingsError
 from eventflow.log import Log
 
 EXPORT = ".cborseq"  # what the name of an export ends with
+CAPSULE = ".html"  # and that of one that is a page
 MAX_MEMORY = 6 << 30  # bytes of address space: the largest export, several times over while it is checked
 MAX_SECONDS = (
     3_600  # of processor time: a million events are verified in two minutes, and the largest export has some ten

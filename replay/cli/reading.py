@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from eventflow.address import find_run, moment, resolve
+from eventflow.address import Address, find_run, moment, resolve
 from eventflow.cli.shell import (
     OK,
     Format,
@@ -24,12 +24,15 @@ from eventflow.cli.shell import (
     visible,
 )
 from eventflow.clock import SystemClock
-from eventflow.errors import SettingsError
+from eventflow.codec import why_hidden
+from eventflow.errors import NoKey, SettingsError
 from eventflow.log import Head, Log
 from eventflow.recovery import recover
 from eventflow.state import ENDED
+from eventflow.what_if import told
 from replay.cli.opening import opened_at
-from replay.history import TYPES, History, Line
+from replay.history import TYPES, History, Line, source_text
+from replay.outline import outline
 
 SCHEMA = "eventflow.history/1"
 FOLLOW_POLL = 0.2  # seconds between looks of --follow
@@ -120,6 +123,23 @@ def _print_line(line: Line, output: Format) -> None:
     print(visible("  ".join(said)))
 
 
+def _show_outline(opened: Log, place: Address, error: NoKey, output: Format) -> int:
+    """What can be shown of a state that can't be read; exit code 6."""
+    seen = outline(opened, place.head, place.version)
+    word = why_hidden(error)
+    if output != "table":
+        document = {
+            "schema": "eventflow.state/1", "run": place.head.run_id, "workflow": seen.workflow, "version": place.version,
+            "node": seen.node, "time": time_text(seen.time), "state": None, "hidden": word, "digest": seen.digest.hex(),
+        }  # fmt: skip
+        print_json(document, lines=output == "jsonl")
+    else:
+        print(visible(f"run {place.head.run_id} at version {place.version} of {place.head.version}: {word}"))
+        print(visible(f"workflow {seen.workflow}, node {seen.node}, {time_text(seen.time)}"))
+    print(visible(f"replay: {error}"), file=sys.stderr)
+    return error.exit_code
+
+
 def show_(address: str, /, *, store: StoreArg = None, output: FormatArg = "table") -> int:
     """Show the state of a run at any point: what a crash there would have restored.
 
@@ -131,7 +151,10 @@ def show_(address: str, /, *, store: StoreArg = None, output: FormatArg = "table
     opened, address = opened_at(address, store)
     try:
         place = resolve(opened, address)
-        state = recover(opened, place.head, place.version).state
+        try:
+            state = recover(opened, place.head, place.version).state
+        except NoKey as error:
+            return _show_outline(opened, place, error, output)
     finally:
         opened.close()
     document = state_document(place.head.run_id, state)
@@ -142,8 +165,11 @@ def show_(address: str, /, *, store: StoreArg = None, output: FormatArg = "table
     of = f"at version {place.version} of {place.head.version}"
     print(visible(f"run {place.head.run_id} {of}: {state.status}{waits}"))
     print(visible(f"workflow {state.run.workflow}, node {state.node}, attempt {state.attempt}, {document['time']}"))
+    if state.run.policy:
+        print(visible(f"a what-if run: {told(state.run.policy)}"))
     print_failure(state)
     for name, entry in state.effects.items():
-        print(visible(f"call {name}: {entry['status']}, attempt {entry['attempt']}"))
+        source = f", {source_text(entry['source'])}" if "source" in entry else ""
+        print(visible(f"call {name}: {entry['status']}, attempt {entry['attempt']}{source}"))
     print_state(state)
     return OK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,18 +16,31 @@ from eventflow.cli.shell import (
     FormatArg,
     StoreArg,
     argument,
-    open_store,
     print_json,
     print_table,
     store_path,
     visible,
 )
 from eventflow.errors import SettingsError
-from eventflow.log import Head, Log
+from eventflow.log import Head, Log, Query
 from eventflow.recovery import recover
 from replay.bisect import Bisection, Trial, first_revision, first_variant, revisions
+from replay.cli.opening import is_export, open_history
 from replay.cli.values import value_text
-from replay.rehearse import Finding, Limits, Receipt, Rehearsal, RunReport, chosen, migration, rehearse, rehearse_apart
+from replay.export import read_export
+from replay.rehearse import (
+    Finding,
+    Limits,
+    Receipt,
+    Rehearsal,
+    RunReport,
+    Source,
+    chosen,
+    migration,
+    rehearse,
+    rehearse_apart,
+    together,
+)
 
 REHEARSAL, BISECTION = "eventflow.rehearsal/1", "eventflow.bisection/1"
 COLUMNS = ("run", "outcome", "version", "node", "because")
@@ -60,20 +74,21 @@ def rehearse_(
     flow
         Today's workflow: MODULE:NAME, or path/to/file.py:NAME.
     runs
-        The runs; or --all, or --sample N.
+        The runs, or files of exports, which stand for the runs in them; or --all, or --sample N.
     """
     if routes and nodes:
         raise SettingsError("--routes asks guards alone, and --nodes runs bodies too; give one of them")
-    opened = open_store(store)
+    held = _held(runs, store, everything=everything, sample=sample)
     try:
-        heads = chosen(opened, [find_run(opened, run) for run in runs], everything=everything, sample=sample)
         if nodes:
-            found = rehearse_apart(store_path(store), flow, heads, nodes=True, limits=Limits(body=limit))
+            found = rehearse_apart([one.source for one in held], flow, nodes=True, limits=Limits(body=limit))
         else:
-            found = rehearse(load_flow(flow), opened, heads)
-        stub = None if migration_file is None else _stub(opened, flow, heads)
+            loaded = load_flow(flow)
+            found = together([rehearse(loaded, one.log, one.heads) for one in held])
+        stub = None if migration_file is None else _stub(held, flow)
     finally:
-        opened.close()
+        for one in held:
+            one.log.close()
     if migration_file not in (None, "-") and stub is not None:
         Path(str(migration_file)).write_text(stub, encoding="utf-8")
     _tell(found, output)
@@ -82,15 +97,52 @@ def rehearse_(
     return OK if found.same else DIFFERENCE
 
 
-def _stub(opened: Log, flow: str, heads: Sequence[Head]) -> str:
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A store, or an export, that is open, and the runs of it that are meant."""
+
+    log: Log
+    place: str
+    heads: Sequence[Head]
+
+    @property
+    def source(self) -> Source:
+        """The same for another process."""
+        return Source(self.place, tuple(head.run_id for head in self.heads), is_export(self.place))
+
+
+def _held(runs: Sequence[str], store: str | None, *, everything: bool = False, sample: int = 0) -> list[_Held]:
+    """What is meant by runs and files of exports. Raises SettingsError, and whatever reading raises."""
+    files = [run for run in runs if is_export(run)]
+    ids = [run for run in runs if not is_export(run)]
+    if files and (everything or sample):
+        raise SettingsError("a file stands for all runs in it; give files, or --all, or --sample N")
+    held: list[_Held] = []
+    for file in files:
+        log = read_export(Path(file))
+        heads = [find_run(log, log.run)] if log.run else [one.head for one in log.runs(Query())]
+        held.append(_Held(log, file, heads))
+    if ids or everything or sample or not files:
+        opened = open_history(store)
+        try:
+            heads = chosen(opened, [find_run(opened, run) for run in ids], everything=everything, sample=sample)
+        except BaseException:
+            opened.close()
+            raise
+        held.append(_Held(opened, store_path(store), heads))
+    return held
+
+
+def _stub(held: Sequence[_Held], flow: str) -> str:
     """A migration from all that the chosen runs recorded, nodes and fields put together."""
     loaded = load_flow(flow)
     recorded: dict[str, dict[str, None]] = {"nodes": {}, "fields": {}}
-    for head in heads:
-        run = recover(opened, head).state.run
-        if run.workflow == loaded.name:
-            for what, names in recorded.items():
-                names.update(dict.fromkeys(run.definition.get(what, ())))
+    for one in held:
+        for head in one.heads:
+            run = recover(one.log, head).state.run
+            if run.workflow == loaded.name:
+                for what, names in recorded.items():
+                    names.update(dict.fromkeys(run.definition.get(what, ())))
     return migration(loaded.name, recorded, loaded.shape)
 
 
@@ -110,7 +162,7 @@ def bisect_(
     Parameters
     ----------
     run
-        The recorded run that variants are held against.
+        The recorded run that variants are held against, or the file of its export.
     flow
         A variant: MODULE:NAME, or path/to/file.py:NAME.
     others
@@ -120,14 +172,14 @@ def bisect_(
         raise SettingsError("--routes asks guards alone, and --nodes runs bodies too; give one of them")
     if git is not None and others:
         raise SettingsError("with --git one workflow is tried at many revisions; name just one")
-    opened = open_store(store)
-    try:
-        head = find_run(opened, run)
-    finally:
-        opened.close()
+    (held,) = _held([run], store)
+    held.log.close()
+    if len(held.heads) != 1:
+        raise SettingsError(f"{run} holds several runs; name one, and the file with --store {run}")
+    head = held.heads[0]
 
     def attempt(name: str, limits: Limits) -> Rehearsal:
-        return rehearse_apart(store_path(store), name, [head], nodes=nodes, limits=limits)
+        return rehearse_apart([held.source], name, nodes=nodes, limits=limits)
 
     if git is None:
         found = first_variant([flow, *others], lambda name: attempt(name, Limits(body=limit)))

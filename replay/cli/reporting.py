@@ -24,10 +24,12 @@ from eventflow.clock import id_text
 from eventflow.errors import ProofFailed
 from eventflow.proof.note import TreeHead
 from eventflow.sealing import kept_seals, origin
+from eventflow.what_if import document_of
+from eventflow.what_if import told as told_of
 from replay.cli.opening import opened_at
 from replay.cli.values import value_text
 from replay.export import ExportLog
-from replay.history import tokens_of
+from replay.history import source_text, tokens_of
 from replay.proving import position_of_head
 from replay.report import Account, Act, Call, Decision, Stay, account
 
@@ -79,7 +81,7 @@ def _document(told: Account) -> dict[str, Any]:
         "schema": SCHEMA, "run": head.run_id, "run_key": head.run_key.hex(), "incarnation": head.incarnation,
         "store": id_text(identity.store_id), "workflow": identity.workflow,
         "definition_digest": identity.definition_digest.hex(), "tags": identity.tags, "subject": identity.subject,
-        "budget": identity.budget, "deadline": time_text(identity.deadline) if identity.deadline else None,
+        "what_if": document_of(identity.policy), "budget": identity.budget, "deadline": time_text(identity.deadline) if identity.deadline else None,
         "origin": _plain(told.origin), "nodes": [_plain(one) for one in told.stays],
         "calls": [_plain(one) for one in told.calls], "decisions": [_plain(one) for one in told.decisions],
         "messages": [_plain(one) for one in told.messages], "acts": [_plain(one) for one in told.acts],
@@ -137,6 +139,8 @@ def _heading(told: Account) -> Iterator[str]:
     why = f": {began.why}" if began.why else ""
     if began.parent:
         yield f"forked {time_text(began.time)}{by} from {began.parent}@{began.at}{why}"
+        if identity.policy:
+            yield f"A WHAT-IF RUN: {told_of(identity.policy)}"
         yield from (f"  {path} = {value_text(value)}" for path, value in began.changed.items())
         return
     caller = f" for run {began.caller}" if began.caller else ""
@@ -178,9 +182,15 @@ def _call_row(one: Call) -> dict[str, Any]:
     return {
         "version": one.started, "time": time_text(one.began), "node": f"{one.node}{_left(one)}",
         "call": f"{branch}{one.name} (key {one.key})", "kind": kind, "attempts": one.attempts,
-        "outcome": f"{one.outcome}{f', that of version {one.reused}' if one.reused else ''}",
+        "outcome": _outcome(one),
         "unknown": f"{unknown}{why}", "error": one.error if one.outcome == "failed" else "",
     }  # fmt: skip
+
+
+def _outcome(one: Call) -> str:
+    if one.source:
+        return source_text(one.source)
+    return f"{one.outcome}{f', that of version {one.reused}' if one.reused else ''}"
 
 
 def _model_row(one: Call) -> dict[str, Any]:

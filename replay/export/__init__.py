@@ -1,7 +1,7 @@
 """Histories that leave their store, and are read where there is none: as CBOR that proves itself, or as JSON lines."""
 
-from replay.export.reading import ExportLog, read_export
+from eventflow.exchange import ExportLog, read_export, write_sequence
 from replay.export.redaction import Redaction
-from replay.export.writing import write_lines, write_sequence
+from replay.export.writing import write_lines
 
 __all__ = ["ExportLog", "Redaction", "read_export", "write_lines", "write_sequence"]

@@ -4,9 +4,9 @@
 own behind a `fence`. The one place where replay decides anew.
 """
 
-from replay.rehearse.apart import Limits, RehearsalFailed, rehearse_apart
+from replay.rehearse.apart import Limits, RehearsalFailed, Source, rehearse_apart
 from replay.rehearse.migration import migration
-from replay.rehearse.report import Finding, Receipt, Rehearsal, RunReport
+from replay.rehearse.report import Finding, Receipt, Rehearsal, RunReport, together
 from replay.rehearse.routes import Bodies, Outcome, chosen, rehearse, rehearse_run
 
 __all__ = [
@@ -18,9 +18,11 @@ __all__ = [
     "Rehearsal",
     "RehearsalFailed",
     "RunReport",
+    "Source",
     "chosen",
     "migration",
     "rehearse",
     "rehearse_apart",
     "rehearse_run",
+    "together",
 ]

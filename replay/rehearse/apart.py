@@ -21,6 +21,7 @@ from eventflow.errors import EventflowError
 from eventflow.log import Head, Log, open_log
 from eventflow.plain import thaw
 from eventflow.workflow import Workflow
+from replay.export import read_export
 from replay.rehearse.fence import leave_network, raise_fence
 from replay.rehearse.report import Finding, Rehearsal, RunReport
 from replay.rehearse.routes import rehearse_run
@@ -46,8 +47,17 @@ class Limits:
     directory: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Runs by id, and where they are recorded: a store, or an export's file."""
+
+    place: str
+    runs: tuple[str, ...]
+    export: bool = False
+
+
 def rehearse_apart(
-    store: str, flow: str, heads: Sequence[Head], *, nodes: bool = False, limits: Limits | None = None
+    sources: Sequence[Source], flow: str, *, nodes: bool = False, limits: Limits | None = None
 ) -> Rehearsal:
     """Rehearse runs with the workflow of a name, in a process of its own behind the fence; bodies too with `nodes`.
 
@@ -56,7 +66,7 @@ def rehearse_apart(
     limits = limits or Limits()
     with tempfile.TemporaryDirectory(prefix="replay-rehearsal-") as temporary:
         asked = {
-            "store": store if "://" in store else str(Path(store).absolute()), "flow": flow, "runs": [head.run_id for head in heads], "nodes": nodes,
+            "sources": [[_whole_path(one.place), list(one.runs), one.export] for one in sources], "flow": flow, "nodes": nodes,
             "limit": float(limits.body), "path": list(limits.path), "temporary": temporary,
         }  # fmt: skip
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": temporary}
@@ -71,6 +81,10 @@ def rehearse_apart(
         finally:
             child.kill()
             child.communicate()
+
+
+def _whole_path(place: str) -> str:
+    return place if "://" in place else str(Path(place).absolute())
 
 
 def _listened(child: subprocess.Popen[bytes], asked: dict[str, Any], patience: float) -> Rehearsal:
@@ -157,20 +171,25 @@ def _perform(out: int, asked: dict[str, Any]) -> None:
     from eventflow.cli.flows import load_flow  # noqa: PLC0415 - the one way from a name to a workflow
 
     isolation = leave_network()
-    log = open_log(asked["store"], readonly=True, create=False)
+    sources = [(_opened(place, export=export), runs) for place, runs, export in asked["sources"]]
     attempts: list[str] = []
     raise_fence(Path(asked["temporary"]), attempts.append)
     sys.path[:0] = asked["path"]
     flow = load_flow(asked["flow"])
     loading, skipped, limit = list(attempts), 0, asked["limit"] if asked["nodes"] else 0.0
-    for run_id in asked["runs"]:
-        head = log.head(run_id)
-        report = None if head is None else _one(flow, log, head, out=out, limit=limit, attempts=attempts)
-        if report is None:
-            skipped += 1
-        else:
-            _send(out, {"report": thaw(report.plain())})
+    for log, runs in sources:
+        for run_id in runs:
+            head = log.head(run_id)
+            report = None if head is None else _one(flow, log, head, out=out, limit=limit, attempts=attempts)
+            if report is None:
+                skipped += 1
+            else:
+                _send(out, {"report": thaw(report.plain())})
     _send(out, {"done": {"workflow": flow.name, "skipped": skipped, "isolation": isolation, "loading": loading}})
+
+
+def _opened(place: str, *, export: bool) -> Log:
+    return read_export(Path(place)) if export else open_log(place, readonly=True, create=False)
 
 
 def _one(flow: Workflow, log: Log, head: Head, *, out: int, limit: float, attempts: list[str]) -> RunReport | None:

@@ -5,7 +5,7 @@ Nothing is asked or run here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -128,6 +128,14 @@ class Rehearsal:
     def receipt(self) -> Receipt:
         """What all runs together took."""
         return summed(self.loading, (one.receipt for one in self.runs))
+
+
+def together(several: Sequence[Rehearsal]) -> Rehearsal:
+    """Rehearsals with one workflow as one; there is at least one."""
+    first = several[0]
+    runs = tuple(run for one in several for run in one.runs)
+    loading = tuple(attempt for one in several for attempt in one.loading)
+    return Rehearsal(first.workflow, runs, sum(one.skipped for one in several), first.isolation, loading)
 
 
 def summed(loading: Iterable[str], receipts: Iterable[Receipt]) -> Receipt:

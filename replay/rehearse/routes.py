@@ -15,6 +15,9 @@ from typing import Any, Protocol
 from eventflow.change import Change
 from eventflow.errors import EventflowError, GuardFailed, SettingsError, UndeclaredTarget
 from eventflow.event import (
+    BranchesOpened,
+    BranchFailed,
+    BranchFinished,
     EffectFailed,
     EffectStarted,
     Failure,
@@ -24,6 +27,7 @@ from eventflow.event import (
     SignalReceived,
     Transitioned,
     WaitClosed,
+    WaitOpened,
 )
 from eventflow.log import Head, Log, Query
 from eventflow.recovery import walk
@@ -36,10 +40,34 @@ MAX_FINDINGS = 1_000  # of one run: more than anybody reads, and a report that f
 
 
 @dataclass(frozen=True, slots=True)
+class Waited:
+    """What a node or a branch stood still for: how that began, how it ended, with the payload that ended it."""
+
+    opened: WaitOpened | None = None
+    closed: WaitClosed | None = None
+    payload: Any = None
+
+
+NO_WAIT = Waited()
+
+
+@dataclass(frozen=True, slots=True)
+class BranchStay:
+    """One recorded branch of a node that split: the state in which it ended, its end, and what came in meanwhile."""
+
+    state: State
+    recorded: Recorded
+    event: BranchFinished | BranchFailed
+    inputs: dict[str, Any]
+    failures: dict[str, Failure]
+    wait: Waited
+
+
+@dataclass(frozen=True, slots=True)
 class Stay:
     """One recorded stay in a node: the state in it, the event that ended it, and what came in meanwhile.
 
-    `inputs` and `failures` are those of its calls, by `effect_id`; `closed` is how a wait ended, with the payload that ended it.
+    `inputs` and `failures` are those of its calls, by `effect_id`; `wait` is what it stood still for, if it did.
     """
 
     state: State
@@ -47,8 +75,7 @@ class Stay:
     event: Transitioned | RunCompleted
     inputs: dict[str, Any]
     failures: dict[str, Failure]
-    closed: WaitClosed | None
-    payload: Any
+    wait: Waited
 
     @property
     def trigger(self) -> str:
@@ -80,6 +107,14 @@ class Bodies(Protocol):
 
     def outcome(self, stay: Stay, receipt: Receipt) -> Outcome:
         """What a stay comes to today."""
+        ...
+
+    def split(self, state: State, recorded: Recorded, event: BranchesOpened) -> tuple[Finding, ...]:
+        """What a node splits into today, where it is not what was recorded."""
+        ...
+
+    def branch(self, stay: BranchStay, receipt: Receipt) -> tuple[Finding, ...]:
+        """What a branch comes to today, where it is not what was recorded; the join is told what it comes to."""
         ...
 
 
@@ -138,8 +173,7 @@ class _Run:
         self._told: set[str] = set()  # nodes said to be gone or changed
         self._inputs: dict[str, Any] = {}
         self._failures: dict[str, Failure] = {}
-        self._closed: WaitClosed | None = None
-        self._payload: Any = None
+        self._waits: dict[str, Waited] = {}  # by branch, "" for the node as a whole
         self._payloads: dict[int, Any] = {}
 
     def take(self, before: State | None, recorded: Recorded, after: State) -> None:
@@ -148,17 +182,27 @@ class _Run:
             case RunStarted() as event:
                 self._start(event)
             case EffectStarted() as event:
-                self._inputs[effect_id(event.name, event.key)] = event.input
+                self._inputs[effect_id(event.name, event.key, event.branch)] = event.input
             case EffectFailed() as event:
-                self._failures[effect_id(event.name, event.key)] = event.error
+                self._failures[effect_id(event.name, event.key, event.branch)] = event.error
             case SignalReceived() as event:
                 self._payloads[event.message] = event.payload
+            case WaitOpened() as event:
+                self._waits[event.branch] = Waited(event)
             case WaitClosed() as event:
-                self._closed, self._payload = event, self._payloads.pop(event.message, None)
+                opened = self._waits.get(event.branch, NO_WAIT).opened
+                self._waits[event.branch] = Waited(opened, event, self._payloads.pop(event.message, None))
+            case BranchesOpened() as event if before is not None:
+                self._split(before, recorded, event)
+            case BranchFinished() | BranchFailed() as event if before is not None and self._bodies is not None:
+                wait = self._waits.get(event.branch, NO_WAIT)
+                stay = BranchStay(before, recorded, event, self._inputs, self._failures, wait)
+                self._find(*self._bodies.branch(stay, self.receipt))
             case Transitioned() | RunCompleted() as event if before is not None:
-                self._stay(Stay(before, recorded, event, self._inputs, self._failures, self._closed, self._payload))
+                wait = self._waits.get("", NO_WAIT)
+                self._stay(Stay(before, recorded, event, self._inputs, self._failures, wait))
         if before is None or after.visit != before.visit:
-            self._inputs, self._failures, self._closed, self._payload = {}, {}, None, None
+            self._inputs, self._failures, self._waits = {}, {}, {}
 
     def _find(self, *findings: Finding) -> None:
         self.findings += findings[: MAX_FINDINGS - len(self.findings)]
@@ -200,6 +244,18 @@ class _Run:
                 problem = f"the run {how} {name!r}, which is of kind {node.kind} where {was} was recorded"
                 self._find(Finding("kind", version, name, problem, was, node.kind))
         return False
+
+    def _split(self, state: State, recorded: Recorded, event: BranchesOpened) -> None:
+        """Look whether the branches that were declared are there today, and what they are to work on."""
+        node = self._flow.nodes.get(state.node)
+        if node is None or node.branches is None:  # which is told where the node ends
+            return
+        for name in event.names if event.items is None else ():
+            if name not in node.branches:
+                problem = f"the run split into branch {name!r}, which is gone"
+                self._find(Finding("node", recorded.version, state.node, problem))
+        if self._bodies is not None:
+            self._find(*self._bodies.split(state, recorded, event))
 
     def _stay(self, stay: Stay) -> None:
         version = stay.recorded.version

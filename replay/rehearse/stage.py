@@ -1,8 +1,8 @@
 """Today's bodies run on recorded states, their calls to the outside served from the log.
 
-A body gets the recorded state and, for its `run`, a stand-in that answers each call with what was recorded for the same
-name, key and input, and reports what was not. The functions given to those calls are never called. Waits, people and
-sleeps are not run: what ended them is recorded, and today's node says what it makes of it. Where this runs, and what
+A body gets the recorded state and, for its `run`, a stand-in (`replay.rehearse.standin`). Waits, people, sleeps and
+children are not run: what ended them is recorded, and today's node says what it makes of it. Of a node that splits, each
+branch is run where its end was recorded, and the join is asked with what they come to today. Where this runs, and what
 keeps a body from reaching outside by other ways, is not decided here.
 """
 
@@ -11,158 +11,24 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from eventflow.change import NO_CHANGE, Change, apply, extend
-from eventflow.codec import encode, unshared
 from eventflow.errors import EventflowError
-from eventflow.event import Failure
-from eventflow.plain import FrozenDict, freeze, thaw
-from eventflow.proof import digest
-from eventflow.state import State, effect_id
-from eventflow.workflow import Go, Node, Pause, Workflow
-from replay.patch import differences
-from replay.path import MISSING, path_text
+from eventflow.event import BranchesOpened, BranchFinished, Recorded
+from eventflow.plain import FrozenDict
+from eventflow.state import FAILED, FINISHED, State, branch, branch_names
+from eventflow.workflow import Child, Go, Node, Pause, Split, Workflow
+from replay.patch import Edit, differences
+from replay.path import path_text
+from replay.rehearse.branches import brought, given_to, join, said_today, today_items
 from replay.rehearse.report import Finding, Receipt
-from replay.rehearse.routes import Outcome, Stay
+from replay.rehearse.routes import BranchStay, Outcome, Stay, Waited
+from replay.rehearse.standin import RecordedFailure, StandIn
 
 MAX_EDITS = 20  # places in which one change differs that are told: enough to see what it is about
-
-
-class NotServed(EventflowError):
-    """A call in a rehearsed body has no recorded answer; nothing was called."""
-
-
-class RecordedFailure(EventflowError):
-    """What a recorded call failed with, told again in its words."""
-
-
-class StandIn:
-    """What a rehearsed body gets as its `run`: the face of a visit, with the log's answers behind it."""
-
-    def __init__(self, stay: Stay, extends: Callable[[str], bool], receipt: Receipt) -> None:
-        state = stay.state
-        self._stay, self._receipt = stay, receipt
-        self._counts: dict[str, int] = {}
-        self._resources: dict[Any, Any] = {}
-        self.findings: list[Finding] = []
-        self.served: set[str] = set()
-        self.extends = extends
-        self.id, self.node, self.attempt = state.run.run_id, state.node, state.attempt
-        self.subject = state.run.subject
-        self.error: Failure | None = state.error
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """The run's tags."""
-        return tuple(self._stay.state.run.tags)
-
-    @property
-    def signals(self) -> tuple[dict[str, Any], ...]:
-        """Messages that had come in for the run and waited to be read."""
-        return tuple(self._stay.state.signals)
-
-    def resource(self, key: Any, make: Callable[[], Any]) -> Any:
-        """Something kept for this body's time."""
-        if key not in self._resources:
-            self._resources[key] = make()
-        return self._resources[key]
-
-    def effect(self, name: str, _function: Callable[..., Any], *args: Any, **options: Any) -> Awaitable[Any]:
-        """The recorded answer to a call, awaitable. Raises NotServed, RecordedFailure when awaited."""
-        identity, given = self._call(name, args, **options)  # counted now, as a visit counts
-
-        async def answer() -> Any:
-            return self._served(identity, given)
-
-        return answer()
-
-    def effect_sync(self, name: str, _function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """The same for a plain `def` node."""
-        return self._served(*self._call(name, args, **options))
-
-    def _call(
-        self, name: str, args: tuple[Any, ...], *, key: str | None = None, mutating: bool = True, at_most_once: bool = False,
-        reconcile: Any = None, kind: str = "call", asked: Any = None, usage: Any = None, **kwargs: Any,
-    ) -> tuple[str, Any]:  # fmt: skip
-        """A call's identity and its input, as a visit would record them."""
-        del mutating, at_most_once, reconcile, kind, usage  # which matter only where a call is made
-        self._counts[name] = self._counts.get(name, 0) + 1
-        identity = effect_id(name, str(self._counts[name]) if key is None else key)
-        given: dict[str, Any] = {"args": list(args)} if args else {}
-        if kwargs:
-            given["kwargs"] = kwargs
-        return identity, freeze(_bare(given if asked is None else asked), f"the input of effect {name!r}")
-
-    async def reject(self, name: str, *, key: str = "1", why: str = "") -> None:
-        """Nothing is refused here: the answer that was recorded last is the one that is served."""
-
-    def reject_sync(self, name: str, *, key: str = "1", why: str = "") -> None:
-        """The same for a plain `def` node."""
-
-    def heartbeat(self) -> None:
-        """Nobody waits for a sign of life here."""
-
-    def recorded(self, name: str, *, key: str = "1") -> tuple[bool, Any]:
-        """Whether a call of this visit has a recorded result, and the result."""
-        identity = effect_id(name, key)
-        entry = self._stay.state.effects.get(identity)
-        if entry is None or entry["status"] != "finished":
-            return False, None
-        self.served.add(identity)
-        return True, thaw(entry["output"])
-
-    async def patched(self, name: str) -> bool:
-        """Which way the visit went at a change of its code; where it knew of none, the old way if it made calls after."""
-        return self.patched_sync(name)
-
-    def patched_sync(self, name: str) -> bool:
-        """The same for a plain `def` node."""
-        effects = self._stay.state.effects
-        entry = effects.get(effect_id(f"patch {name}", "1"))
-        if entry is not None and entry["status"] == "finished":
-            return bool(entry["output"])
-        return all(one["kind"] == "patch" or identity in self.served for identity, one in effects.items())
-
-    def _served(self, identity: str, given: Any) -> Any:
-        entry = self._stay.state.effects.get(identity)
-        if entry is None:
-            raise self._refused(f"new effect {identity}: no such call was recorded in this visit", now=given)
-        if entry["input_digest"] != digest(encode(given)):
-            recorded = self._stay.inputs.get(identity, MISSING)
-            raise self._refused(f"other input for effect {identity}", recorded, given)
-        if entry["status"] == "finished":
-            self.served.add(identity)
-            self._receipt.served += 1
-            return thaw(entry["output"])
-        failure = self._stay.failures.get(identity)
-        if entry["status"] == "failed" and failure is not None:
-            self.served.add(identity)
-            self._receipt.served += 1
-            raise RecordedFailure(f"{failure.type}: {failure.message}")
-        raise self._refused(f"effect {identity} has no recorded answer, it is {entry['status']}")
-
-    def _refused(self, problem: str, recorded: Any = MISSING, now: Any = MISSING) -> NotServed:
-        """The finding is kept here, since a body may catch the error."""
-        self.findings.append(Finding("effect", self._stay.recorded.version, self.node, problem, recorded, now))
-        return NotServed(f"{problem}; nothing was called")
-
-    def left(self) -> Iterator[Finding]:
-        """Recorded answers that nobody asked for."""
-        for identity, entry in self._stay.state.effects.items():
-            if entry["status"] == "finished" and entry["kind"] != "patch" and identity not in self.served:
-                problem = f"effect {identity} is not called any more"
-                yield Finding("effect", self._stay.recorded.version, self.node, problem)
-
-
-def _bare(value: Any) -> Any:
-    """An input without marks of how it is stored."""
-    if isinstance(value, dict):
-        return {key: _bare(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_bare(item) for item in value]
-    return unshared(value)
 
 
 class Stage:
@@ -177,37 +43,49 @@ class Stage:
     ) -> None:  # fmt: skip
         self._flow, self._limit, self._at = flow, limit, at
         self._attempts: list[str] = [] if attempts is None else attempts
+        self._results: dict[tuple[int, str], Any] = {}  # what branches come to today, by visit and branch
 
     def outcome(self, stay: Stay, receipt: Receipt) -> Outcome:
         """What a stay comes to with today's body."""
         node = self._flow.nodes[stay.state.node]
+        if isinstance(node.body, Split):
+            return self._joined(stay, node.body)
         if node.pause is not None:
             return self._waited(stay, node.pause)
-        if self._at is not None:
-            self._at(node.name, stay.recorded.version)
-        receipt.bodies += 1
-        run = StandIn(stay, lambda field: self._flow.schema.reducers.get(field) is extend, receipt)
-        version = stay.recorded.version
+        run = self._stand_in(stay, receipt)
+        view = self._flow.schema.view(stay.state.data)
         try:
-            returned = self._performed(node, run, stay, receipt)
+            returned = self._performed(node, run, view, stay.recorded.version, receipt)
         except TimeoutError:
-            problem = f"the body takes longer than {self._limit:g} s"
-            return _unknown(stay, [*run.findings, Finding("body", version, node.name, problem)])
+            return _unknown(stay, [*run.findings, self._too_long(node.name, stay.recorded.version)])
         except Exception as error:  # noqa: BLE001 - whatever a body raises is its outcome
             return self._raised(stay, run, error)
         return self._returned(stay, run, returned)
 
-    def _performed(self, node: Node, run: StandIn, stay: Stay, receipt: Receipt) -> Any:
-        view = self._flow.schema.view(stay.state.data)
-        args = (view, run) if node.takes_run else (view,)
+    def _stand_in(self, scene: Stay | BranchStay, receipt: Receipt, *, name: str = "", attempt: int = 0) -> StandIn:
+        def extends(field: str) -> bool:
+            return self._flow.schema.reducers.get(field) is extend
+
+        return StandIn(scene, extends, receipt, branch=name, attempt=attempt)
+
+    def _performed(self, node: Node, run: StandIn, given: Any, version: int, receipt: Receipt) -> Any:
+        """What a body returns, within its time. Raises what it raises."""
+        place = f"node {run.node!r}" + (f", branch {run.branch!r}" if run.branch else "")
+        if self._at is not None:
+            self._at(run.node, version)
+        receipt.bodies += 1
+        args = (given, run) if node.takes_run else (given,)
         try:
-            return _in_time(lambda: node.call(*args), self._limit, f"{node.name}@{stay.recorded.version}")
+            return _in_time(lambda: node.call(*args), self._limit, f"{run.node}@{version}")
         finally:
             for attempt in self._attempts:  # a body may catch what it is refused with
-                receipt.block(f"node {node.name!r}: {attempt}")
+                receipt.block(f"{place}: {attempt}")
                 problem = f"it tried to reach outside: {attempt}"
-                run.findings.append(Finding("blocked", stay.recorded.version, node.name, problem))
+                run.findings.append(Finding("blocked", version, run.node, problem))
             self._attempts.clear()
+
+    def _too_long(self, node: str, version: int) -> Finding:
+        return Finding("body", version, node, f"the body takes longer than {self._limit:g} s")
 
     def _raised(self, stay: Stay, run: StandIn, error: Exception) -> Outcome:
         """A body that raised: as recorded, if what was recorded is an error's way out."""
@@ -233,17 +111,34 @@ class Stage:
 
     def _waited(self, stay: Stay, pause: Pause) -> Outcome:
         """What a wait comes to today with the recorded message, or when its recorded time was over."""
-        node, version = stay.state.node, stay.recorded.version
-        if stay.closed is None:
-            return Outcome(stay.trigger, stay.event.change)
+        node, version, closed = stay.state.node, stay.recorded.version, stay.wait.closed
+        asked = self._asked(stay.wait, pause, self._flow.schema.view(stay.state.data), node, version)
+        if closed is None:
+            return Outcome(stay.trigger, stay.event.change, findings=tuple(asked))
         try:
-            lapsed = stay.closed.outcome == "timeout"
-            update = pause.lapsed() if lapsed else pause.change(pause.accepted(stay.payload))
+            update = pause.lapsed() if closed.outcome == "timeout" else pause.change(pause.accepted(stay.wait.payload))
         except Exception as error:  # noqa: BLE001 - a check of the user's own may raise anything
-            return _unknown(stay, [Finding("body", version, node, f"the recorded answer is refused: {error}")])
+            if stay.trigger != "done":  # as it was recorded
+                return Outcome(stay.trigger, stay.event.change, findings=tuple(asked))
+            problem = f"the recorded answer is refused: {error}"
+            return _unknown(stay, [*asked, Finding("body", version, node, problem)])
         if update is None:
-            return Outcome("timed_out", NO_CHANGE)
-        return self._changed(stay, update, None, [])
+            return Outcome("timed_out", NO_CHANGE, findings=tuple(asked))
+        return self._changed(stay, update, None, asked)
+
+    def _asked(self, wait: Waited, pause: Pause, view: Any, node: str, version: int) -> list[Finding]:
+        """Whether a child would be given today what it was given: its answer is of use only if so."""
+        if not isinstance(pause, Child) or wait.opened is None:
+            return []
+        try:
+            now = pause.opening(view, 0).spec
+        except Exception as error:  # noqa: BLE001 - the input's function is the user's own
+            return [Finding("effect", version, node, f"the child has no input today: {type(error).__name__}: {error}")]
+        found = next(differences(wait.opened.spec, now or {}), None)
+        if found is None:
+            return []
+        problem = f"other input for the child: {path_text(found.path)}"
+        return [Finding("effect", version, node, problem, found.was, found.now)]
 
     def _changed(self, stay: Stay, returned: Any, go: str | None, found: list[Finding]) -> Outcome:
         """The change that today's update comes to, beside the recorded one."""
@@ -255,6 +150,96 @@ class Stage:
             return _unknown(stay, [*found, Finding("body", version, node, f"what it returns can't be used: {error}")])
         return Outcome("done", change, go, tuple(found))
 
+    # --- branches
+
+    def split(self, state: State, recorded: Recorded, event: BranchesOpened) -> tuple[Finding, ...]:
+        """What a node splits into today, where it is not what was recorded."""
+        body = self._flow.nodes[state.node].body
+        if not isinstance(body, Split) or event.items is None:
+            return ()
+        try:
+            now = today_items(body, self._flow, state)
+        except Exception as error:  # noqa: BLE001 - what gives the items is the user's own
+            problem = f"there are no items today: {type(error).__name__}: {error}"
+            return (Finding("body", recorded.version, state.node, problem),)
+        return tuple(
+            Finding("change", recorded.version, state.node, f"item {path_text(edit.path)} is another", edit.was, edit.now)
+            for edit in _few(event.items, now)
+        )
+
+    def branch(self, stay: BranchStay, receipt: Receipt) -> tuple[Finding, ...]:
+        """What a branch comes to today, where it is not what was recorded."""
+        state, version, name = stay.state, stay.recorded.version, stay.event.branch
+        body = self._flow.nodes[state.node].body if state.node in self._flow.nodes else None
+        nodes = self._flow.nodes[state.node].branches if body is not None else None
+        if not isinstance(body, Split) or nodes is None or body.body_name(name) not in nodes:
+            return ()  # which is told elsewhere
+        node = nodes[body.body_name(name)]
+        run = self._stand_in(stay, receipt, name=name, attempt=_attempt(state, name))
+        where = f"branch {name!r}"
+        finished = isinstance(stay.event, BranchFinished)
+        try:
+            result, found = self._of_branch(stay, body, node, run, receipt)
+        except TimeoutError:
+            return (*run.findings, self._too_long(state.node, version))
+        except Exception as error:  # noqa: BLE001 - whatever a body raises is its outcome
+            if run.findings or not finished:
+                return tuple(run.findings)
+            problem = f"{where} raises where it finished: {type(error).__name__}: {error}"
+            return (Finding("body", version, state.node, problem),)
+        if run.findings:
+            return tuple(run.findings)
+        if not isinstance(stay.event, BranchFinished):
+            return (Finding("body", version, state.node, f"{where} finishes where it failed"),)
+        self._results[state.visit, name] = result
+        for edit in _few(stay.event.result, result):
+            what = f" {path_text(edit.path)}" if edit.path else ""
+            problem = f"{where} comes out otherwise{what and f' at{what}'}"
+            found.append(Finding("change", version, state.node, problem, edit.was, edit.now))
+        return tuple(found)
+
+    def _of_branch(
+        self, stay: BranchStay, body: Split, node: Node, run: StandIn, receipt: Receipt
+    ) -> tuple[Any, list[Finding]]:
+        """What a branch brings to the join today, and findings on the way. Raises what its body raises."""
+        given = given_to(body, self._flow, stay.state, run.branch)
+        if node.pause is None:
+            returned = self._performed(node, run, given, stay.recorded.version, receipt)
+            return brought(body, self._flow, stay.state, returned), list(run.left())
+        found = self._asked(stay.wait, node.pause, given, stay.state.node, stay.recorded.version)
+        closed = stay.wait.closed
+        if closed is None:
+            raise RecordedFailure("it waited in vain")
+        return said_today(body, self._flow, stay.state, node.pause, closed, stay.wait.payload), found
+
+    def _joined(self, stay: Stay, body: Split) -> Outcome:
+        """What today's join makes of the branches: of what was recorded for findings, of what comes today for the guards."""
+        state, version = stay.state, stay.recorded.version
+        if stay.trigger != "done" or state.branches is None:
+            return Outcome(stay.trigger, stay.event.change)
+        names = branch_names(state.branches)
+        ends = [(name, branch(state.branches, name)) for name in names]
+        failed = sum(end["status"] == FAILED for _, end in ends)
+        was = [(name, end["result"]) for name, end in ends if end["status"] == FINISHED]
+        now = [(name, self._results.get((state.visit, name), result)) for name, result in was]
+        if body.terms.verdict(len(names), len(was), failed) != "join":
+            problem = f"branches that failed ({failed} of {len(names)}) are too many today"
+            return _unknown(stay, [Finding("route", version, state.node, problem)])
+        try:
+            recorded, change = (join(body, self._flow, state, results, len(names)) for results in (was, now))
+        except Exception as error:  # noqa: BLE001 - a reducer of the user's own may raise anything
+            return _unknown(stay, [Finding("body", version, state.node, f"the branches can't be joined: {error}")])
+        return Outcome("done", change, findings=tuple(_differ(stay, state, recorded)))
+
+
+def _attempt(state: State, name: str) -> int:
+    return 1 if state.branches is None else int(branch(state.branches, name).get("attempt", 1))
+
+
+def _few(recorded: Any, now: Any) -> list[Edit]:
+    """The first places in which two values differ."""
+    return list(islice(differences(recorded, now), MAX_EDITS))
+
 
 def _unknown(stay: Stay, found: list[Finding]) -> Outcome:
     return Outcome(stay.trigger, stay.event.change, findings=tuple(found), known=False)
@@ -263,13 +248,10 @@ def _unknown(stay: Stay, found: list[Finding]) -> Outcome:
 def _differ(stay: Stay, state: State, change: Change) -> list[Finding]:
     """Where the states after the two changes differ: what is changed in another way to the same end is the same."""
     recorded, now = (_after(state.data, one) for one in (stay.event.change, change))
-    found: list[Finding] = []
-    for edit in differences(recorded, now):
-        if len(found) == MAX_EDITS:
-            break
-        problem = f"{path_text(edit.path)} comes out otherwise"
-        found.append(Finding("change", stay.recorded.version, state.node, problem, edit.was, edit.now))
-    return found
+    return [
+        Finding("change", stay.recorded.version, state.node, f"{path_text(edit.path)} comes out otherwise", edit.was, edit.now)
+        for edit in _few(recorded, now)
+    ]
 
 
 def _after(data: FrozenDict, change: Change) -> FrozenDict:

@@ -25,14 +25,20 @@ from eventflow.event import (
     Recorded,
     Rewound,
     RunCancelled,
+    RunCompacted,
     RunCompleted,
     RunDeleted,
     RunFailed,
+    RunHeld,
+    RunParked,
     RunPaused,
+    RunPinned,
+    RunReleased,
     RunResumed,
     RunStarted,
     RunSuspended,
     RunTimedOut,
+    RunUnpinned,
     SignalReceived,
     SignalRefused,
     Transitioned,
@@ -50,7 +56,7 @@ from replay.history import detail
 from replay.path import path_text
 from replay.report.facts import Account, Act, Call, Decision, Origin, Relative, Stay
 
-_BY_HAND = (RunResumed, RunPaused, RunCancelled, RunSuspended, RunTimedOut, NodeSkipped, UndoBegan, Rewound)
+_BY_HAND = (RunResumed, RunParked, RunPaused, RunCancelled, RunSuspended, RunTimedOut, NodeSkipped, UndoBegan, Rewound)
 _OUTCOMES = {EffectFinished: "finished", EffectFailed: "failed", EffectRejected: "rejected"}
 
 
@@ -178,7 +184,7 @@ class _Book:
             return
         call.why = event.why
         if isinstance(event, EffectFinished):
-            call.usage, call.reused = event.usage, event.reused
+            call.usage, call.reused, call.source = event.usage, event.reused, event.source
         if event.actor:
             call.unknown, call.settled_by = True, event.actor
 
@@ -269,6 +275,10 @@ def _of_the_store(log: Log, head: Head) -> Iterator[Act]:
             case CheckpointCreated() | CheckpointsDeleted() if event.run_key == head.run_key:
                 pass
             case RunDeleted() if event.run_id == head.run_id:
+                pass
+            case RunPinned() | RunUnpinned() | RunHeld() | RunReleased() | RunCompacted() if (
+                event.run_key == head.run_key
+            ):
                 pass
             case _:
                 continue

@@ -50,7 +50,8 @@ class Call:
     """One call to the outside.
 
     `outcome` is finished, failed, rejected or unknown; `unknown` whether it was ever unknown what became of it, and
-    `settled_by` who said so then. `model` is the model's name, if one was asked; `usage` what the call reported.
+    `settled_by` who said so then. `model` is the model's name, if one was asked; `usage` what the call reported;
+    `source` is what answered where no call was made: `mock`, or the address of an event.
     """
 
     node: str
@@ -74,6 +75,7 @@ class Call:
     model: str = ""
     usage: Mapping[str, Any] = field(default_factory=dict)
     on_line: bool = True
+    source: str = ""
 
 
 @dataclass(slots=True)

@@ -106,13 +106,18 @@ def test_info_has_these_fields_and_no_others(run_eventflow, store):
     document = run_eventflow("store", "info", "-o", "json").json
     assert list(document) == [
         "schema", "path", "id", "format", "runs", "by_status", "driven", "events", "rows", "bytes", "file_bytes",
-        "free_bytes",
+        "free_bytes", "growth",
     ]  # fmt: skip
     assert (document["schema"], document["path"], document["format"]) == ("eventflow.store/1", STORE, 1)
     assert (document["runs"], document["by_status"]) == (2, {"failed": 1, "completed": 1})
     assert document["events"] == document["rows"]["events"] == 7
     assert (document["rows"]["runs"], document["rows"]["checkpoints"], document["driven"]) == (2, 2, 0)
-    assert sum(document["bytes"].values()) <= document["file_bytes"]
+    assert sum(document["bytes"].values()) + document["free_bytes"] == document["file_bytes"]
+    assert list(document["growth"]) == [
+        "first", "last", "events_per_hour", "bytes_per_day", "bytes_of_event", "last_hour", "last_hour_bytes", "last_day",
+        "last_day_bytes",
+    ]  # fmt: skip
+    assert (document["growth"]["last_hour"], document["growth"]["last_day"]) == (7, 7)
 
 
 def test_info_as_a_table_tells_the_same(run_eventflow, store):
@@ -120,9 +125,12 @@ def test_info_as_a_table_tells_the_same(run_eventflow, store):
     text = run_eventflow("store", "info").out
     assert "2 runs, 7 events" in text
     assert "by status: 1 failed, 1 completed" in text
-    assert [line.split()[:2] for line in text.splitlines()[4:]] == [
-        ["events", "7"], ["runs", "2"], ["snapshots", "2"], ["checkpoints", "2"],
+    rows = [line.split() for line in text.splitlines()[4:]]
+    assert [row[:2] for row in rows[:-2]] == [
+        ["events", "7"], ["index", "7"], ["runs", "2"], ["snapshots", "2"], ["checkpoints", "2"],
     ]  # fmt: skip
+    assert rows[-2][0] == "free"
+    assert text.splitlines()[-1].startswith("last hour: 7 events, about ")
 
 
 def test_info_of_a_store_without_runs(run_eventflow, desk):

@@ -80,11 +80,17 @@ class Shelf:
         return state
 
 
+POLICY = freeze(
+    {"deny": ["pay"], "live": ["*"], "mock": {"mail": LONG}, "recorded": {"run": b"p" * 16, "last": 20, "first": 10}}
+)
+
+
 def state_of(data: Any, **more: Any) -> State:
     """A state that holds data, and a bit of everything else."""
     identity = Identity(
         "run-1", b"k" * 16, 1, b"s" * 16, "flow", b"d" * 32, DEFINITION, b"i" * 32, FrozenList(["tag"]), "person", 5,
         Parent("run-0", b"p" * 16, 2, 9), Caller("run-9", b"c" * 16), 999, freeze({"tokens": 5, "cost": 0.5}),
+        POLICY,
     )  # fmt: skip
     standing: dict[str, Any] = {
         "waiting_for": "retry", "line": 10, "attempt": 2, "retry_at": 99, "error": Failure("E", LONG, "x.py:1", retryable=False),
@@ -268,7 +274,7 @@ def test_every_part_of_an_identity_counts(name: str) -> None:
     )
     if isinstance(value, int):
         other = value + 1
-    if name in ("definition", "budget"):
+    if name in ("definition", "budget", "policy"):
         other = EMPTY
     assert state_digest(replace(state, run=replace(state.run, **{name: other}))) != state_digest(state)
 

@@ -108,6 +108,7 @@ def state_of(data: Any, **more: Any) -> State:
     identity = Identity(
         "run-1", b"k" * 16, 1, b"s" * 16, "flow", b"d" * 32, DEFINITION, b"i" * 32, FrozenList(["tag"]), "person", 5,
         Parent("run-0", b"p" * 16, 2, 9), Caller("run-9", b"c" * 16), 999, freeze({"tokens": 5, "cost": 0.5}),
+        freeze({"deny": ["pay"], "live": ["*"], "mock": {"mail": LONG}, "recorded": {"run": b"p" * 16, "last": 20, "first": 1}}),
     )  # fmt: skip
     standing: dict[str, Any] = {
         "waiting_for": "retry", "line": 10, "attempt": 2, "retry_at": 99, "error": Failure("E", LONG, "x.py:1", retryable=False),
@@ -140,7 +141,7 @@ def _alike(one: Any, other: Any) -> bool:
 # --- what is refused -----------------------------------------------------------------------------------------------
 
 
-FIELDS = 37  # the data, and where the run stands
+FIELDS = 38  # the data, and where the run stands
 
 
 def spoiled(root: Any) -> bytes:

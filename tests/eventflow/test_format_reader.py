@@ -32,6 +32,7 @@ from eventflow.recovery import recover
 from eventflow.run import CANCEL, PAUSE, SETTLE, SIGNAL, message
 from eventflow.state import STATUSES, WAITS, State, reuse_key, status_after
 from eventflow.testing.author import Author, written
+from eventflow.what_if import EffectPolicy
 
 ROOT = Path(__file__).parent.parent.parent
 READER = Path(__file__).with_name("format_1_reader.py")
@@ -80,7 +81,8 @@ def write_everything(author: Author) -> None:
     branches = facts.BranchesOpened("a", freeze([]), freeze([LONG, 1])), facts.BranchFinished("a", "0", LONG)
     head = author.add(head, moved, *branches, facts.UndoBegan("a", "failed"), facts.NodeSkipped("a"))
     head = author.add(head, change(Op("set", ("after",), 1)), RunCompleted("a", change=(Op("add", ("n",), 1.5),)))
-    fork = author.fork(head, 4, "fork", change=(Op("set", ("mine",), LONG),))
+    what_if = EffectPolicy(live=["look"], mock={"mail": 7}).plain(None)
+    fork = author.fork(head, 4, "fork", change=(Op("set", ("mine",), LONG),), effects=what_if)
     fork = author.add(fork, change(Op("extend", ("list",), freeze([2]))))
     author.add(author.rewind(author.rewind(fork, 2), 5), change(Op("set", ("end",), None)))
     gone = author.start("gone", {"secret": LONG})
@@ -114,7 +116,7 @@ SAMPLES: dict[str, Event] = {
         facts.RunStarted("r", bytes(16), "w", bytes(32), FrozenDict(), "a", FrozenDict(), bytes(32)),
         facts.RunResumed("a", bytes(32)), facts.Rewound(1, "a"), facts.Forked("c", bytes(16), "r", bytes(16), 1, 1),
         facts.RunCompleted("a"), facts.RunFailed("a", ERROR), facts.RunCancelled(), facts.RunPaused(),
-        facts.Transitioned("a", "b"), facts.AttemptFailed("a", 1, ERROR, 5), facts.RunSuspended("a"),
+        facts.Transitioned("a", "b"), facts.AttemptFailed("a", 1, ERROR, 5), facts.RunSuspended("a"), facts.RunParked("a", 3),
         facts.SignalReceived("go", None, 1), facts.WaitOpened("a", "timer"), facts.WaitClosed("a", "timeout"),
         facts.RunTimedOut("a"), facts.NodeSkipped("a"), facts.UndoBegan("a", "failed"), facts.BranchesOpened("a", freeze(["x"])),
     )
@@ -289,7 +291,7 @@ def test_the_page_has_every_limit() -> None:
 
 
 def test_the_fields_of_a_root_stand_where_the_page_says(store: Path) -> None:
-    """The data and 36 more, in the page's order."""
+    """The data and 37 more, in the page's order; the last is there in what-if runs only."""
     cells = table("field", "what", "field", "what")
     told = {int(row[column]): row[column + 1] for row in cells for column in (0, 2) if row[column]}
     assert list(told) != sorted(told)  # two columns side by side
@@ -297,10 +299,14 @@ def test_the_fields_of_a_root_stand_where_the_page_says(store: Path) -> None:
     head = log.head("fork")
     assert head is not None
     state = recover(log, head).state
+    assert state.run.policy
     root = cbor2.loads(zstandard.decompress(pack_state(state).root[1:]))
+    real = replace(state, run=replace(state.run, policy=FrozenDict()))
+    assert cbor2.loads(zstandard.decompress(pack_state(real).root[1:]))[1] == root[1][:-1]
     log.close()
     fields = root[1]
     assert sorted(told) == list(range(len(fields)))
+    assert (told[37].split("]")[0], fields[37]) == ("[policy", thaw(state.run.policy))
     parent = state.run.parent
     assert parent is not None
     assert (told[1], fields[1]) == ("run id", "fork")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,31 @@ def write_branches(author: Author, caller: Head) -> None:
     )  # fmt: skip
 
 
+def write_what_if(author: Author) -> None:
+    """Runs that may not call what they would: a fork, a fork of that, one that was started as a part of it."""
+    head = author.start("golden-1", {"n": 1})
+    begun = facts.EffectStarted("pay", "1", "call", True, None, b"i" * 32, "idem")
+    head = author.add(head, begun, facts.EffectFinished("pay", "1", freeze({"paid": LONG})), facts.Transitioned("a", "b"))
+    recorded = freeze({"run": head.run_key, "first": 2, "last": head.version})
+    policy = freeze({"deny": ["mail"], "live": ["*"], "mock": {"pay": LONG, "ask": [1, None]}})
+    whole = FrozenDict({**policy, "recorded": recorded})
+    fork = author.fork(head, 1, "golden-2", effects=whole)
+    fork = author.add(fork, begun, facts.EffectFinished("pay", "1", freeze({"paid": LONG}), source="golden-1@3"))
+    fork = author.add(fork, facts.RunSuspended("a"), vouch=author.snapshot(fork), status="pending")
+    fork = author.add(fork, facts.RunResumed("a", bytes(32), effects=policy), facts.Transitioned("a", "b"), begun)
+    fork = author.add(fork, facts.EffectFinished("pay", "1", LONG, source="mock"))
+    author.fork(fork, fork.version, "golden-3")
+    author.fork(fork, fork.version, "golden-4", effects=FrozenDict())
+    event = facts.RunStarted(
+        "golden-5", author.log.store_id, "flow", DEFINITION, FrozenDict(), "a", freeze({"n": 1}), bytes(32), effects=policy
+    )  # fmt: skip
+    written(author.log, replace(author.first("golden-5", {"n": 1}), events=(pack(event),)))
+
+
+# Files that hold what came later, beside that of the format; each is written once.
+BESIDE = {"what-if-1": write_what_if}
+
+
 def called(author: Author, run_id: str, caller: Head) -> Head:
     """A run that was started by another, with a deadline and a budget."""
     event = facts.RunStarted(
@@ -164,11 +189,11 @@ def called(author: Author, run_id: str, caller: Head) -> Head:
     return answer.head
 
 
-def generate() -> bytes:
-    """The file of the newest format, the same each time."""
+def generate(write: Callable[[Author], None] = write_runs) -> bytes:
+    """The file of the newest format, or one beside it, the same each time."""
     clock = ManualClock(seed=20_261_124)
     log = MemoryLog(clock=clock)
-    write_runs(Author(log, clock=clock))
+    write(Author(log, clock=clock))
     states, kept, data = [], [], {}
     for listed in reversed(log.runs(Query())):
         head = listed.head
@@ -248,6 +273,16 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 def test_write_the_golden_file_anew() -> None:
     """Only when asked: what is in the file becomes what this code writes."""
     NEWEST.write_bytes(generate())
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_file_beside_it_is_written_once(name: str) -> None:
+    """Only if it is not there, and when asked; what it holds then stays."""
+    path = HERE / f"{name}.cbor"
+    if "EVENTFLOW_UPDATE_GOLDEN" in os.environ and not path.exists():
+        path.write_bytes(generate(BESIDE[name]))
+    assert path in FILES
+    assert generate(BESIDE[name]) == generate(BESIDE[name])
 
 
 def test_there_is_a_golden_file_of_the_newest_format() -> None:

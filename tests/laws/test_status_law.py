@@ -38,6 +38,7 @@ from eventflow.event import (
     RunCompleted,
     RunEvent,
     RunFailed,
+    RunParked,
     RunPaused,
     RunResumed,
     RunStarted,
@@ -119,6 +120,8 @@ def proposed(kind: type, state: State, draw: Draw) -> Event:  # noqa: C901, PLR0
         budget = draw(mostly(None, freeze({"tokens": 5})))
         to = draw(mostly("", "b"))
         return RunResumed(node, DEFINITION, draw(mostly(None, freeze({"n": 1}))), "me", "", budget, change, to)
+    if kind is RunParked:
+        return RunParked(node, draw(st.integers(1, 9)))
     if kind in (RunSuspended, RunTimedOut, NodeSkipped):
         return kind(node)  # type: ignore[no-any-return]
     if kind in (RunPaused, RunCancelled):

@@ -16,11 +16,11 @@ from eventflow import Engine, MemoryLog, Workflow
 from eventflow.address import resolve
 from eventflow.codec import decode, encode
 from eventflow.errors import Corrupt, EventflowError, ProofFailed, SettingsError, StoreUnusable, WrittenByNewer
+from eventflow.exchange import items
 from eventflow.log import Log, Query
 from eventflow.recovery import recover
 from eventflow.sealing import leaves
 from replay.export import ExportLog, Redaction, read_export, write_lines, write_sequence
-from replay.export.sequence import items
 
 LONG = "a long text, which is kept once: " + "x" * 2_000
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eventflow.log import Head, open_log
-from replay.rehearse import Limits, Rehearsal, RehearsalFailed, rehearse_apart
+from replay.rehearse import Limits, Rehearsal, RehearsalFailed, Source, rehearse_apart
 from replay.rehearse.report import Finding, Receipt, RunReport
 
 ROOT = Path(__file__).parents[2]
@@ -109,13 +109,12 @@ def place(tmp_path_factory) -> Path:
 
 def held(place: Path, name: str, *, nodes: bool = True, limit: float = 5.0) -> Rehearsal:
     """The run rehearsed with a workflow of the module."""
-    return rehearse_apart(
-        str(place / "runs.eventflow"),
-        f"work.py:{name}",
-        [head(place)],
-        nodes=nodes,
-        limits=Limits(limit, (), str(place)),
-    )
+    return rehearse_apart([source(place)], f"work.py:{name}", nodes=nodes, limits=Limits(limit, (), str(place)))
+
+
+def source(place: Path) -> Source:
+    """The run of the store."""
+    return Source(str(place / "runs.eventflow"), (head(place).run_id,))
 
 
 def head(place: Path) -> Head:
@@ -184,9 +183,7 @@ def test_a_guard_that_reaches_outside_is_blocked_too(place):
 def test_a_module_that_reaches_outside_while_it_loads_does_not_load(place):
     """The fence stands before it is loaded."""
     with pytest.raises(RehearsalFailed, match=r"early\.py can't be loaded: Blocked"):
-        rehearse_apart(
-            str(place / "runs.eventflow"), "early.py:flow", [head(place)], limits=Limits(directory=str(place))
-        )
+        rehearse_apart([source(place)], "early.py:flow", limits=Limits(directory=str(place)))
 
 
 @pytest.mark.parametrize("name", ["hangs", "sleeps"])

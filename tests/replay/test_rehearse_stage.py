@@ -15,7 +15,8 @@ from eventflow.log import Log, open_log
 from eventflow.run import Visit
 from eventflow.testing import ModelServer
 from replay.rehearse import RunReport, rehearse_run
-from replay.rehearse.stage import Stage, StandIn
+from replay.rehearse.stage import Stage
+from replay.rehearse.standin import StandIn
 
 
 class Work(TypedDict, total=False):

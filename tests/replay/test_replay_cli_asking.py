@@ -197,7 +197,7 @@ def test_a_fork_is_recorded_and_its_family_shown(run_replay, store):
 def test_a_fork_as_json(run_replay, store):
     """Its id is a fresh one if none is given."""
     document = run_replay("fork", "good@1", "--why", "what if", "-o", "json").json
-    assert list(document) == ["schema", "run", "version", "parent", "lineage"]
+    assert list(document) == ["schema", "run", "version", "parent", "what_if", "lineage"]
     assert (document["schema"], document["version"], document["parent"]) == ("eventflow.fork/1", 2, "good@1")
     assert document["lineage"][:2] == [
         {"run": "good", "at": None, "depth": 0}, {"run": document["run"], "at": 1, "depth": 1},

@@ -145,3 +145,50 @@ def test_the_first_revision_that_differs_is_named(run_replay, store):
     argv[4] = "HEAD~4..HEAD~2"
     assert run_replay(*argv).code == 0
     assert run_replay(*argv, "counts:more").code == 2
+
+
+# --- exports in place of a store -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def exports(run_replay, store):
+    """The exports `a.cborseq` of one run and `all.cborseq` of all, and no store any more."""
+    assert run_replay("export", "a", "a.cborseq").code == 0
+    assert run_replay("export", "--all", "all.cborseq").code == 0
+    (store / "runs.eventflow").rename(store / "gone")
+    return store
+
+
+@pytest.mark.parametrize("how", ["--routes", "--nodes"])
+def test_an_export_is_rehearsed_in_place_of_a_run(run_replay, exports, how):
+    """One of several runs stands for all of them; several files may be given."""
+    assert run_replay("rehearse", "counts.py:flow", "a.cborseq", how).code == 0
+    document = run_replay("rehearse", "counts.py:more", "a.cborseq", "all.cborseq", how, "-o", "json").json
+    assert [run["run"] for run in document["runs"]] == ["a", "b", "a"]
+    assert document["skipped"] == 1
+    assert document["counts"]["diverges"] == 3
+    document = run_replay("rehearse", "counts.py:raising", "b", "--store", "all.cborseq", how, "-o", "json").json
+    assert document["same"] is (how == "--routes")
+    assert run_replay("rehearse", "counts.py:flow", "--all", "--store", "all.cborseq", how).code == 0
+    assert run_replay("rehearse", "counts.py:flow", "a.cborseq", "--all", how).code == 2
+
+
+def test_an_export_is_bisected_in_place_of_a_run(run_replay, exports):
+    """Of several runs one must be named."""
+    assert "the first to differ: counts.py:more" in run_replay("bisect", "a.cborseq", "counts.py:flow", "counts.py:more").out
+    assert run_replay("bisect", "a.cborseq", "counts.py:flow", "counts.py:raising", "--nodes").code == 4
+    done = run_replay("bisect", "all.cborseq", "counts.py:flow", "counts.py:more")
+    assert done.code == 2
+    assert "--store all.cborseq" in done.sentence
+    assert run_replay("bisect", "b", "counts.py:flow", "counts.py:more", "--store", "all.cborseq").code == 4
+
+
+def test_the_command_line_rehearses_an_export_in_a_confined_process(exports, process):
+    """With the workflow beside it; a file that was changed is not rehearsed."""
+    done = process("replay", "rehearse", "counts.py:more", "a.cborseq", "--nodes").ended()
+    assert (done.code, done.err) == (4, "")
+    assert "counts" not in done.err
+    data = (exports / "a.cborseq").read_bytes()
+    (exports / "a.cborseq").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    done = process("replay", "rehearse", "counts.py:more", "a.cborseq").ended()
+    assert (done.code, done.out) == (6, "")

@@ -18,8 +18,8 @@ from eventflow.cli.demo.telling import tell
 from eventflow.cli.shell import FAILED, OK, STOPPED, into_nothing, visible
 from eventflow.engine import Engine
 from eventflow.errors import EventflowError
-from eventflow.event import EffectFinished
-from eventflow.run import CheckpointTaken, Notice
+from eventflow.event import EffectFinished, Recorded
+from eventflow.run import Notice
 from eventflow.state import State
 
 
@@ -27,7 +27,7 @@ def killer(node: str) -> Callable[[State, Notice], None]:
     """A listener that ends this process as a power cut would, in a node, after an answer is durable."""
 
     def listener(state: State, notice: Notice) -> None:
-        if not isinstance(notice, CheckpointTaken) and isinstance(notice.event, EffectFinished) and state.node == node:
+        if isinstance(notice, Recorded) and isinstance(notice.event, EffectFinished) and state.node == node:
             with contextlib.suppress(OSError):  # nobody may be reading
                 print(f"     SIGKILL, now, in {node}: its answer is in the log, its transition is not", flush=True)
             os.kill(os.getpid(), signal.SIGKILL)

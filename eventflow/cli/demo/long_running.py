@@ -23,9 +23,9 @@ from eventflow.cli.driving import stopping
 from eventflow.cli.shell import FAILED, OK, STOPPED, open_store, visible
 from eventflow.engine import Engine, Run
 from eventflow.errors import SettingsError
-from eventflow.event import Transitioned
+from eventflow.event import Recorded, Transitioned
 from eventflow.recovery import history, recover
-from eventflow.run import CheckpointTaken, Listener, Notice
+from eventflow.run import Listener, Notice
 from eventflow.state import State
 
 SECONDS = 10.0
@@ -95,7 +95,7 @@ def _made(state: State) -> int:
 
 def _line(state: State, notice: Notice) -> str:
     """The ends of stages, checkpoints, and what `tell` knows of the run itself; nothing about a step."""
-    if not isinstance(notice, CheckpointTaken) and isinstance(notice.event, Transitioned):
+    if isinstance(notice, Recorded) and isinstance(notice.event, Transitioned):
         event = notice.event
         if event.node == event.to:
             return ""

@@ -13,7 +13,7 @@ from eventflow.event import (
     RunStarted,
     Transitioned,
 )
-from eventflow.run import CheckpointTaken, Notice
+from eventflow.run import CheckpointTaken, Notice, RecoveryOutOfReach
 from eventflow.state import State
 
 
@@ -23,6 +23,8 @@ def tell(state: State, notice: Notice) -> str:
         mark = notice.checkpoint
         how = f"{bytes_text(mark.size)} written" if mark.size else "a mark, reached by folding"
         return f"     checkpoint {mark.id} ({', '.join(mark.kinds)}): {how}"
+    if isinstance(notice, RecoveryOutOfReach):
+        return ""
     event = notice.event
     match event:
         case RunStarted():

@@ -10,7 +10,7 @@ from typing import Any
 
 from eventflow.codec import TOMBSTONE, decode
 from eventflow.errors import Corrupt
-from eventflow.log.lmdb.tables import Tables, entry_from, head_from, number, versioned
+from eventflow.log.lmdb.tables import KEY_CLEAR, Tables, entry_from, head_from, number, versioned
 from eventflow.log.lmdb.writing import last_number
 from eventflow.log.protocol import STORE_NAME, STORE_RUN
 from eventflow.proof import digest
@@ -48,12 +48,13 @@ def _check_event(txn: Any, tables: Tables, position: int, where: str) -> None:
     run_key, version = event[2], event[4]
     if txn.get(versioned(run_key, version), db=tables.runs) != number(position):
         raise Corrupt(where, f"does not find the event at position {position} by its run and version")
-    if _named_digest(txn, tables, run_key, version, where) != digest(data):
+    if _named_digest(txn, tables, event, data, where) != digest(data):
         raise Corrupt(where, f"holds an event at position {position} that is not what its run says it is")
 
 
-def _named_digest(txn: Any, tables: Tables, run_key: bytes, version: int, where: str) -> bytes:
+def _named_digest(txn: Any, tables: Tables, event: list[Any], data: bytes, where: str) -> bytes:
     """The digest that the rest of the store has for a version: that of the head, or what the next event carries."""
+    run_key, version = event[2], event[4]
     after = txn.get(versioned(run_key, version + 1), db=tables.runs)
     if after is not None:
         following = decode(txn.get(after, db=tables.log), where)
@@ -61,6 +62,8 @@ def _named_digest(txn: Any, tables: Tables, run_key: bytes, version: int, where:
     name = STORE_NAME
     if run_key != STORE_RUN:
         row = txn.get(run_key, db=tables.info)
+        if row is None and txn.get(KEY_CLEAR + run_key, db=tables.store) is not None:
+            return digest(data)  # its run was deleted, and what it leaves is still being tidied up
         if row is None:
             raise Corrupt(where, "holds an event of a run that is not in the run list")
         name = entry_from(row)[0]

@@ -18,7 +18,7 @@ import lmdb
 import lmdb.verify
 
 from eventflow.errors import Corrupt, StoreBusy, StoreClosed, StoreFull, StoreUnusable
-from eventflow.log.lmdb.tables import TABLES, Tables
+from eventflow.log.lmdb.tables import KEY_VACUUM, MOVED, TABLES, Tables
 
 MAP_SIZE = 64 << 30  # 64 GiB of address space, not of disk: large enough that growing is rare
 MAX_READERS = 1024  # fixed by the first who opens; LMDB's 126 are used up by a few hundred threads of a viewer
@@ -39,7 +39,10 @@ class Environment:
     def __init__(self, directory: Path, *, readonly: bool, create: bool, map_size: int) -> None:
         self.path, self.readonly = directory, readonly
         self._file = directory / "data.mdb"
-        self._closed = self._inherited = False
+        self._closed = self._inherited = self._ended = False
+        self._inside: set[object] = set()  # read transactions that are open: the file is closed once there are none
+        self._ending = threading.Lock()
+        self.looked = -1  # the last transaction that is known not to have moved the store elsewhere
         self._commits = 0
         self._filled = 0  # bytes that the file is known to be long
         size = self._file.stat().st_size if self._file.exists() else 0
@@ -72,10 +75,14 @@ class Environment:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Any]:
-        """A short read transaction."""
-        self.check()
-        with Translated(self.path), self.begin(write=False) as txn:
-            yield txn
+        """A short read transaction, in this very file: whoever holds a log asks the log, which may have moved."""
+        reader = object()
+        with Translated(self.path):
+            txn = self.enter(reader)
+            try:
+                yield txn
+            finally:
+                self.leave(reader, txn)
 
     def writing(self) -> Writing:
         """A block of a write transaction, durable when the block ends, undone if it raises."""
@@ -113,14 +120,21 @@ class Environment:
                     os.truncate(self._file, whole)
                 self._filled = whole
 
-    def last_transaction(self) -> int:
-        """The number of the last transaction that a reader sees, by any process.
+    @property
+    def number(self) -> int:
+        """The N of data.N: the file's own number among those that the store has been in, from 1."""
+        name = self.path.name.removeprefix("data.")
+        return int(name) if name.isdecimal() else 1
 
-        Not `info()["last_txnid"]`, which is ahead of readers by the time a commit takes to sync its meta page: whoever
-        saw that number and then read would miss what it stands for, and never look again.
-        """
-        with self.reading() as txn:
-            return int(txn.id())
+    def moved(self, txn: Any) -> bool:
+        """Whether the store has moved to another file, as far as a transaction sees: that is a file's last transaction."""
+        number = int(txn.id())
+        if number == self.looked:
+            return False
+        if (txn.get(KEY_VACUUM, db=self.tables.store) or b"")[:1] == MOVED:
+            return True
+        self.looked = number
+        return False
 
     def pages(self) -> tuple[dict[str, tuple[int, int]], int, int]:
         """Rows and bytes by table, the bytes of the file, and those of its free pages."""
@@ -133,21 +147,85 @@ class Environment:
         whole = (self._env.info()["last_pgno"] + 1) * self._page
         return by_table, whole, whole - sum(size for _, size in by_table.values())
 
+    def enter(self, reader: object) -> Any:
+        """A read transaction, which `leave` ends; the file stays open until then, even if somebody closes it meanwhile."""
+        self._inside.add(reader)
+        try:
+            self.check()
+            return self.begin(write=False)
+        except BaseException:
+            self._inside.discard(reader)
+            self._end_if_idle()
+            raise
+
+    def leave(self, reader: object, txn: Any) -> None:
+        """End a read transaction."""
+        txn.abort()
+        self._inside.discard(reader)
+        if self._closed:
+            self._end_if_idle()
+
+    def copy(self, directory: Path) -> None:
+        """Write what the last commit left into an empty directory, without free pages, while writers go on; synced."""
+        with Translated(self.path):
+            self._env.copy(str(directory), compact=True)
+        file = directory / "data.mdb"
+        fd = os.open(file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.fchmod(fd, FILE_MODE)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def pour(self, fd: int) -> None:
+        """Write the file as the last commit left it into a descriptor, page by page at its place, while writers go on."""
+        with Translated(self.path):
+            self._env.copyfd(fd, compact=False)
+
+    def whole(self) -> int:
+        """The file's length in bytes, as its meta page says."""
+        self.check()
+        return int((self._env.info()["last_pgno"] + 1) * self._page)
+
+    def readers(self) -> list[tuple[int, int, int]]:
+        """Who reads: process id, thread, and the transaction whose pages it keeps from being used again; by any process.
+
+        A reader between two reads keeps nothing and has -1.
+        """
+        self.check()
+        rows = [line.split() for line in str(self._env.readers()).splitlines()[1:]]
+        return [(int(row[0]), int(row[1], 16), -1 if row[2] == "-" else int(row[2])) for row in rows if len(row) == 3]
+
+    def clear_readers(self) -> int:
+        """Take the slots of readers whose process is gone out of the table; how many there were."""
+        self.check()
+        with Translated(self.path):
+            return int(self._env.reader_check())
+
     def close(self) -> None:
-        """Close the file."""
-        if not self._closed:
-            self._closed = True
-            if not self.readonly:
-                with contextlib.suppress(lmdb.Error):
-                    self.fill_up()
-            self._env.close()
+        """Close the file, once nobody reads in it any more."""
+        self._closed = True
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        if not self._closed or self._inside:
+            return
+        with self._ending:
+            if self._ended:
+                return
+            self._ended = True
+        if not self.readonly:
+            with contextlib.suppress(lmdb.Error):
+                self.fill_up()
+        self._env.close()
 
     def forget(self) -> None:
         """Let go of an environment inherited through a fork, without closing it.
 
         LMDB's own close would empty the parent's slots in the shared reader table.
         """
-        self._closed = self._inherited = True
+        self._closed = self._inherited = self._ended = True
+        self._inside, self._ending = set(), threading.Lock()
         self._env = None
         self.tables = Tables(*(None,) * len(TABLES))
 

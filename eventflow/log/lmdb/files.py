@@ -24,6 +24,7 @@ from eventflow.errors import Corrupt, StoreBusy, StoreNotFound, StoreUnusable
 
 DIRECTORY_MODE = 0o700  # what is in a store is its owner's business
 FILE_MODE = 0o600
+BACKUP = "BACKUP"  # the file that says that a directory is a backup of a store, which nobody drives
 GATE_TIMEOUT = 30.0  # seconds; a commit takes under a ms, so this is a stopped process or a dying disk
 _GATE_POLLS = (0.0002, 0.0005, 0.001, 0.002, 0.005)  # seconds between tries, the last one repeated
 MARK_SYNC_EVERY = 1_000  # events between syncs of the mark; it is a plain write after each commit otherwise
@@ -35,6 +36,8 @@ _MARK_MAGIC = b"eflowhw1"
 # LMDB 0.9 meta page (lmdb's mdb.c: MDB_page header of 16 bytes, then MDB_meta), little-endian here.
 _META = struct.Struct("<16xIIQQ48s48sQQ")
 _META_MAGIC = 0xBEEFC0DE
+# Of the tables of free pages and of tables. A check of the structure passes others, and the first writer is aborted.
+_META_FLAGS = (b"\x08\0", b"\0\0")
 # File systems on which shared maps or locks do not work between hosts (names as in /proc/mounts).
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs"})
 
@@ -50,11 +53,45 @@ def data_directory(root: Path) -> Path:
         raise StoreNotFound(str(root)) from None
     except UnicodeDecodeError:
         name = ""
-    if not name.startswith("data.") or not name[5:].isdecimal():
-        raise Corrupt(str(current), "does not name a data directory")
+    checked_name(current, name)
     if not (root / name / "data.mdb").is_file():
         raise Corrupt(str(root), f"has no {name}/data.mdb, which its CURRENT names")
     return root / name
+
+
+def checked_name(where: Path, name: str) -> str:
+    """The name of a data directory, if it is one. Raises Corrupt."""
+    if not name.startswith("data.") or not name[5:].isdecimal():
+        raise Corrupt(str(where), "does not name a data directory")
+    return name
+
+
+def settle(root: Path, name: str) -> None:
+    """Make CURRENT name the data directory in use, and remove older ones, which nobody needs. Under the gate.
+
+    Whoever died between a store's move and this leaves it to the next who opens the store.
+    """
+    if data_directory(root).name != name:
+        set_current(root, name)
+    for number in sorted(numbers(root)):
+        if number < int(name[5:]):
+            remove_data(root / f"data.{number}")
+
+
+def numbers(root: Path) -> list[int]:
+    """The numbers of the data directories that are there."""
+    return [
+        int(path.name[5:]) for path in root.iterdir() if path.name.startswith("data.") and path.name[5:].isdecimal()
+    ]
+
+
+def remove_data(directory: Path) -> None:
+    """Remove a data directory; who has its file open keeps the file until it lets go of it. What is not ours stays."""
+    for name in ("data.mdb", "lock.mdb", "mark"):
+        with contextlib.suppress(OSError):
+            (directory / name).unlink()
+    with contextlib.suppress(OSError):
+        directory.rmdir()
 
 
 def create_directory(root: Path) -> Path:
@@ -127,10 +164,12 @@ def _meta(data: bytes, path: Path) -> tuple[int, int, int]:
     """Page size, last page, transaction id of one meta page."""
     if len(data) < _META.size:
         raise Corrupt(str(path), "ends before or inside a meta page")
-    magic, version, _, _, free_db, _, last, transaction = _META.unpack_from(data)
+    magic, version, _, _, free_db, main_db, last, transaction = _META.unpack_from(data)
     page = int.from_bytes(free_db[:4], "little")
     if magic != _META_MAGIC or version not in (1, 999) or page not in (4096, 8192, 16384, 32768, 65536):
         raise Corrupt(str(path), "is not an LMDB file that eventflow writes")
+    if (free_db[4:6], main_db[4:6]) != _META_FLAGS:
+        raise Corrupt(str(path), "has flags in a meta page that no file of eventflow has: it would end who writes to it")
     return page, last, transaction
 
 
@@ -186,6 +225,22 @@ class Gate:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def gate_holder(root: Path) -> str:
+    """The process id of who holds a store's write gate now, empty if nobody does or it can't be told."""
+    try:
+        fd = os.open(root / "gate", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look at once must not take each other for it
+    except BlockingIOError:
+        return os.pread(fd, 12, 0).decode(errors="replace").strip() or "unknown"
+    else:
+        return ""
+    finally:
+        os.close(fd)
 
 
 # --- the high-water mark -------------------------------------------------------------------------------------------

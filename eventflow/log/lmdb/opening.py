@@ -31,7 +31,7 @@ from eventflow.event import StoreCreated
 from eventflow.log.lmdb import files
 from eventflow.log.lmdb.checks import check_tail
 from eventflow.log.lmdb.environment import MAP_SIZE, Environment, acquire, damage, release
-from eventflow.log.lmdb.tables import KEY_FORMAT, KEY_STORE_ID, U64
+from eventflow.log.lmdb.tables import KEY_FORMAT, KEY_STORE_ID, KEY_VACUUM, MOVED, U64
 from eventflow.log.lmdb.writing import Batch, put
 from eventflow.log.owners import owner_gone, sweep
 from eventflow.log.protocol import Act
@@ -68,6 +68,11 @@ class Opened:
         self.mark.close()
         release(self.env)
 
+    def leave(self) -> None:
+        """Let go of the file, which the store has moved away from; the gate goes on with the store."""
+        self.mark.close(sync=False)
+        release(self.env)
+
     def forget(self) -> None:
         """In a forked child: close the inherited descriptors, which would keep the gate held if the parent died."""
         if self.gate is not None:
@@ -89,12 +94,43 @@ def open_store(root: Path, wanted: Wanted) -> Opened:
     """Open a store, making it first if it is wanted. Raises StoreNotFound, Corrupt, WrittenByNewer, StoreUnusable."""
     try:
         if wanted.readonly:
-            directory = files.data_directory(root)
+            files.data_directory(root)
             files.check_owner(root)
-            return _opened(root, directory, None, wanted)
+            return _settled(root, None, wanted)
         return _opened_for_writing(root, wanted)
     except OSError as error:
         raise _unusable(root, error) from error
+
+
+def followed(root: Path, opened: Opened, wanted: Wanted) -> Opened:
+    """What is open, in the file that its store has moved to, with the same gate. Raises as `open_store` does."""
+    try:
+        return _settled(root, opened.gate, wanted)
+    except OSError as error:
+        raise _unusable(root, error) from error
+
+
+def _settled(root: Path, gate: files.Gate | None, wanted: Wanted) -> Opened:
+    """The store opened in the file that it is in: one that it has moved away from says where to.
+
+    A file that goes while it is being opened went because the store has moved: then CURRENT names another by now.
+    """
+    name, tries = files.data_directory(root).name, 0
+    while True:
+        try:
+            opened = _opened(root, root / name, gate, wanted)
+        except (OSError, StoreUnusable):
+            now, tries = files.data_directory(root).name, tries + 1
+            if now == name or tries > _LOOKS:
+                raise
+            name = now
+            continue
+        with opened.env.reading() as txn:
+            said = bytes(txn.get(KEY_VACUUM, db=opened.env.tables.store) or b"")
+        if said[:1] != MOVED:
+            return opened
+        opened.leave()
+        name = files.checked_name(root, said[1:].decode(errors="replace"))
 
 
 def _unusable(root: Path, error: OSError) -> StoreUnusable:
@@ -117,13 +153,18 @@ def _opened_for_writing(root: Path, wanted: Wanted) -> Opened:
         if not wanted.create:
             raise
         files.create_directory(root)
+    if (root / files.BACKUP).exists():
+        raise StoreUnusable(
+            f"{root} is a backup, which is only read; `eventflow store restore {root} DEST` makes a store of it"
+        )
     gate = files.Gate(root, timeout=wanted.gate_timeout)
     try:
         with gate.held():
             gate.name_holder()
             if not (root / "CURRENT").exists():
                 _create(root, wanted)
-            opened = _opened(root, files.data_directory(root), gate, wanted)
+            opened = _settled(root, gate, wanted)
+            files.settle(root, opened.env.path.name)
     except BaseException:
         gate.close()
         raise

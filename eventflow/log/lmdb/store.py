@@ -17,9 +17,12 @@ from eventflow.checkpoint import Checkpoint
 from eventflow.clock import Clock, SystemClock
 from eventflow.codec import Stored, unpack_blob
 from eventflow.errors import Corrupt, EventflowError, StoreClosed, StoreUnusable
-from eventflow.log.lmdb import opening
-from eventflow.log.lmdb.environment import Environment
-from eventflow.log.lmdb.files import GATE_TIMEOUT
+from eventflow.log.lmdb import opening, queues
+from eventflow.log.lmdb.copying import Copying, Readers
+from eventflow.log.lmdb.environment import Environment, Translated
+from eventflow.log.lmdb.files import GATE_TIMEOUT, gate_holder
+from eventflow.log.lmdb.removing import guards
+from eventflow.log.lmdb.rows import Txn, keys_under
 from eventflow.log.lmdb.tables import (
     FACET_PARENT,
     FACET_STATUS,
@@ -27,6 +30,7 @@ from eventflow.log.lmdb.tables import (
     FACET_WORKFLOW,
     U64,
     VERSIONED,
+    Tables,
     entry_from,
     facet,
     head_from,
@@ -34,7 +38,7 @@ from eventflow.log.lmdb.tables import (
     number,
     versioned,
 )
-from eventflow.log.lmdb.writing import Batch, Known, Txn, keys_under, last_number
+from eventflow.log.lmdb.writing import Batch, Known, Moved, last_number
 from eventflow.log.owners import new_owner, owner_gone, owner_pid
 from eventflow.log.protocol import (
     NOBODY,
@@ -49,16 +53,20 @@ from eventflow.log.protocol import (
     Write,
     fits,
 )
+from eventflow.log.queueing import Queued
+from eventflow.log.removal import Guard
 
 # Kinds of what a store holds -> the tables they lie in; the first one's rows are counted.
 _USAGE = {
-    "events": ("log", "runs", "bends"),
-    "runs": ("info", "names", "index", "due", "store"),
-    "blobs": ("blobs", "places"),
+    "events": ("log",),
+    "index": ("runs", "bends", "index", "places", "due", "store"),
+    "runs": ("info", "names"),
+    "blobs": ("blobs",),
     "snapshots": ("snapshots",),
     "checkpoints": ("marks",),
     "messages": ("inbox",),
 }
+_FILE_BITS = 48  # of a change mark are the transaction's: more than there can be
 MAX_KEY = 511  # bytes; LMDB takes no longer keys, so no run has a longer id
 
 
@@ -78,21 +86,36 @@ class LmdbLog:
     ) -> None:  # fmt: skip
         self.path = Path(path).absolute()
         self.readonly = readonly
-        self._lock = threading.Lock()
+        self._lock, self._moving = threading.Lock(), threading.Lock()
         self._known = Known()  # for the writing thread, under the lock
         self._owners = self.path / "owners"
         size = opening.map_size(map_size)
-        wanted = opening.Wanted(readonly, create, clock or SystemClock(), size, gate_timeout)
-        self._opened: opening.Opened | None = opening.open_store(self.path, wanted)
+        self._wanted = opening.Wanted(readonly, create, clock or SystemClock(), size, gate_timeout)
+        self._opened: opening.Opened | None = opening.open_store(self.path, self._wanted)
         self.store_id = self._opened.store_id
         _open_logs.add(self)
 
     @property
     def _env(self) -> Environment:
+        return self._open.env
+
+    @property
+    def _open(self) -> opening.Opened:
         opened = self._opened
         if opened is None:
             raise StoreClosed("this store was closed; open it again")
-        return opened.env
+        return opened
+
+    def _reading(self) -> Reading:
+        """A block of a short read transaction, in the file that the store is in; gives the transaction and its tables."""
+        return Reading(lambda: self._open, self.follow)
+
+    def follow(self, opened: opening.Opened) -> None:
+        """Go on in the file that the store has moved to, unless that is done already."""
+        with self._moving:
+            if self._opened is opened:
+                self._opened = opening.followed(self.path, opened, self._wanted)
+                opened.leave()
 
     # --- writing
 
@@ -100,54 +123,56 @@ class LmdbLog:
         """One durable transaction; an answer or an error for each write. Raises StoreUnusable for all."""
         self._env.check()
         with self._lock:
-            opened = self._opened
-            if opened is None:
-                raise StoreClosed("this store was closed; open it again")
-            if opened.gate is None:
+            gate = self._open.gate
+            if gate is None:
                 raise StoreUnusable(f"{self.path} was opened read-only; open it for writing")
-            with opened.gate.held():
-                with opened.env.writing() as txn:
-                    work = Batch(txn, opened.env.tables, self.store_id, self.owner_gone, self._known)
-                    if work.follows_others:
-                        opened.gate.name_holder()
-                    answers = work.apply(batch)
-                if work.events:
-                    work.durable()
-                    opened.mark.write(work.position, work.digest, events=work.events)
+            with gate.held():
+                while True:
+                    opened = self._open
+                    try:
+                        return self._written(opened, batch)
+                    except Moved:
+                        self._known.forget()
+                        self.follow(opened)
+
+    def _written(self, opened: opening.Opened, batch: Sequence[Write]) -> list[Answer | EventflowError]:
+        """One transaction in a file, under the gate. Raises Moved if the store is not in it any more."""
+        with opened.env.writing() as txn:
+            work = Batch(txn, opened.env.tables, self.store_id, self.owner_gone, self._known)
+            if work.follows_others and opened.gate is not None:
+                opened.gate.name_holder()
+            answers = work.apply(batch)
+        if work.events:
+            work.durable()
+            opened.mark.write(work.position, work.digest, events=work.events)
         return answers
 
     # --- runs
 
     def head(self, run_id: str) -> Head | None:
         """Where a run's history ends, by its whole id."""
-        with self._env.reading() as txn:
-            head = self._row(txn, run_id)
+        with self._reading() as (txn, t):
+            head = _row(txn, t, run_id)
         return head if head is not None and head.version and head.run_key != STORE_RUN else None
-
-    def _row(self, txn: Txn, run_id: str) -> Head | None:
-        """The head of a run, of the store's own stream, or what is left of a deleted run's."""
-        name = run_id.encode()
-        row = txn.get(name, db=self._env.tables.names) if 0 < len(name) <= MAX_KEY else None
-        return None if row is None else head_from(name, row)
 
     def head_of(self, run_key: bytes) -> Head | None:
         """The same by run key; STORE_RUN is that of the store's own stream."""
-        with self._env.reading() as txn:
+        with self._reading() as (txn, t):
             if run_key == STORE_RUN:
-                return self._row(txn, STORE_NAME)
-            row = txn.get(run_key, db=self._env.tables.info)
-            return None if row is None else self._row(txn, entry_from(row)[0])
+                return _row(txn, t, STORE_NAME)
+            row = txn.get(run_key, db=t.info)
+            return None if row is None else _row(txn, t, entry_from(row)[0])
 
     def next_incarnation(self, run_id: str) -> int:
         """1, or one more than the deleted run's."""
-        with self._env.reading() as txn:
-            head = self._row(txn, run_id)
+        with self._reading() as (txn, t):
+            head = _row(txn, t, run_id)
         return 1 if head is None else head.incarnation + 1
 
     def entry(self, run_key: bytes) -> Entry | None:
         """What `list` shows of a run."""
-        with self._env.reading() as txn:
-            row = txn.get(run_key, db=self._env.tables.info)
+        with self._reading() as (txn, t):
+            row = txn.get(run_key, db=t.info)
             return None if row is None else entry_from(row)[1]
 
     def ids(self, prefix: str, limit: int) -> list[str]:
@@ -155,11 +180,11 @@ class LmdbLog:
         found: list[str] = []
         if len(prefix.encode()) > MAX_KEY:
             return found
-        with self._env.reading() as txn:
-            for name in keys_under(txn, self._env.tables.names, prefix.encode()):
+        with self._reading() as (txn, t):
+            for name in keys_under(txn, t.names, prefix.encode()):
                 if len(found) >= limit:
                     break
-                head = self._row(txn, name.decode())
+                head = _row(txn, t, name.decode())
                 if head is not None and head.run_key != NOBODY:  # neither deleted nor the store's own
                     found.append(head.run_id)
         return found
@@ -167,54 +192,44 @@ class LmdbLog:
     def runs(self, query: Query) -> list[Listed]:
         """Runs, newest first."""
         found: list[Listed] = []
-        with self._env.reading() as txn:
-            for key in self._candidates(txn, query):
+        with self._reading() as (txn, t):
+            for key in _candidates(txn, t, query):
                 if query.limit is not None and len(found) >= query.limit:
                     break
-                row = txn.get(key, db=self._env.tables.info)
+                row = txn.get(key, db=t.info)
                 if row is None:
                     raise Corrupt(f"run {key.hex()}", "is in an index and not in the run list")
                 run_id, entry = entry_from(row)
-                head = self._row(txn, run_id)
+                head = _row(txn, t, run_id)
                 if head is not None and fits(listed := Listed(entry, head), query):
                     found.append(listed)
         return found
 
-    def _candidates(self, txn: Txn, query: Query) -> Iterable[bytes]:
-        """Run keys by the narrowest index that the query allows, newest first (the keys sort by time)."""
-        for value, kind in ((query.tag, FACET_TAG), (query.workflow, FACET_WORKFLOW), (query.status, FACET_STATUS)):
-            if value is not None:
-                keys = [key[17:] for key in keys_under(txn, self._env.tables.index, facet(kind, value))]
-                return reversed(keys)
-        with txn.cursor(db=self._env.tables.info) as cursor:
-            return [bytes(key) for key in cursor.iterprev(keys=True, values=False)]
-
     def children(self, run_key: bytes) -> list[bytes]:
         """The keys of runs that were forked from a run."""
-        with self._env.reading() as txn:
-            return [key[17:] for key in keys_under(txn, self._env.tables.index, facet(FACET_PARENT, run_key))]
+        with self._reading() as (txn, t):
+            return [key[17:] for key in keys_under(txn, t.index, facet(FACET_PARENT, run_key))]
 
     # --- events
 
     def read(self, run_key: bytes, first: int, last: int) -> list[Stored]:
         """Events of a run from version `first` to `last`, both included."""
         end = versioned(run_key, last)
-        tables = self._env.tables
         places: list[bytes] = []
-        with self._env.reading() as txn:
-            with txn.cursor(db=tables.runs) as cursor:
+        with self._reading() as (txn, t):
+            with txn.cursor(db=t.runs) as cursor:
                 if cursor.set_range(versioned(run_key, first)):
                     for key, place in cursor:
                         if key > end:
                             break
                         places.append(place)
-            with txn.cursor(db=tables.log) as cursor:
+            with txn.cursor(db=t.log) as cursor:
                 return [Stored(U64.unpack(place)[0], data) for place, data in cursor.getmulti(places)]
 
     def feed(self, after: int, limit: int) -> list[Stored]:
         """Events of the whole store in order of position, from `after` + 1 on."""
         found: list[Stored] = []
-        with self._env.reading() as txn, txn.cursor(db=self._env.tables.log) as cursor:
+        with self._reading() as (txn, t), txn.cursor(db=t.log) as cursor:
             if cursor.set_range(number(after + 1)):
                 for place, data in itertools.islice(cursor, limit):
                     found.append(Stored(U64.unpack(place)[0], data))
@@ -222,26 +237,37 @@ class LmdbLog:
 
     def position(self) -> int:
         """The position of the last event."""
-        with self._env.reading() as txn:
-            return last_number(txn, self._env.tables.log)
+        with self._reading() as (txn, t):
+            return last_number(txn, t.log)
 
     def bends(self, run_key: bytes) -> list[int]:
         """Versions of a run at which its line bends, rising."""
-        with self._env.reading() as txn:
-            return [U64.unpack(key[16:])[0] for key in keys_under(txn, self._env.tables.bends, run_key)]
+        with self._reading() as (txn, t):
+            return [U64.unpack(key[16:])[0] for key in keys_under(txn, t.bends, run_key)]
 
     def blobs(self, names: Iterable[bytes]) -> dict[bytes, bytes]:
         """The bytes of blobs by digest, checked."""
-        tables = self._env.tables
         found: dict[bytes, bytes] = {}
-        with self._env.reading() as txn:
+        with self._reading() as (txn, t):
             for name in names:
-                place = txn.get(name, db=tables.places)
-                stored = None if place is None else txn.get(place, db=tables.blobs)
+                place = txn.get(name, db=t.places)
+                stored = None if place is None else txn.get(place, db=t.blobs)
                 if stored is None:
                     raise Corrupt(f"blob {name.hex()[:12]}", "is missing")
                 found[name] = unpack_blob(stored, name)
         return found
+
+    def blob_names(self, after: bytes, limit: int) -> list[bytes]:
+        """Digests of blobs that are there, rising."""
+        with self._reading() as (txn, t), txn.cursor(db=t.places) as cursor:
+            if not cursor.set_range(after + b"\0"):
+                return []
+            return [bytes(key) for key in itertools.islice(cursor.iternext(keys=True, values=False), limit)]
+
+    def guards(self) -> list[Guard]:
+        """All guards on runs."""
+        with self._reading() as (txn, t):
+            return guards(txn, t)
 
     # --- the cache
 
@@ -249,12 +275,11 @@ class LmdbLog:
         """A run's snapshots up to a version, newest first, each with the version that vouches for it or 0."""
         found: list[tuple[int, int]] = []
         vouch = b""  # the row of who vouches stands after its snapshot's, so it is met first
-        table = self._env.tables.snapshots
-        with self._env.reading() as txn, txn.cursor(db=table) as cursor:
+        with self._reading() as (txn, t), txn.cursor(db=t.snapshots) as cursor:
             inside = cursor.prev() if cursor.set_range(versioned(run_key, upto) + b"w") else cursor.last()
             while inside and (limit is None or len(found) < limit) and (key := cursor.key())[:16] == run_key:
                 if len(key) == VERSIONED:
-                    by = U64.unpack(txn.get(vouch, db=table))[0] if vouch[:VERSIONED] == key else 0
+                    by = U64.unpack(txn.get(vouch, db=t.snapshots))[0] if vouch[:VERSIONED] == key else 0
                     found.append((U64.unpack(key[16:])[0], by))
                 else:
                     vouch = key
@@ -263,28 +288,32 @@ class LmdbLog:
 
     def snapshot(self, run_key: bytes, version: int) -> bytes | None:
         """A snapshot's stored root."""
-        with self._env.reading() as txn:
-            root: bytes | None = txn.get(versioned(run_key, version), db=self._env.tables.snapshots)
+        with self._reading() as (txn, t):
+            root: bytes | None = txn.get(versioned(run_key, version), db=t.snapshots)
             return root
 
     def checkpoints(self, run_key: bytes) -> list[Checkpoint]:
         """A run's checkpoints, oldest first."""
-        table = self._env.tables.marks
-        with self._env.reading() as txn:
-            return [mark_from(key, txn.get(key, db=table)) for key in keys_under(txn, table, run_key)]
+        with self._reading() as (txn, t):
+            return [mark_from(key, txn.get(key, db=t.marks)) for key in keys_under(txn, t.marks, run_key)]
 
     # --- the inbox
 
     def inbox(self, run_key: bytes) -> list[tuple[int, bytes]]:
         """A run's waiting messages by number, oldest first."""
-        table = self._env.tables.inbox
-        with self._env.reading() as txn:
-            return [(U64.unpack(key[16:])[0], txn.get(key, db=table)) for key in keys_under(txn, table, run_key)]
+        with self._reading() as (txn, t):
+            return [(U64.unpack(key[16:])[0], txn.get(key, db=t.inbox)) for key in keys_under(txn, t.inbox, run_key)]
+
+    def queued(self, queue: str, limit: int | None = None) -> list[Queued]:
+        """The runs of a queue, the taken ones first."""
+        with self._reading() as (txn, t):
+            taken, waiting = queues.listed(txn, t, queue, owner_gone=self.owner_gone)
+            return [*taken, *itertools.islice(waiting, limit)]
 
     def mail(self) -> list[bytes]:
         """The keys of runs that have messages waiting."""
         found: list[bytes] = []
-        with self._env.reading() as txn, txn.cursor(db=self._env.tables.inbox) as cursor:
+        with self._reading() as (txn, t), txn.cursor(db=t.inbox) as cursor:
             more = cursor.first()
             while more:
                 found.append(bytes(cursor.key()[:16]))
@@ -307,31 +336,117 @@ class LmdbLog:
         self._env.check()
         return new_owner(self._owners, owner)
 
+    def copying(self) -> Copying:
+        """The file as it is now, to be read while writers go on; one that was opened to be read can't tell its end.
+
+        Raises StoreUnusable, StoreBusy.
+        """
+        with self._lock:
+            gate = self._open.gate
+            if gate is None:
+                raise StoreUnusable(f"{self.path} was opened read-only; open it for writing")
+            with gate.held():
+                self.position()  # in the file the store is in now, which nobody moves while the gate is held
+                return Copying(self._env)
+
+    def readers(self) -> Readers:
+        """Who reads in the file, and who may write to it next; what readers that died have left is cleared."""
+        cleared = self._env.clear_readers()
+        with self._env.reading() as txn:
+            last = int(txn.id())
+        return Readers(tuple(self._env.readers()), last, cleared, gate_holder(self.path))
+
     def change_mark(self) -> int:
-        """The number of the last transaction, by any process."""
-        return self._env.last_transaction()
+        """The number of the last transaction that a reader sees, by any process, and above it that of the file.
+
+        Not what LMDB calls the last one, which is ahead of readers by the time a commit takes to sync its meta page: whoever
+        saw that number and then read would miss what it stands for, and never look again.
+        """
+        look = self._reading()
+        with look as (txn, _):
+            return look.number - 1 << _FILE_BITS | int(txn.id())
 
     def usage(self) -> Usage:
-        """What the store holds. What belongs to no kind of its own, as indexes do, is counted as "runs"."""
+        """What the store holds."""
         pages, whole, free = self._env.pages()
         rows = {kind: sum(pages[table][0] for table in tables[:1]) for kind, tables in _USAGE.items()}
         sizes = {kind: sum(pages[table][1] for table in tables) for kind, tables in _USAGE.items()}
-        with self._env.reading() as txn, txn.cursor(db=self._env.tables.snapshots) as cursor:
+        with self._reading() as (txn, t), txn.cursor(db=t.snapshots) as cursor:
             rows["snapshots"] = sum(len(key) == VERSIONED for key in cursor.iternext(keys=True, values=False))
         return Usage(rows, sizes, whole, free, self.position())
 
     def close(self) -> None:
         """Sync the mark and let go of every file."""
-        with self._lock:
+        with self._lock, self._moving:
             opened, self._opened = self._opened, None
             if opened is not None:
                 opened.close()
 
     def forget(self) -> None:
         """In a forked child: close the inherited descriptors; what is called from now on raises StoreClosed."""
-        self._lock = threading.Lock()  # a thread of the parent, which is not here, may hold the old one
+        self._lock, self._moving = threading.Lock(), threading.Lock()  # a thread of the parent may hold the old ones
         if self._opened is not None:
             self._opened.forget()
+
+
+class Reading:
+    """A short read transaction as a block, in the file that a store is in at its beginning, wherever that is.
+
+    `current` says what is open, `follow` opens what the store has moved to.
+    """
+
+    __slots__ = ("_current", "_env", "_follow", "_txn")
+
+    def __init__(self, current: Callable[[], opening.Opened], follow: Callable[[opening.Opened], None]) -> None:
+        self._current, self._follow = current, follow
+
+    def __enter__(self) -> tuple[Txn, Tables]:
+        while True:
+            opened = self._current()
+            env = opened.env
+            try:
+                with Translated(env.path):
+                    txn = env.enter(self)
+            except StoreClosed:
+                if self._current() is opened:
+                    raise
+                continue
+            try:
+                moved = env.moved(txn)
+            except BaseException:
+                env.leave(self, txn)
+                raise
+            if not moved:
+                self._env, self._txn = env, txn
+                return txn, env.tables
+            env.leave(self, txn)
+            self._follow(opened)
+
+    @property
+    def number(self) -> int:
+        """The number of the file that is read."""
+        return self._env.number
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._env.leave(self, self._txn)
+        Translated(self._env.path).__exit__(kind, error, trace)
+
+
+def _row(txn: Txn, t: Tables, run_id: str) -> Head | None:
+    """The head of a run, of the store's own stream, or what is left of a deleted run's."""
+    name = run_id.encode()
+    row = txn.get(name, db=t.names) if 0 < len(name) <= MAX_KEY else None
+    return None if row is None else head_from(name, row)
+
+
+def _candidates(txn: Txn, t: Tables, query: Query) -> Iterable[bytes]:
+    """Run keys by the narrowest index that the query allows, newest first (the keys sort by time)."""
+    for value, kind in ((query.tag, FACET_TAG), (query.workflow, FACET_WORKFLOW), (query.status, FACET_STATUS)):
+        if value is not None:
+            keys = [key[17:] for key in keys_under(txn, t.index, facet(kind, value))]
+            return reversed(keys)
+    with txn.cursor(db=t.info) as cursor:
+        return [bytes(key) for key in cursor.iterprev(keys=True, values=False)]
 
 
 _open_logs: weakref.WeakSet[LmdbLog] = weakref.WeakSet()

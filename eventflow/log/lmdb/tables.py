@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from eventflow.checkpoint import KINDS, Checkpoint
 from eventflow.codec import decode, encode
 from eventflow.errors import Corrupt
-from eventflow.log.protocol import Entry, Head
+from eventflow.log.protocol import NOBODY, QUEUED, Entry, Head
+from eventflow.log.queueing import HIGHEST
 from eventflow.state import STATUSES, WAITS
 
 # table: what its keys are -> what its values are
@@ -32,7 +33,15 @@ TABLES = (
     b"store",  # text -> what concerns the whole store
 )
 KEY_FORMAT, KEY_STORE_ID, KEY_MESSAGES = b"format", b"id", b"messages"
+KEY_BUCKET = b"bucket"  # and the name of a queue -> how many of its runs may be claimed, and when that was so
+KEY_CHANGE = b"change"  # and a number -> table and key of a row that changed while the file is being copied elsewhere
+KEY_CLEAR = b"clear"  # and a run key -> the version up to which what was removed of it is still to be tidied up
+KEY_GUARD = b"guard"  # and a run key and a kind -> why nothing of that run may be removed
+KEY_SWEEP = b"sweep"  # -> number of the newest sweep, last place in `blobs` when it began or 0
+KEY_VACUUM = b"vacuum"  # -> COPYING and who copies, or MOVED and the name of the directory
+COPYING, MOVED = b"c", b"m"
 FACET_STATUS, FACET_WORKFLOW, FACET_TAG, FACET_PARENT = b"s", b"w", b"t", b"p"
+FACET_QUEUED, FACET_TAKEN = b"q", b"Q"  # of a queue: its runs that wait, by priority, and those that are driven
 
 _HEAD = struct.Struct(">16sIQ32sQ16sBBq")
 U64 = struct.Struct(">Q")
@@ -79,7 +88,17 @@ def facets(entry: Entry, head: Head) -> list[bytes]:
     keys += [facet(FACET_TAG, tag) for tag in entry.tags]
     if entry.parent_id is not None:
         keys.append(facet(FACET_PARENT, entry.parent_key))
+    if (place := queue_facet(entry, head)) is not None:
+        keys.append(place)
     return keys
+
+
+def queue_facet(entry: Entry, head: Head) -> bytes | None:
+    """Where a run stands in its queue, without its run key: 21 bytes that sort by priority, None if it is in none."""
+    if not entry.queue or head.status not in QUEUED:
+        return None
+    kind = FACET_QUEUED if head.owner == NOBODY else FACET_TAKEN
+    return facet(kind, entry.queue) + struct.pack(">I", HIGHEST - entry.priority)
 
 
 def head_row(head: Head) -> bytes:
@@ -105,8 +124,16 @@ def entry_row(run_id: str, entry: Entry) -> bytes:
     """An entry of the list, with the run's id, as CBOR."""
     return encode([
         run_id, entry.workflow, list(entry.tags), entry.subject, entry.started, entry.parent_id, entry.parent_key,
-        entry.parent_at,
+        entry.parent_at, *_later(entry),
     ])  # fmt: skip
+
+
+def _later(entry: Entry) -> list[Any]:
+    """The fields that came later, as far as they are set."""
+    later = [entry.origin, entry.queue, entry.priority, entry.queue_key]
+    while later and not later[-1]:
+        later.pop()
+    return later
 
 
 def entry_from(row: bytes) -> tuple[str, Entry]:
@@ -114,7 +141,7 @@ def entry_from(row: bytes) -> tuple[str, Entry]:
     value = decode(row, "an entry of the run list")
     if not isinstance(value, list) or len(value) < 8 or not isinstance(value[2], list):
         raise Corrupt("an entry of the run list", "does not have its fields")
-    return value[0], Entry(value[1], tuple(value[2]), *value[3:8])
+    return value[0], Entry(value[1], tuple(value[2]), *value[3:12])
 
 
 def mark_row(mark: Checkpoint) -> bytes:

@@ -16,11 +16,12 @@ from __future__ import annotations
 from eventflow.testing.contract.appends import AppendContract
 from eventflow.testing.contract.keeping import KeepContract
 from eventflow.testing.contract.lives import LifeContract
+from eventflow.testing.contract.queues import QueueContract
 from eventflow.testing.contract.reading import ReadContract
 
 
 # Inheritance is how pytest gathers a class's tests; each part is a class so that each file has one subject.
-class LogContract(AppendContract, ReadContract, KeepContract, LifeContract):
+class LogContract(AppendContract, ReadContract, KeepContract, LifeContract, QueueContract):
     """Tests that every log passes; a subclass says how one is made."""
 
 

@@ -24,12 +24,26 @@ from eventflow.errors import (
     WrittenByNewer,
 )
 from eventflow.event import Forked, Recorded, Rewound, RunDeleted, RunStarted, StoreCreated
-from eventflow.log import NOBODY, STORE_NAME, STORE_RUN, Answer, Entry, Head, Listed, Query, Usage, Write, fits
+from eventflow.exchange.sequence import ARRAY, BYTES, FORMAT, KIND, MAP, items
+from eventflow.log import (
+    NOBODY,
+    STORE_NAME,
+    STORE_RUN,
+    Answer,
+    Entry,
+    Guard,
+    Head,
+    Listed,
+    Query,
+    Queued,
+    Usage,
+    Write,
+    fits,
+)
 from eventflow.proof import DIGEST_SIZE, digest
 from eventflow.recovery import recover
 from eventflow.verification import Report, verify_run, verify_store
 from eventflow.verification.report import STUMBLES, said
-from replay.export.sequence import ARRAY, BYTES, FORMAT, KIND, MAP, items
 
 MAX_EXPORT = 1 << 30  # bytes; it is held in memory as a whole, several times over while it is checked
 _PAGE = 1_000  # events decoded at a time
@@ -261,6 +275,14 @@ class ExportLog:
             raise Corrupt(f"blob {missing.hex()[:12]}", "is missing")
         return {name: data for name, data in found.items() if data is not None}
 
+    def blob_names(self, after: bytes, limit: int) -> list[bytes]:
+        """Digests of values, rising, from the first one after `after` on."""
+        return sorted(name for name in self._blobs if name > after)[:limit]
+
+    def guards(self) -> list[Guard]:
+        """What is pinned or held in a store is not in an export."""
+        return []
+
     def snapshots(self, run_key: bytes, upto: int, *, limit: int | None = None) -> list[tuple[int, int]]:  # noqa: ARG002
         """A cache is not exported."""
         return []
@@ -275,6 +297,10 @@ class ExportLog:
 
     def inbox(self, run_key: bytes) -> list[tuple[int, bytes]]:  # noqa: ARG002
         """What has not become an event is not exported."""
+        return []
+
+    def queued(self, queue: str, limit: int | None = None) -> list[Queued]:  # noqa: ARG002
+        """Nobody takes a run out of a file."""
         return []
 
     def mail(self) -> list[bytes]:

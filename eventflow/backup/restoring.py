@@ -1,0 +1,234 @@
+"""A store made from a backup: put together, cut back to a point if asked, checked, and told that it is a copy.
+
+The store it comes from may live on. So nobody owns any run in the new one, every run's epoch is raised into a generation
+of its own, and its own stream says where it comes from before anything else is recorded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from eventflow.backup.layout import Backup, Point, read_backup
+from eventflow.backup.making import KEYS, SEALS, Progress, copy_files, write_mark
+from eventflow.backup.staging import Staging, new_file
+from eventflow.clock import Clock, SystemClock
+from eventflow.codec import Stored, encode, pack, read_events
+from eventflow.errors import Corrupt, EventflowError, SettingsError
+from eventflow.event import (
+    BackupMade,
+    CheckpointCreated,
+    CheckpointsDeleted,
+    Recorded,
+    RunCompacted,
+    RunDeleted,
+    RunsImported,
+    SignalReceived,
+    StoreRepaired,
+    StoreRestored,
+)
+from eventflow.forking import who
+from eventflow.log import STORE_RUN, Act, LmdbLog, Log, Post, Write
+from eventflow.log.lmdb.cutting import Copied, Cut
+from eventflow.log.lmdb.environment import damage
+from eventflow.log.lmdb.files import DIRECTORY_MODE, missing_bytes, set_current
+from eventflow.plain import thaw
+from eventflow.recovery import history, recover
+from eventflow.state import FINAL
+
+MAP_ROOM = 1 << 30  # bytes of address space beyond the file: what cutting it back and recording that may add
+_SHOWN = 1 << 20  # bytes between two words about progress
+# What a store's own stream says that is not true of one that was cut back to before it.
+_UNDONE = (BackupMade, RunsImported, StoreRestored, StoreRepaired, CheckpointsDeleted, RunDeleted)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A store that was made from a backup: where, of which backup, as of which position, its generation, how many runs.
+
+    `lost` are ids of runs that were compacted since the position, so that nothing of them could be brought back.
+    """
+
+    path: Path
+    point: Point
+    position: int
+    generation: int
+    runs: int
+    lost: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Up to where a backup shall be restored: a position, a time (ns, UTC), or its end if both are None."""
+
+    position: int | None = None
+    time: int | None = None
+
+
+def restore(
+    source: str | os.PathLike[str], dest: str | os.PathLike[str], *, position: int | None = None, time: int | None = None,
+    actor: str = "", why: str = "", clock: Clock | None = None, progress: Progress | None = None,
+    check: Callable[[Path], None] | None = None,
+) -> Restored:  # fmt: skip
+    """Make a store from a backup as it was at its end, at a position, or at a time (ns, UTC); the backup is only read.
+
+    It can be killed at any moment and repeated. `check` looks at the finished store before it gets its name, and may
+    raise. Raises NotFound, Conflict if the place is taken, Corrupt, SettingsError for a point the backup does not reach.
+    """
+    clock, wanted = clock or SystemClock(), Wanted(position, time)
+    backup = read_backup(Path(source))
+    point = chosen(backup, wanted)
+    with Staging(Path(dest)) as staging:
+        root = staging.path
+        directory = _assembled(backup, point, root, progress)
+        upto, cut = _cut(directory, point, wanted)
+        set_current(root, "data.1")
+        generation, runs = _let_go(root, directory, point, cut)
+        _record(root, StoreRestored(generation, upto, point.number, 0, actor or who(), why), cut, clock)
+        _revouch(root, directory, point)
+        _beside(backup.path, root, upto)
+        if check is not None:
+            check(root)
+        (directory / "lock.mdb").unlink(missing_ok=True)
+        staging.publish()
+    return Restored(staging.goal, point, upto, generation, runs, tuple(cut.lost))
+
+
+def chosen(backup: Backup, wanted: Wanted) -> Point:
+    """The oldest point of a backup that holds what is wanted, the newest if nothing is said. Raises SettingsError."""
+    if wanted.position is not None:
+        for point in backup.points:
+            if point.position >= wanted.position > 0:
+                return point
+        raise SettingsError(f"the backup goes from position 1 to {backup.last.position}; give one of these to --at")
+    if wanted.time is not None:
+        return next((point for point in backup.points if point.time >= wanted.time), backup.last)
+    return backup.last
+
+
+def _assembled(backup: Backup, point: Point, root: Path, progress: Progress | None) -> Path:
+    """The LMDB file as it was at a point, in a new directory; its structure is looked at before it is ever opened."""
+    for name in ("data.1", "owners", KEYS):
+        (root / name).mkdir(mode=DIRECTORY_MODE)
+    file = root / "data.1" / "data.mdb"
+    done = shown = 0
+    with os.fdopen(new_file(file), "wb") as writing:
+        for block in backup.image(point.number):
+            done += writing.write(block)
+            if progress is not None and done - shown >= _SHOWN:
+                shown = done
+                progress(done, point.size)
+    problem = f"it is {missing} bytes short" if (missing := missing_bytes(file)) else damage(file)
+    if problem:
+        raise Corrupt(str(backup.path), f"holds a file whose structure is broken ({problem})")
+    return file.parent
+
+
+def _cut(directory: Path, point: Point, wanted: Wanted) -> tuple[int, Cut]:
+    """Cut a copy back to what is wanted, if that is not its end; the mark says where it ends."""
+    with closing(Copied(directory, point.size + MAP_ROOM)) as copy:
+        last, _ = copy.end()
+        upto = last if wanted.position is None else wanted.position
+        if wanted.time is not None:
+            upto = copy.not_after(wanted.time)
+        if not 1 <= upto <= last:
+            raise SettingsError("nothing had been recorded by then; give a later point to --at")
+        cut = copy.cut(upto) if upto < last else Cut()
+        write_mark(directory, *copy.end())
+    return upto, cut
+
+
+def _let_go(root: Path, directory: Path, point: Point, cut: Cut) -> tuple[int, int]:
+    """Runs stand where their events say, are nobody's, and of a new generation; returns that and how many there are."""
+    with closing(LmdbLog(root, readonly=True, map_size=point.size + MAP_ROOM)) as log:
+        standing = {}
+        for key in cut.touched:
+            head = log.head_of(key)
+            if head is not None:
+                state = recover(log, head).state
+                standing[key] = state.status, state.waiting_for
+        own = log.head_of(STORE_RUN)
+        acts = () if own is None else history(log, STORE_RUN, 1, own.version)
+        generation = 1 + max((one.event.generation for one in acts if isinstance(one.event, StoreRestored)), default=0)
+    with closing(Copied(directory, point.size + MAP_ROOM)) as copy:
+        copy.set_standing(standing)
+        return generation, copy.let_go(generation)
+
+
+# --- what is said of it in its own stream ---------------------------------------------------------------------------
+
+
+def _record(root: Path, event: StoreRestored, cut: Cut, clock: Clock) -> None:
+    """Where the store comes from; then what was done by hand since and can't be taken back; signals taken since wait again."""
+    with closing(LmdbLog(root, create=False)) as log:
+        acts = read_events([Stored(0, data) for data in cut.acts], log.blobs)
+        deleted = sum(one.event.head for one in acts if isinstance(one.event, RunDeleted))
+        kept = [one for one in acts if _still_true(log, one)]
+        compacted = sum(
+            one.event.at - one.event.since for one in acts if isinstance(one.event, RunCompacted) and one not in kept
+        )
+        now = clock.now()
+        writes: list[Write] = [Act(pack(replace(event, gone=deleted + compacted + cut.buried)), now)]
+        writes += [Act(pack(one.event, vouch=one.vouch), now) for one in kept]
+        for answer in log.write([*writes, *_signals(log, cut.events)]):
+            if isinstance(answer, EventflowError):
+                raise answer
+
+
+def _still_true(log: Log, recorded: Recorded) -> bool:
+    """Whether an operation by hand that came later holds of the store as it is now: it compacted or pinned a run, say."""
+    event = recorded.event
+    if isinstance(event, _UNDONE):
+        return False
+    key = getattr(event, "run_key", None)
+    if key is None:
+        return True
+    head = log.head_of(key)
+    return head is not None and not (isinstance(event, CheckpointCreated) and event.at > head.version)
+
+
+def _signals(log: Log, events: Iterable[bytes]) -> list[Post]:
+    """Signals that had been taken after the point: they wait again, since nobody will send them a second time."""
+    taken = [one for one in read_events([Stored(0, data) for data in events], log.blobs) if _waits_again(log, one)]
+    return [Post(one.run_key, _message(one.event)) for one in taken if isinstance(one.event, SignalReceived)]
+
+
+def _waits_again(log: Log, recorded: Recorded) -> bool:
+    """Whether a signal is for a run that can still take it. A child says again by itself how it ended."""
+    event, head = recorded.event, log.head_of(recorded.run_key)
+    return (
+        isinstance(event, SignalReceived)
+        and not event.name.startswith("child:")
+        and head is not None
+        and head.status not in FINAL
+    )
+
+
+def _message(event: SignalReceived) -> bytes:
+    said = {"actor": event.actor, "kind": "signal", "name": event.name, "payload": thaw(event.payload), "why": ""}
+    return encode(said)
+
+
+def _revouch(root: Path, directory: Path, point: Point) -> None:
+    """The own stream's events vouch for snapshots at the versions they have now."""
+    with closing(LmdbLog(root, readonly=True)) as log:
+        own = log.head_of(STORE_RUN)
+        vouched = {}
+        for one in () if own is None else history(log, STORE_RUN, 1, own.version):
+            key = getattr(one.event, "run_key", None)
+            if one.vouch is not None and key is not None:
+                vouched[key, one.vouch.version] = one.version
+    with closing(Copied(directory, point.size + MAP_ROOM)) as copy:
+        copy.vouch(vouched)
+
+
+def _beside(backup: Path, root: Path, upto: int) -> None:
+    """What lies beside the log: keys, and the seals of what the store still holds."""
+    copy_files(backup / KEYS, root / KEYS)
+    copy_files(backup / SEALS, root / SEALS)
+    for path in (root / SEALS).glob("*.note"):
+        if not path.stem.isdecimal() or int(path.stem) > upto:
+            path.unlink()

@@ -1,0 +1,168 @@
+"""Commands about the keys of an encrypted store: init, list, rotate, shred."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from eventflow.cipher import Keyring, Kms, master_from_file, new_master, ring_from_settings
+from eventflow.cipher.keyring import Wrapped
+from eventflow.cli.shell import (
+    CONFLICT,
+    OK,
+    FormatArg,
+    StoreArg,
+    WhyArg,
+    YesArg,
+    argument,
+    confirm,
+    open_store,
+    print_json,
+    progress,
+    show,
+    store_path,
+    sub_app,
+    time_text,
+    visible,
+)
+from eventflow.clock import SystemClock
+from eventflow.log import LockedLog, Log, open_log
+from eventflow.shredding import finish, locked_log, rotate, shred, to_shred
+
+app = sub_app("keys", "Encrypt what a store holds; list, rotate and destroy its keys.")
+ActorArg = Annotated[str, argument(name="--actor", help="Who does it. [default: the operating system's user]")]
+SHOWN = 10  # runs named in a question; the rest is counted
+
+
+@app.command
+def init(file: str, /, *, store: StoreArg = None, output: FormatArg = "table") -> int:
+    """Have the new runs of a store be encrypted, with the master key in FILE, which is made if it is not there.
+
+    Parameters
+    ----------
+    file
+        The file of the master key; keep a copy of it elsewhere: what is encrypted can't be read without.
+    """
+    path = Path(file)
+    made = not path.exists()
+    master = new_master(path) if made else master_from_file(path)
+    log = open_log(store_path(store), keys=Keyring(master))
+    log.close()
+    if output != "table":
+        document = {"schema": "eventflow.encryption/1", "master": master.id, "file": file, "made": made}
+        print_json(document, lines=output == "jsonl")
+        return OK
+    print(visible(f"new runs of {store_path(store)} are encrypted; runs that began before stay as they are"))
+    print(visible(f"{'made' if made else 'used'} master key {master.id} in {file}; set EVENTFLOW_KEY_FILE={file}"))
+    return OK
+
+
+@app.command(name="list")
+def list_(*, store: StoreArg = None, output: FormatArg = "table") -> int:
+    """List whose keys there are, since when, and which master key they are wrapped with; needs no key."""
+    log = open_store(store)
+    try:
+        rows = list(map(_row, locked_log(log).keys.listed()))
+    finally:
+        log.close()
+    show(rows, output, "eventflow.keys/1", ("kind", "name", "key", "made", "master"))
+    return OK
+
+
+def _row(one: Wrapped) -> dict[str, Any]:
+    key = one.key
+    return {
+        "kind": key.kind, "name": key.name, "key": key.key_id.hex(), "made": time_text(key.made), "master": one.master,
+    }  # fmt: skip
+
+
+@app.command(name="rotate")
+def rotate_(
+    file: str, /, *, why: WhyArg = "", actor: ActorArg = "", store: StoreArg = None, output: FormatArg = "table"
+) -> int:
+    """Wrap all keys with another master key, which is made if FILE is not there; can be stopped and repeated.
+
+    Parameters
+    ----------
+    file
+        The file of the new master key. The old one is taken from the settings, as always.
+    """
+    path = Path(file)
+    fresh = master_from_file(path) if path.exists() else new_master(path)
+    log = locked_log(_opened(store, fresh))
+    say, done = progress()
+    count = 0
+    try:
+        for count in rotate(log, SystemClock(), fresh, why=why, actor=actor):
+            say(f"wrapped {count} keys")
+    finally:
+        done()
+        log.close()
+    if output != "table":
+        print_json({"schema": "eventflow.rotation/1", "master": fresh.id, "keys": count}, lines=output == "jsonl")
+    else:
+        print(visible(f"{count} keys are wrapped with master key {fresh.id} now; set EVENTFLOW_KEY_FILE={file}"))
+    return OK
+
+
+def _opened(store: str | None, fresh: Kms) -> Log:
+    """The store, with the new master key on the ring: a rotation may have been cut off half-way."""
+    path = store_path(store)
+    old = ring_from_settings()
+    ring = Keyring(fresh) if old is None else Keyring(old.master, fresh, *old.older)
+    return open_log(path, create=False, keys=ring)
+
+
+@app.command(name="shred")
+def shred_(
+    name: str, /, *, subject: Annotated[bool, argument(negative=())] = False,
+    run: Annotated[bool, argument(negative=())] = False, yes: YesArg = False, why: WhyArg = "", actor: ActorArg = "",
+    store: StoreArg = None, output: FormatArg = "table",
+) -> int:  # fmt: skip
+    """Destroy the key of a subject, or of a run and its forks: nobody can read their values again. Asks first.
+
+    Parameters
+    ----------
+    name
+        The subject, or the id of a run that has a key of its own.
+    subject
+        It is a subject, where a run has that name too.
+    run
+        It is a run, where a subject has that name too.
+    """
+    log = locked_log(open_store(store, write=True))
+    clock = SystemClock()
+    try:
+        finished = finish(log, clock, why=why, actor=actor)
+        if finished and not log.inner.readonly and not _is_there(log, name):
+            return _told(name, tuple(finished), gone=True, output=output)
+        what = to_shred(log, name, kind="subject" if subject else "run" if run else None)
+        gone = confirm(_question(what.kind, what.name, what.runs), yes=yes)
+        if gone:
+            shred(log, clock, what, why=why, actor=actor)
+    finally:
+        log.close()
+    return _told(name, what.runs, gone=gone, output=output)
+
+
+def _is_there(log: LockedLog, name: str) -> bool:
+    return any(one.key.name == name for one in log.keys.listed())
+
+
+def _question(kind: str, name: str, runs: tuple[str, ...]) -> str:
+    shown = ", ".join(runs[:SHOWN]) + (f" and {len(runs) - SHOWN} more" if len(runs) > SHOWN else "")
+    taken = f"The values of {len(runs)} runs are gone for good then: {shown}." if runs else "No run is under it."
+    return f"Destroy the key of {kind} {name}? {taken}"
+
+
+def _told(name: str, runs: tuple[str, ...], *, gone: bool, output: str) -> int:
+    if output != "table":
+        print_json(
+            {"schema": "eventflow.shredding/1", "name": name, "shredded": gone, "runs": list(runs)},
+            lines=output == "jsonl",
+        )
+    elif gone:
+        print(visible(f"the key of {name} is destroyed; the values of {len(runs)} runs can't be read any more"))
+    else:
+        print(visible(f"the key of {name} stays"))
+    return OK if gone else CONFLICT

@@ -1,0 +1,175 @@
+"""Histories from elsewhere taken into a store: checked from the first byte to the last, then appended as they are.
+
+A source is any log: an export that somebody sent, a capsule's, a store. Its events keep their stored bytes, so their
+digests, chains and proofs stay what they were; its own stream, snapshots, checkpoints and messages stay behind. Nothing of
+a source is written that has not been verified, and no file of a source is ever opened for writing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from eventflow.clock import Clock, SystemClock
+from eventflow.codec import Blob, LockedBlob, Packed, Stored, blob_names, pack, pack_blob, read_events
+from eventflow.errors import Conflict, Corrupt, EventflowError, ProofFailed, RunExists
+from eventflow.event import Event, Forked, Recorded, Rewound, RunPaused, RunsImported
+from eventflow.exchange import Stretch, stored_events
+from eventflow.log import NOBODY, Act, Append, Bring, First, Head, Log, Query, Sealed, Write
+from eventflow.plain import FrozenList
+from eventflow.state import ENDED
+from eventflow.verification import verify_run
+
+LOCKED_BLOB = b"\x03"  # what the row of an encrypted value begins with (docs/format.md, "Blobs")
+BATCH_BYTES = (
+    16 << 20
+)  # of events a transaction takes before it ends with a whole run: some 100 ms, in which none else writes
+WHY = "taken in from another store; resume it to go on with it here"
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What was taken in: the ids of runs that are new, of those that were there already, and how many events."""
+
+    runs: tuple[str, ...]
+    present: tuple[str, ...]
+    events: int
+
+
+Progress = Callable[[int, int], None]  # runs done, runs in all
+
+
+def ingest(
+    source: Log, target: Log, heads: Sequence[Head] | None = None, *, actor: str = "", why: str = "", pause: bool = True,
+    clock: Clock | None = None, record: Callable[[Ingested], Event] | None = None, progress: Progress | None = None,
+) -> Ingested:  # fmt: skip
+    """Take runs of a source (all for None) into a store, the runs they continue first; each run whole or not at all.
+
+    Runs that are there already, event for event, are left as they are, so that it can be repeated after a crash. With
+    `pause`, a run that is not over stands paused in the store until somebody resumes it: it may be driven elsewhere. The
+    store's own stream says what was taken in, as RunsImported or as what `record` makes of it. Raises ProofFailed if a
+    history does not hold, RunExists if another run has its id, Conflict.
+    """
+    clock = clock or SystemClock()
+    note = record or (lambda done: RunsImported(source.store_id, FrozenList(done.runs), done.events, actor, why))
+    wanted = in_order(source, heads)
+    runs: list[str] = []
+    present: list[str] = []
+    total = size = events = 0
+    batch: list[Write] = []
+    names: list[str] = []
+    for number, head in enumerate(wanted, 1):
+        if is_there(source, target, head):
+            present.append(head.run_id)
+        else:
+            brought = bring(source, head)
+            batch += [brought, *_paused(brought, clock, actor)] if pause else [brought]
+            names.append(head.run_id)
+            events += len(brought.sealed.data)
+            size += brought_bytes(brought)
+        if names and (size >= BATCH_BYTES or number == len(wanted)):
+            done = Ingested(tuple(names), tuple(present), events)
+            _write(target, [*batch, Act(pack(note(done)), clock.now())])
+            runs, total = [*runs, *names], total + events
+            batch, names, size, events = [], [], 0, 0
+        if progress is not None:
+            progress(number, len(wanted))
+    return Ingested(tuple(runs), tuple(present), total)
+
+
+def _write(target: Log, batch: Sequence[Write]) -> None:
+    for answer in target.write(batch):
+        if isinstance(answer, EventflowError):
+            raise answer
+
+
+def in_order(source: Log, heads: Sequence[Head] | None) -> list[Head]:
+    """Heads with those of the runs that they continue, each once, parents first."""
+    found: dict[bytes, Head] = {}
+    every = [one.head for one in source.runs(Query())] if heads is None else heads
+    for head in reversed(every):  # lists are newest first
+        chain = [head]
+        while (entry := source.entry(chain[-1].run_key)) is not None and entry.folds_through:
+            parent = source.head_of(entry.parent_key)
+            if parent is None:
+                raise Corrupt(f"run {chain[-1].run_id}", f"continues run {entry.parent_id}, which is not there")
+            if parent in chain:
+                raise Corrupt(f"run {head.run_id}", "continues itself")
+            chain.append(parent)
+        for one in reversed(chain):
+            found.setdefault(one.run_key, one)
+    return list(found.values())
+
+
+def is_there(source: Log, target: Log, head: Head) -> bool:
+    """Whether a store holds a run of a source, event for event. Raises RunExists for another run of its id, Conflict."""
+    held = target.head(head.run_id)
+    if held is None:
+        return False
+    if held.run_key != head.run_key:
+        raise RunExists(head.run_id, "another history; delete it first, or take the other into a store of its own")
+    ours = target.read(head.run_key, head.version, head.version)
+    theirs = source.read(head.run_key, head.version, head.version)
+    if [one.data for one in ours] != [one.data for one in theirs]:
+        raise Conflict(f"run {head.run_id} is there already and has gone another way since; take it into a new store")
+    return True
+
+
+def bring(source: Log, head: Head) -> Bring:
+    """One run of a source, verified whole, as the write that takes it in. Raises ProofFailed."""
+    entry = source.entry(head.run_key)
+    if entry is None:
+        raise Corrupt(f"run {head.run_id}", "is in no list")
+    if entry.origin:
+        raise ProofFailed(
+            f"run {head.run_id}", "was compacted, so its history does not prove itself from the start; copy its store"
+        )
+    report = verify_run(source, head)
+    if report.findings:
+        raise ProofFailed(f"run {head.run_id}", f"does not hold: {report.findings[0]}")
+    at = entry.parent_at if entry.parent_id is not None else 0
+    stored = list(stored_events(source, Stretch(head.run_key, at + 1, head.version)))
+    recorded = read_events(stored, source.blobs, strict=True)
+    moved = replace(head, owner=NOBODY)
+    append = Append(
+        head.run_id, head.run_key, head.incarnation, at, 0, (_carrier(source, stored),), head.updated, head.status,
+        head.waiting_for, first=First(recorded[0].before, entry, at),
+    )  # fmt: skip
+    return Bring(append, sealed(stored, recorded, moved))
+
+
+def sealed(stored: Sequence[Stored], recorded: Sequence[Recorded], head: Head) -> Sealed:
+    """Stored events of one run with what a log's indexes say of them."""
+    return Sealed(
+        tuple(one.data for one in stored), tuple(one.digest for one in recorded), head,
+        tuple(one.version for one in recorded if isinstance(one.event, Forked | Rewound)),
+        tuple((one.vouch.version, one.version) for one in recorded if one.vouch is not None),
+    )  # fmt: skip
+
+
+def _carrier(source: Log, stored: Iterable[Stored]) -> Packed:
+    """The values that events refer to, as an append brings them."""
+    return Packed(0, 0, {}, b"", tuple(_blobs(source, sorted(blob_names(stored)))))
+
+
+def _blobs(source: Log, names: Sequence[bytes]) -> Iterator[Blob]:
+    for name, data in source.blobs(names).items():
+        yield Blob(name, LOCKED_BLOB + data if isinstance(data, LockedBlob) else pack_blob(data), len(data))
+
+
+def brought_bytes(brought: Bring) -> int:
+    """How much a run brings, in bytes."""
+    return sum(map(len, brought.sealed.data)) + sum(one.size for one in brought.append.events)
+
+
+def _paused(brought: Bring, clock: Clock, actor: str) -> list[Write]:
+    """What makes a run that is not over stand still."""
+    head = brought.sealed.head
+    if head.status in ENDED or head.status == "paused":
+        return []
+    return [
+        Append(
+            head.run_id, head.run_key, head.incarnation, head.version, head.epoch, (pack(RunPaused(actor, WHY)),),
+            clock.now(), "paused",
+        )
+    ]  # fmt: skip

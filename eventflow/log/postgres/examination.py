@@ -1,0 +1,3 @@
+"""x"""
+class Examined: pass
+def examine(): pass

@@ -1,0 +1,119 @@
+"""What a batch takes to be so: heads, runs, owners, messages, pieces; looked up in one round trip, or remembered.
+
+A fact that is remembered may be old. The writing function compares what it stands on, and whoever was wrong looks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from eventflow.log.postgres.rows import HEAD, HEAD_FIELDS, NEWEST, head_from, text_bytes
+from eventflow.log.postgres.wire import ByteColumn, NumberColumn
+from eventflow.log.protocol import NOBODY, STORE_NAME, Act, Append, Bring, Head, Post, Upkeep, Write
+
+KNOWN_HEADS = 10_000  # runs whose heads are remembered between batches: a few MB, and most that are driven at once
+
+_HEADS = f"""select {HEAD}, o.lease_until > clock_timestamp(), i.origin
+    from heads h {NEWEST} left join info i on i.run_key = h.run_key left join owners o on o.owner = h.owner
+    where h.run_id = any (%b) or h.run_key = any (%b)"""  # noqa: S608 - made of constants
+_MESSAGES = """select b.run_key, b.message from unnest(%b, %b) as k (key, message)
+    join inbox b on b.run_key = k.key and b.message = k.message"""
+_BLOBS = "select digest from blobs, tip where digest = any (%b) and (sweep = 0 or kept = sweep)"
+
+
+class Unknown(Exception):  # noqa: N818 - no failure: what has to be looked up first
+    """A fact that a plan needs is not known, or is remembered only."""
+
+
+@dataclass(slots=True)
+class Facts:
+    """What is known of a store. `sure` says that what is not here is not there, and what refuses a write is true."""
+
+    sure: bool = False
+    heads: dict[str, Head] = field(default_factory=dict)
+    names: dict[bytes, str] = field(default_factory=dict)
+    living: set[bytes] = field(default_factory=set)
+    messages: set[tuple[bytes, int]] = field(default_factory=set)
+    blobs: set[bytes] = field(default_factory=set)
+    origins: dict[bytes, int] = field(default_factory=dict)  # of compacted runs, by key; looked up, never remembered
+
+    def learn(self, heads: Iterable[Head]) -> None:
+        """Remember heads."""
+        for head in heads:
+            self.heads[head.run_id] = head
+            if head.run_key != NOBODY:  # nor of the store's own stream, which is told nothing and has no list entry
+                self.names[head.run_key] = head.run_id
+
+    def hint(self, head: Head) -> None:
+        """Remember a head that was read, unless a newer one may be known; for threads that do not write."""
+        if len(self.heads) <= KNOWN_HEADS:
+            self.heads.setdefault(head.run_id, head)
+            if head.run_key != NOBODY:
+                self.names.setdefault(head.run_key, head.run_id)
+
+    def forget(self) -> None:
+        """Start anew."""
+        self.heads.clear()
+        self.names.clear()
+
+
+def _needs(batch: Sequence[Write]) -> tuple[set[str], set[bytes], set[tuple[bytes, int]], set[bytes]]:
+    """What a batch is about: run ids, run keys, messages, pieces."""
+    names: set[str] = set()
+    keys: set[bytes] = set()
+    messages: set[tuple[bytes, int]] = set()
+    blobs: set[bytes] = set()
+    for one in batch:
+        if isinstance(one, Bring):
+            one = one.append  # noqa: PLW2901 - what it is about
+        match one:
+            case Append():
+                names.add(one.run_id)
+                keys.add(one.run_key)
+                keys.update(post.run_key for post in one.posts)
+                messages.update((one.run_key, message) for message in one.taken)
+                if one.first is not None and one.first.entry.parent_id is not None:
+                    keys.add(one.first.entry.parent_key)
+            case Post():
+                keys.add(one.run_key)
+            case Upkeep():
+                _upkeep_needs(one, keys, blobs)
+            case Act():
+                names.add(STORE_NAME)
+                if one.upkeep is not None:
+                    _upkeep_needs(one.upkeep, keys, blobs)
+                if one.delete_run is not None:
+                    names.add(one.delete_run.run_id)
+    return names, keys, messages, blobs
+
+
+def _upkeep_needs(upkeep: Upkeep, keys: set[bytes], blobs: set[bytes]) -> None:
+    keys.add(upkeep.run_key)
+    if upkeep.snapshot is not None:
+        blobs.update(upkeep.snapshot.known)
+
+
+def look_up(connection: Any, batch: Sequence[Write]) -> Facts:
+    """All facts a batch needs, as they are now, in one round trip."""
+    names, keys, messages, blobs = _needs(batch)
+    facts = Facts(sure=True)
+    with connection.pipeline():
+        about = ByteColumn(map(text_bytes, names)), ByteColumn(keys)
+        heads = connection.execute(_HEADS, about, prepare=True)
+        asked = [
+            (facts.messages, _MESSAGES, (ByteColumn(k for k, _ in messages), NumberColumn(m for _, m in messages))),
+            (facts.blobs, _BLOBS, (ByteColumn(blobs),)),
+        ]
+        answers = [(found, connection.execute(sql, values)) for found, sql, values in asked if values[0]]
+        for row in heads.fetchall():
+            head = head_from(row)
+            facts.learn([head])
+            if row[HEAD_FIELDS]:
+                facts.living.add(head.owner)
+            if row[HEAD_FIELDS + 1]:
+                facts.origins[head.run_key] = row[HEAD_FIELDS + 1]
+        for found, answer in answers:
+            found.update(row if len(row) > 1 else row[0] for row in answer.fetchall())
+    return facts

@@ -1,0 +1,103 @@
+"""Owners whose leases end by the database's clock: a row each, kept alive by one thread on a connection of its own.
+
+A lease only says who may be taken over. What keeps two from appending is the run's epoch, which a take-over raises: so an
+owner that was stopped for longer than its lease goes on with the runs that nobody took, and is refused on the others.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+
+import psycopg
+from psycopg.types.numeric import Float8
+
+from eventflow.errors import StoreUnusable
+from eventflow.log.postgres.address import Address
+from eventflow.log.postgres.session import Seen, connected
+
+BEATS = 3  # heartbeats a lease: two may be late or lost before somebody else takes over
+_BEAT = """insert into owners as o values (%b, clock_timestamp() + make_interval(secs => %b), %b)
+    on conflict (owner) do update set lease_until = excluded.lease_until"""
+_END = "delete from owners where owner = %b"
+# Owners that are long gone: their names are never used twice, so a missing row means the same.
+_SWEEP = "delete from owners where lease_until < clock_timestamp() - make_interval(secs => %b)"
+_SWEPT_AFTER = 86_400.0  # seconds; until then a row says which process it was
+
+
+class Leases:
+    """The owners of one open log."""
+
+    def __init__(self, address: Address, seen: Seen) -> None:
+        self._address, self._seen = address, seen
+        self._owners: set[bytes] = set()
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._connection: psycopg.Connection | None = None
+        self._said = f"process {os.getpid()} on {socket.gethostname()}".encode()
+
+    def new(self, owner: bytes) -> Callable[[], None]:
+        """Register a living owner; returns what ends it. Raises StoreUnusable."""
+        self._seen.check()
+        with self._lock:
+            self._beat(owner)
+            self._owners.add(owner)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="eventflow-lease", daemon=True)
+                self._thread.start()
+        return lambda: self._end(owner)
+
+    def _beat(self, *owners: bytes) -> None:
+        connection = self._connection
+        if connection is None or connection.closed or connection.broken:
+            connection = self._connection = connected(self._address, self._seen, readonly=False)
+        with connection.pipeline():
+            for owner in owners:
+                connection.execute(_BEAT, (owner, Float8(self._address.lease), self._said), prepare=True)
+
+    def _work(self) -> None:
+        """Beat until the end. What goes wrong is tried again at the next beat; the lease says when it was too late."""
+        while not self._over.wait(self._address.lease / BEATS):
+            with self._lock:
+                try:
+                    if self._owners:
+                        self._beat(*self._owners)
+                except (psycopg.Error, StoreUnusable):
+                    self._drop()
+
+    def _end(self, owner: bytes) -> None:
+        with self._lock:
+            if owner not in self._owners:
+                return
+            self._owners.discard(owner)
+            try:
+                self._beat()
+                assert self._connection is not None  # noqa: S101 - a beat has one, or raises
+                self._connection.execute(_END, (owner,))
+                self._connection.execute(_SWEEP, (Float8(_SWEPT_AFTER),))
+            except (psycopg.Error, StoreUnusable):
+                self._drop()  # then the lease ends by itself
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def close(self) -> None:
+        """End the thread, and all owners that are left."""
+        self._over.set()
+        for owner in list(self._owners):
+            self._end(owner)
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join()
+        with self._lock:
+            self._drop()
+
+    def forget(self) -> None:
+        """In a forked child: let go of the parent's thread, owners and connection."""
+        self._lock, self._thread, self._connection = threading.Lock(), None, None
+        self._owners.clear()

@@ -1,0 +1,151 @@
+"""A connection that is made anew when it is lost, to a server that has not forgotten what this process saw.
+
+After a fail-over the old primary may come back and answer as if nothing had been: it is on an older timeline, or lacks
+positions that were acknowledged. Neither is written to nor read from.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import psycopg
+
+from eventflow.clock import SystemClock
+from eventflow.errors import StoreClosed, StoreUnreachable, StoreUnusable
+from eventflow.log.postgres.address import Address
+from eventflow.log.postgres.connecting import Server, connect
+from eventflow.log.postgres.failures import lost, translated
+
+PATIENCE = 30.0  # seconds during which a lost server is looked for: a promotion takes less, an operator more
+_RESTS = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between tries, the last one repeated
+_KEPT = 8  # idle connections for reading: as many as threads read at once
+_FORKED = "this store was opened before a fork; a child process must open its own, after the fork"
+_T = TypeVar("_T")
+
+
+class Seen:
+    """What this process has seen of a store, for as long as it has it open: never less afterwards."""
+
+    __slots__ = ("closed", "inherited", "position", "system_id", "timeline")
+
+    def __init__(self) -> None:
+        self.system_id, self.timeline, self.position = "", 0, 0
+        self.closed = self.inherited = False
+
+    def check(self) -> None:
+        """Raise StoreClosed if the store can't be used any more."""
+        if self.closed:
+            raise StoreClosed(_FORKED if self.inherited else "this store was closed; open it again")
+
+    def meet(self, address: Address, server: Server) -> None:
+        """Take a server for the one that was seen before, or its successor. Raises StoreUnusable."""
+        at = address.text
+        if server.standby or not server.system_id:
+            return
+        if self.system_id and server.system_id != self.system_id:
+            raise StoreUnusable(f"{at} is another server than before; close the store, and open it where it should be")
+        if server.timeline < self.timeline:
+            raise StoreUnreachable(
+                f"{at} is on timeline {server.timeline} and was on {self.timeline}: it is a primary of the past, "
+                f"which must not be written to; stop it, and give the address of its successor"
+            )
+        self.system_id, self.timeline = server.system_id, server.timeline
+
+
+def connected(address: Address, seen: Seen, *, readonly: bool) -> psycopg.Connection:
+    """A new connection to a server that has all this process has seen. Raises StoreUnusable."""
+    connection, server = connect(address, readonly=readonly)
+    try:
+        seen.meet(address, server)
+        if seen.position and not server.standby:
+            row = connection.execute("select position from tip").fetchone()
+            if row is None or row[0] < seen.position:
+                raise StoreUnusable(
+                    f"{address.text} ends at position {row[0] if row else 0}, and {seen.position} was acknowledged: "
+                    f"events are lost; do not go on before it is known where they are"
+                )
+    except psycopg.Error as error:
+        connection.close()
+        raise translated(address, error) from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def patiently(attempt: Callable[[], _T], *, patience: float = PATIENCE) -> _T:
+    """Try until it works or patience is over; then its error. For what fails while a server is being replaced."""
+    clock = SystemClock()
+    until = clock.monotonic() + patience
+    tries = 0
+    while True:
+        try:
+            return attempt()
+        except StoreUnreachable:
+            if clock.monotonic() > until:
+                raise
+        time.sleep(_RESTS[min(tries, len(_RESTS) - 1)])
+        tries += 1
+
+
+class Readers:
+    """Connections for reading, one a thread at a time; a few are kept."""
+
+    def __init__(self, address: Address, seen: Seen, *, patience: float = PATIENCE) -> None:
+        self._address, self._seen, self._patience = address, seen, patience
+        self._idle: list[psycopg.Connection] = []
+        self._lock = threading.Lock()
+
+    def use(self, work: Callable[[psycopg.Connection], _T]) -> _T:
+        """Let some work have a connection; it is done again on another one if the connection was lost."""
+        self._seen.check()
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is not None:
+            try:
+                return self._done(connection, work)
+            except psycopg.Error as error:
+                is_lost = lost(connection, error)
+                connection.close()
+                if not is_lost:
+                    raise translated(self._address, error) from None
+        return patiently(lambda: self._anew(work), patience=self._patience)
+
+    def _anew(self, work: Callable[[psycopg.Connection], _T]) -> _T:
+        self._seen.check()
+        connection = connected(self._address, self._seen, readonly=True)
+        try:
+            return self._done(connection, work)
+        except psycopg.Error as error:
+            connection.close()
+            raise translated(self._address, error) from None
+
+    def _done(self, connection: psycopg.Connection, work: Callable[[psycopg.Connection], _T]) -> _T:
+        try:
+            result = work(connection)
+        except psycopg.Error:
+            raise
+        except BaseException:  # an answer may be under way, which the next reader must not take for its own
+            connection.close()
+            raise
+        with self._lock:
+            if len(self._idle) < _KEPT and not self._seen.closed:
+                self._idle.append(connection)
+                return result
+        connection.close()
+        return result
+
+    def close(self) -> None:
+        """Close what is idle; what is in use is closed when it is given back."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def forget(self) -> None:
+        """In a forked child: let go of the parent's connections without a word to the server."""
+        self._lock = threading.Lock()
+        self._idle = []

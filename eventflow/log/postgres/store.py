@@ -1,0 +1,189 @@
+"""A log in PostgreSQL: `PostgresLog`. Reading takes a connection for one statement; writing goes through `Writing`."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+
+from eventflow.checkpoint import Checkpoint
+from eventflow.clock import Clock, SystemClock
+from eventflow.codec import Stored
+from eventflow.errors import EventflowError, StoreUnusable
+from eventflow.log.postgres import reading
+from eventflow.log.postgres.address import parse
+from eventflow.log.postgres.leases import Leases
+from eventflow.log.postgres.opening import Wanted, open_store
+from eventflow.log.postgres.session import PATIENCE, Readers, Seen
+from eventflow.log.postgres.writing import Writing
+from eventflow.log.protocol import NOBODY, Answer, Entry, Head, Listed, Query, Usage, Write
+
+
+class PostgresLog:
+    """A log in a PostgreSQL database. Raises StoreNotFound, Corrupt or StoreUnusable when it can't be opened.
+
+    `url` is what libpq takes, with `schema=` and `lease=` (seconds) if they are not the usual ones. `patience` is how
+    long, in seconds, a lost server is looked for before a call fails.
+    """
+
+    durable = True
+
+    def __init__(
+        self, url: str, *, readonly: bool = False, create: bool = True, clock: Clock | None = None,
+        patience: float = PATIENCE,
+    ) -> None:  # fmt: skip
+        self.address = parse(url)
+        self.readonly = readonly
+        self._seen = Seen()
+        self.store_id = open_store(self.address, self._seen, Wanted(readonly, create, clock or SystemClock()))
+        writer = (clock or SystemClock()).uuid7() if readonly else os.urandom(16)
+        self._readers = Readers(self.address, self._seen, patience=patience)
+        self._writing = Writing(self.address, self._seen, self.store_id, writer, patience=patience)
+        self._leases = Leases(self.address, self._seen)
+        self._lock = threading.Lock()
+        _open_logs.add(self)
+
+    # --- writing
+
+    def write(self, batch: Sequence[Write]) -> list[Answer | EventflowError]:
+        """One durable transaction; an answer or an error for each write. Raises StoreUnusable for all."""
+        with self._lock:
+            self._seen.check()
+            if self.readonly:
+                raise StoreUnusable(f"{self.address.text} was opened read-only; open it for writing")
+            return self._writing.write(batch) if batch else []
+
+    # --- runs
+
+    def head(self, run_id: str) -> Head | None:
+        """Where a run's history ends, by its whole id."""
+        head = self._readers.use(lambda c: reading.head(c, run_id))
+        if head is None or not head.version or head.run_key == NOBODY:
+            return None
+        self._writing.known.hint(head)
+        return head
+
+    def head_of(self, run_key: bytes) -> Head | None:
+        """The same by run key; STORE_RUN is that of the store's own stream."""
+        return self._readers.use(lambda c: reading.head_of(c, run_key))
+
+    def next_incarnation(self, run_id: str) -> int:
+        """1, or one more than the deleted run's."""
+        head = self._readers.use(lambda c: reading.head(c, run_id))
+        return 1 if head is None else head.incarnation + 1
+
+    def entry(self, run_key: bytes) -> Entry | None:
+        """What `list` shows of a run."""
+        return self._readers.use(lambda c: reading.entry(c, run_key))
+
+    def ids(self, prefix: str, limit: int) -> list[str]:
+        """Run ids that begin with a prefix, in order."""
+        return self._readers.use(lambda c: reading.ids(c, prefix, limit))
+
+    def runs(self, query: Query) -> list[Listed]:
+        """Runs, newest first."""
+        return self._readers.use(lambda c: reading.runs(c, query))
+
+    def children(self, run_key: bytes) -> list[bytes]:
+        """The keys of runs that were forked from a run."""
+        return self._readers.use(lambda c: reading.children(c, run_key))
+
+    # --- events
+
+    def read(self, run_key: bytes, first: int, last: int) -> list[Stored]:
+        """Events of a run from version `first` to `last`, both included."""
+        return self._readers.use(lambda c: reading.read(c, run_key, first, last))
+
+    def feed(self, after: int, limit: int) -> list[Stored]:
+        """Events of the whole store in order of position, from `after` + 1 on."""
+        return self._readers.use(lambda c: reading.feed(c, after, limit))
+
+    def position(self) -> int:
+        """The position of the last event."""
+        return self._readers.use(lambda c: reading.tip(c)[0])
+
+    def bends(self, run_key: bytes) -> list[int]:
+        """Versions of a run at which its line bends, rising."""
+        return self._readers.use(lambda c: reading.bends(c, run_key))
+
+    def blobs(self, names: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The bytes of blobs by digest, checked."""
+        wanted = list(names)
+        return self._readers.use(lambda c: reading.blobs(c, wanted))
+
+    # --- the cache
+
+    def snapshots(self, run_key: bytes, upto: int, *, limit: int | None = None) -> list[tuple[int, int]]:
+        """A run's snapshots up to a version, newest first, each with the version that vouches for it or 0."""
+        return self._readers.use(lambda c: reading.snapshots(c, run_key, upto, limit))
+
+    def snapshot(self, run_key: bytes, version: int) -> bytes | None:
+        """A snapshot's stored root."""
+        return self._readers.use(lambda c: reading.snapshot(c, run_key, version))
+
+    def checkpoints(self, run_key: bytes) -> list[Checkpoint]:
+        """A run's checkpoints, oldest first."""
+        return self._readers.use(lambda c: reading.checkpoints(c, run_key))
+
+    # --- the inbox
+
+    def inbox(self, run_key: bytes) -> list[tuple[int, bytes]]:
+        """A run's waiting messages by number, oldest first."""
+        return self._readers.use(lambda c: reading.inbox(c, run_key))
+
+    def mail(self) -> list[bytes]:
+        """The keys of runs that have messages waiting."""
+        return self._readers.use(reading.mail)
+
+    # --- owners, and the rest
+
+    def owner_gone(self, owner: bytes) -> bool:
+        """Whether an owner's lease has ended, by the database's clock."""
+        return owner == NOBODY or not self._readers.use(lambda c: reading.owner(c, owner))[0]
+
+    def owner_text(self, owner: bytes) -> str:
+        """An owner for people: the process that took the lease, and its host."""
+        said = self._readers.use(lambda c: reading.owner(c, owner))[1]
+        return said or f"owner {owner.hex()}"
+
+    def new_owner(self, owner: bytes) -> Callable[[], None]:
+        """Register a living owner, whose lease is kept alive from now on; returns what ends it."""
+        return self._leases.new(owner)
+
+    def change_mark(self) -> int:
+        """A number that changes whenever any process has written."""
+        return self._readers.use(lambda c: reading.tip(c)[2])
+
+    def usage(self) -> Usage:
+        """What the store holds; bytes are those of the tables with their indexes."""
+        return self._readers.use(reading.usage)
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        if self._seen.closed:
+            return
+        self._leases.close()
+        with self._lock:
+            self._writing.close()
+        self._seen.closed = True
+        self._readers.close()
+
+    def forget(self) -> None:
+        """In a forked child: what is called from now on raises StoreClosed, and the parent's connections live on."""
+        self._seen.closed = self._seen.inherited = True
+        self._lock = threading.Lock()  # a thread of the parent may hold the old one
+        self._leases.forget()
+        self._writing.forget()
+        self._readers.forget()
+
+
+_open_logs: weakref.WeakSet[PostgresLog] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for log in list(_open_logs):
+        log.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,158 @@
+"""Chains through what was found: of each run the longest history whose every event names the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from eventflow.codec import FORKED
+from eventflow.log import STORE_RUN
+from eventflow.proof import DIGEST_SIZE, genesis
+from eventflow.repair.finding import Found, Piece
+
+STARTED, COMPACTED = 1, 133  # docs/format.md
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A run's history as far as it proves itself; `parent` is the run it continues, none if that is empty."""
+
+    run_id: str
+    run_key: bytes
+    first: int
+    pieces: tuple[Piece, ...]
+    parent: bytes = b""
+
+    @property
+    def last(self) -> int:
+        """Its last version."""
+        return self.first + len(self.pieces) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What could not be brought back: versions of a run from one on, and why."""
+
+    run: str
+    version: int
+    problem: str
+
+    def plain(self) -> dict[str, object]:
+        """As an event or a program has it."""
+        return {"run": self.run, "version": self.version, "problem": self.problem}
+
+
+class Proving:
+    """Finds the chains of a store's runs; `lost` tells what is missing from them."""
+
+    def __init__(self, found: Found) -> None:
+        self._found = found
+        self.chains: dict[bytes, Chain] = {}
+        self.lost: list[Lost] = []
+
+    def prove(self) -> None:
+        """Look at each run, those that others continue first (keys sort by the time a run began)."""
+        deleted = self._found.deleted
+        for key in sorted({*self._found.events, *self._found.ends} - {STORE_RUN, bytes(16)}):
+            if key in deleted:
+                continue
+            chain = self._chain(key)
+            known = max(self._found.ends.get(key, (0, b""))[0], *self._found.events.get(key, {0: None}))
+            if chain is None:
+                self._miss(key, known)
+                continue
+            self.chains[key] = chain
+            if chain.last < known:
+                self.lost.append(Lost(chain.run_id, chain.last + 1, f"versions up to {known} do not follow: {self._why(chain)}"))
+
+    def _miss(self, key: bytes, known: int) -> None:
+        pieces = [piece for one in self._found.events.get(key, {}).values() for piece in one.values()]
+        if pieces and all(piece.digest in self._found.gone for piece in pieces):
+            return  # old pages of a run that was deleted
+        name = next((str(piece.header["run_id"]) for piece in pieces if "run_id" in piece.header), f"with key {key.hex()}")
+        compacted = any(
+            piece.header.get("run_key") == key
+            for one in self._found.events.get(STORE_RUN, {}).values()
+            for piece in one.values()
+            if piece.code == COMPACTED
+        )
+        why = "it was compacted, and its origin does not prove itself" if compacted else "its beginning was not found"
+        self.lost.append(Lost(name, 1, f"none of its versions up to {known}: {why}"))
+
+    def _why(self, chain: Chain) -> str:
+        after = self._found.events.get(chain.run_key, {}).get(chain.last + 1, {})
+        follows = any(piece.before == chain.pieces[-1].digest for piece in after.values())
+        return "a value it refers to was not found" if follows else "an event was not found, or is damaged"
+
+    def _chain(self, key: bytes) -> Chain | None:
+        versions = self._found.events.get(key, {})
+        best: Chain | None = None
+        for first, piece in self._beginnings(key):
+            pieces = self._longest(key, versions, first, piece)
+            chain = Chain(str(piece.header["run_id"]), key, first, pieces, _parent(piece))
+            if best is None or (chain.last, chain.pieces[-1].time) > (best.last, best.pieces[-1].time):
+                best = chain
+        return best
+
+    def _beginnings(self, key: bytes) -> Iterator[tuple[int, Piece]]:
+        """First events that prove themselves: a start by its genesis, a fork by its parent's event."""
+        for version, pieces in self._found.events.get(key, {}).items():
+            for piece in pieces.values():
+                if piece.digest in self._found.gone or not self._found.has_values(piece):
+                    continue
+                header = piece.header
+                if piece.code == STARTED and version == 1 and piece.before == _genesis(piece):
+                    yield version, piece
+                elif piece.code == FORKED and header.get("at") == version - 1:
+                    parent = self.chains.get(_parent(piece))
+                    if parent is not None and piece.before == self._digest_at(parent, version - 1):
+                        yield version, piece
+
+    def _digest_at(self, chain: Chain, version: int) -> bytes:
+        """The digest of a version of a run, which may be its parent's."""
+        while version < chain.first:
+            if chain.parent not in self.chains:
+                return b""
+            chain = self.chains[chain.parent]
+        return chain.pieces[version - chain.first].digest if version <= chain.last else b""
+
+    def _longest(
+        self, key: bytes, versions: dict[int, dict[bytes, Piece]], first: int, piece: Piece
+    ) -> tuple[Piece, ...]:
+        """The longest chain from a first event on; the one that a head names, where there are several."""
+        levels = [{piece.digest: piece}]
+        while True:
+            after = versions.get(first + len(levels), {})
+            step = {
+                name: one
+                for name, one in after.items()
+                if one.before in levels[-1] and one.incarnation == piece.incarnation and self._found.has_values(one)
+            }
+            if not step:
+                break
+            levels.append(step)
+        end = self._found.ends.get(key, (0, b""))
+        depth = end[0] - first
+        if 0 <= depth < len(levels) and end[1] in levels[depth]:
+            levels, last = levels[: depth + 1], levels[depth][end[1]]
+        else:
+            last = max(levels[-1].values(), key=lambda one: one.time)
+        chain = [last]
+        for level in reversed(levels[:-1]):
+            chain.append(level[chain[-1].before])
+        return tuple(reversed(chain))
+
+
+def _parent(piece: Piece) -> bytes:
+    key = piece.header.get("parent_key")
+    return key if piece.code == FORKED and isinstance(key, bytes) else b""
+
+
+def _genesis(piece: Piece) -> bytes:
+    header = piece.header
+    store_id, run_id, definition = header.get("store_id"), header.get("run_id"), header.get("definition_digest")
+    if not isinstance(store_id, bytes) or not isinstance(run_id, str) or not isinstance(definition, bytes):
+        return b""
+    if len(store_id) != len(STORE_RUN) or len(definition) != DIGEST_SIZE:
+        return b""
+    return genesis(store_id, run_id, piece.incarnation, definition)

@@ -1,0 +1,135 @@
+"""Stores from anybody: looked at without following a link, examined in a child process on a copy at rest.
+
+A file that was made to hurt ends that child, takes its memory or its time, and nothing else. A store that is not one's own
+is never opened for writing: what it holds can be exported by the child, and then be taken into a store of one's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from eventflow.errors import Corrupt, EventflowError, ProofFailed, StoreFull, StoreUnusable
+from eventflow.untrusted.examining import seconds_for
+from eventflow.untrusted.shape import copy_store, data_file, other_owner
+from eventflow.verification import Finding, Report
+from eventflow.verification.report import said
+
+WALL = 3  # seconds of waiting for each second of processor time: another process may want the processor too
+MAX_LINE = 64 << 20  # bytes of an answer: some 100,000 findings
+Progress = Callable[[int, int], None]  # runs and events read
+
+
+class Examiner:
+    """A block with a child process that examines stores, each in a process of its own. Nothing of a store is opened here."""
+
+    def __enter__(self) -> Self:
+        own = str(Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, [own, os.environ.get("PYTHONPATH", "")]))
+        self._child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "eventflow.untrusted"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+        )  # fmt: skip
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._child.kill()
+        with suppress(OSError):
+            if self._child.stdin is not None:
+                self._child.stdin.close()
+        if self._child.stdout is not None:
+            self._child.stdout.close()
+        self._child.wait()
+
+    def verify(self, path: str | os.PathLike[str], *, copy: bool = True, progress: Progress | None = None) -> Report:
+        """Verify a store on a private copy, or where it lies if it is one's own and `copy` is off; never raises for damage."""
+        root = Path(path)
+        if copy or other_owner(root):
+            return self._on_copy(root, "verify", "", progress)
+        try:
+            file = data_file(root)
+        except Corrupt as error:
+            return _report_of(error)
+        return self._ask(root, "live", "", file.stat().st_size, progress)
+
+    def export(self, path: str | os.PathLike[str], goal: Path, *, progress: Progress | None = None) -> Report:
+        """Verify a store on a private copy, and write all of it as an export to a new file if everything holds."""
+        return self._on_copy(Path(path), "export", str(goal), progress)
+
+    def _on_copy(self, root: Path, job: str, goal: str, progress: Progress | None) -> Report:
+        try:
+            with tempfile.TemporaryDirectory(prefix="eventflow-") as place:
+                copy = Path(place) / "store"
+                file = copy_store(root, copy)
+                return self._ask(copy, job, goal, file.stat().st_size, progress)
+        except Corrupt as error:
+            return _report_of(error)
+        except OSError as error:
+            raise StoreFull(
+                f"no copy of {root} could be made ({error.strerror}); make room in {tempfile.gettempdir()}"
+            ) from error
+
+    def _ask(self, root: Path, job: str, goal: str, size: int, progress: Progress | None) -> Report:
+        word = {"store": str(root), "job": job, "goal": goal, "seconds": seconds_for(size) * WALL}
+        try:
+            assert self._child.stdin is not None  # noqa: S101 - opened as a pipe
+            self._child.stdin.write(json.dumps(word).encode() + b"\n")
+            self._child.stdin.flush()
+            while True:
+                answer = self._answer()
+                if "done" in answer:
+                    return _report(answer["done"])
+                if "crashed" in answer:
+                    return Report(
+                        findings=[Finding("the store", 0, f"{answer['crashed']}; nothing of it was believed")]
+                    )
+                if progress is not None:
+                    progress(answer["runs"], answer["events"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreUnusable(f"the process that examines stores is gone ({error}); try again") from error
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._child.stdout is not None  # noqa: S101 - opened as a pipe
+        line = self._child.stdout.readline(MAX_LINE)
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+def verify_untrusted(path: str | os.PathLike[str], *, progress: Progress | None = None) -> Report:
+    """What a verification finds in a store from anybody; made to hurt, it ends a child process and not this one.
+
+    Nothing at the path is changed, opened by LMDB, or followed if it is a link: a private copy is read, in a process with
+    bounds on memory and time. Raises StoreNotFound where there is no store, StoreFull where there is no room for the copy.
+    """
+    with Examiner() as examiner:
+        return examiner.verify(path, progress=progress)
+
+
+def export_untrusted(path: str | os.PathLike[str], goal: Path, *, progress: Progress | None = None) -> None:
+    """Write all of a store from anybody as an export, if everything in it holds. Raises ProofFailed."""
+    with Examiner() as examiner:
+        report = examiner.export(path, goal, progress=progress)
+    if report.findings:
+        goal.unlink(missing_ok=True)
+        raise ProofFailed(f"the store {path}", f"does not hold: {report.findings[0]}")
+
+
+def _report(word: dict[str, Any]) -> Report:
+    findings = [Finding(str(one["run"]), int(one["version"]), str(one["problem"])) for one in word["findings"]]
+    numbers = {name: int(value) for name, value in word.items() if name != "findings"}
+    return Report(**numbers, findings=findings)
+
+
+def _report_of(error: EventflowError) -> Report:
+    return Report(findings=[Finding("the store", 0, said(error))])

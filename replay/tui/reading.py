@@ -1,0 +1,171 @@
+"""What the screens read: lists of runs, events by version, states beside those before them. Draws nothing.
+
+Each look is a short read; nothing is held open between two. What was read stays at hand as long as there is room.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Generic, TypeVar, get_args
+
+from eventflow.address import moment
+from eventflow.errors import SettingsError
+from eventflow.event import Recorded
+from eventflow.exchange import Stretch, stretches
+from eventflow.log import Head, Listed, Log, Query
+from eventflow.recovery import history, line, recover
+from eventflow.state import State, Status
+from replay.history import Line, line_of, node_after
+
+MAX_RUNS = 5_000  # runs listed, the newest: more than anybody scrolls through; a filter finds the others
+PAGE = 200  # events read at a time: a few screens, a few ms
+PAGES = 50  # pages kept: what a search jumps to and fro between
+STATES = 32  # states kept: those around where one stands; each may be large
+BEFORE = 100  # events looked back through for the node that the first of a page happened in
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class Recent(Generic[Key, Value]):
+    """Values by key, made when they are first asked for; the newest `room` of them are kept."""
+
+    def __init__(self, room: int, make: Callable[[Key], Value]) -> None:
+        self._room, self._make = room, make
+        self._kept: OrderedDict[Key, Value] = OrderedDict()
+
+    def get(self, key: Key) -> Value:
+        """The value of a key."""
+        found = self._kept.get(key)
+        if found is None:
+            found = self._make(key)
+        self._kept[key] = found
+        self._kept.move_to_end(key)
+        while len(self._kept) > self._room:
+            self._kept.popitem(last=False)
+        return found
+
+    def forget(self, key: Key) -> None:
+        """Make it anew the next time."""
+        self._kept.pop(key, None)
+
+
+# --- runs ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which runs are listed: those that fit the query, and in whose id, workflow, tags or subject all words stand."""
+
+    query: Query
+    words: tuple[str, ...] = ()
+
+    def fits(self, listed: Listed) -> bool:
+        """Whether all words stand somewhere in what a list knows of a run."""
+        entry, head = listed.entry, listed.head
+        told = "\n".join((head.run_id, entry.workflow, *entry.tags, entry.subject or "", head.status, head.waiting_for))
+        return all(word in told.casefold() for word in self.words)
+
+
+def read_filter(text: str, *, now: int) -> Filter:
+    """A filter from its text: `status=`, `workflow=`, `tag=`, `since=`, and words. Raises SettingsError."""
+    query, words = Query(limit=MAX_RUNS), list[str]()
+    status: Status | None = None
+    found: dict[str, str] = {}
+    for word in text.split():
+        name, sign, value = word.partition("=")
+        if sign and name in ("status", "workflow", "tag", "since"):
+            found[name] = value
+        else:
+            words.append(word.casefold())
+    if "status" in found:
+        status = next((one for one in get_args(Status) if one == found["status"]), None)
+        if status is None:
+            raise SettingsError(f"{found['status']!r} is no status; a run is one of {', '.join(get_args(Status))}")
+    since = moment(found["since"], now=now) if "since" in found else None
+    query = Query(status, found.get("workflow"), found.get("tag"), since, MAX_RUNS)
+    return Filter(query, tuple(words))
+
+
+def listed_runs(log: Log, wanted: Filter) -> list[Listed]:
+    """The runs that a filter lets through, newest first."""
+    return [one for one in log.runs(wanted.query) if wanted.fits(one)]
+
+
+# --- one run -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """A run at a version: the event of that version, the state after it, and the state before it, if there was one."""
+
+    recorded: Recorded
+    state: State
+    before: State | None
+
+
+class Trail:
+    """A run's events by version, 1 to `head.version`, those it shares with its parents included. Grows by `reach`."""
+
+    def __init__(self, log: Log, head: Head) -> None:
+        self.log, self.head = log, head
+        self._pages: Recent[int, list[tuple[Line, Recorded]]] = Recent(PAGES, self._read)
+        self._states: Recent[int, State] = Recent(STATES, lambda version: recover(log, self.head, version).state)
+        self._stretches: list[Stretch] = stretches(log, [head])
+        self._look()
+
+    def _look(self) -> None:
+        """What may be another with each new event: the line, and the checkpoints."""
+        segments = line(self.log, self.head.run_key, self.head.version)
+        self._on_line = [range(one.first, one.last + 1) for one in segments]
+        self.marks = frozenset(mark.version for mark in self.log.checkpoints(self.head.run_key))
+
+    def reach(self, head: Head) -> None:
+        """Take in what has been recorded since."""
+        self._pages.forget((self.head.version - 1) // PAGE)
+        self.head = head
+        self._stretches = stretches(self.log, [head])
+        self._look()
+
+    def on_line(self, version: int) -> bool:
+        """Whether an event is part of what the run's newest state came from, and was not left behind by a rewind."""
+        return any(version in one for one in self._on_line)
+
+    def line(self, version: int) -> Line:
+        """The line of an event."""
+        return self._at(version)[0]
+
+    def instant(self, version: int) -> Instant:
+        """The run at a version. Raises Corrupt, WrittenByNewer, VersionNotFound."""
+        before = self._states.get(version - 1) if version > 1 else None
+        return Instant(self._at(version)[1], self._states.get(version), before)
+
+    def _at(self, version: int) -> tuple[Line, Recorded]:
+        return self._pages.get((version - 1) // PAGE)[(version - 1) % PAGE]
+
+    def _read(self, page: int) -> list[tuple[Line, Recorded]]:
+        """A page's events; some before it are read too, for the node that the first of it happened in."""
+        first, last = page * PAGE + 1, min((page + 1) * PAGE, self.head.version)
+        found: list[tuple[Line, Recorded]] = []
+        node, time = "", None
+        for one in self._stretches:
+            start, end = max(one.first, first - BEFORE), min(one.last, last)
+            for recorded in history(self.log, one.run_key, start, end) if start <= end else ():
+                if recorded.version >= first:
+                    found.append((line_of(recorded, node, time), recorded))
+                node, time = node_after(recorded.event, node), recorded.time
+        return found
+
+
+def day_text(ns: int) -> str:
+    """A time in ns as date and time, UTC, to the second."""
+    return datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def hour_text(ns: int, *, fine: bool) -> str:
+    """A time in ns as the time of its day, UTC, to the ms if `fine`."""
+    text = datetime.fromtimestamp(ns / 1e9, UTC).strftime("%H:%M:%S.%f")
+    return text[:12] if fine else text[:8]

@@ -1,0 +1,27 @@
+"""The log in PostgreSQL: the contract of every log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eventflow.log import Log
+from eventflow.log.postgres import PostgresLog
+from eventflow.testing.contract import LogContract
+
+
+class TestPostgresLog(LogContract):
+    """The contract, for a log in PostgreSQL."""
+
+    @pytest.fixture(autouse=True)
+    def _addresses(self, new_address):
+        self.new_address = new_address
+
+    def make_log(self, tmp_path: Path) -> Log:
+        return PostgresLog(self.new_address())
+
+    def reopen(self, log: Log) -> Log | None:
+        assert isinstance(log, PostgresLog)
+        log.close()
+        return PostgresLog(f"{log.address.conninfo}&schema={log.address.schema}")
