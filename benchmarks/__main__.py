@@ -1,4 +1,4 @@
-"""The program: `python -m benchmarks [question …] [--full | --smoke] [--json FILE] [--markdown FILE] [--dir DIR]`."""
+"""The program: `python -m benchmarks [question …] [--full | --smoke] [--json FILE] [--plot FILE] [--html FILE]`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,28 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import append, recover, storage, travel, waiting
+try:
+    import hdrh.histogram  # noqa: F401 - asked for before anything is measured
+except ImportError:
+    sys.stderr.write("benchmarks need hdrhistogram: pip install -e '.[bench]'\n")
+    sys.exit(2)
+
+from benchmarks import (
+    append,
+    concurrency,
+    frontier,
+    overhead,
+    recover,
+    scale,
+    storage,
+    travel,
+    waiting,
+    wakeups,
+)
 from benchmarks.environment import environment
 from benchmarks.figures import Figure, Size
 from benchmarks.progress import Progress, progress
@@ -22,22 +41,34 @@ Measure = Callable[[Size, Path, Progress], list[Figure]]
 COLLECTOR = (50_000, 20, 50)
 QUESTIONS: dict[str, tuple[Measure, str]] = {
     "append": (append.measure, append.ABOUT),
-    "storage": (storage.measure, storage.ABOUT),
+    "overhead": (overhead.measure, overhead.ABOUT),
+    "frontier": (frontier.measure, frontier.ABOUT),
     "recover": (recover.measure, recover.ABOUT),
     "travel": (travel.measure, travel.ABOUT),
+    "storage": (storage.measure, storage.ABOUT),
+    "concurrency": (concurrency.measure, concurrency.ABOUT),
+    "wakeups": (wakeups.measure, wakeups.ABOUT),
     "waiting": (waiting.measure, waiting.ABOUT),
+    "scale": (scale.measure, scale.ABOUT),
 }
+BY_DEFAULT = tuple(QUESTIONS)
+if find_spec("benchmarks.peers") is not None:  # installs other software, so only who names it gets it
+    peers = import_module("benchmarks.peers")
+    QUESTIONS["peers"] = (peers.measure, peers.ABOUT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what is asked and print the table; 0 whether targets are met or missed, 2 for a question unknown."""
+    """Measure what is asked and print the table; 0 whether targets are met or missed, 2 for what can't be asked."""
     asked = _parser().parse_args(arguments)
     unknown = [name for name in asked.questions if name not in QUESTIONS]
     if unknown:
         sys.stderr.write(f"no question {', '.join(unknown)}; there are {', '.join(QUESTIONS)}\n")
         return 2
+    if (asked.plot or asked.html) and find_spec("matplotlib") is None:
+        sys.stderr.write("--plot and --html need matplotlib: pip install -e '.[bench]'\n")
+        return 2
     size: Size = "smoke" if asked.smoke else "full" if asked.full else "default"
-    names = asked.questions or list(QUESTIONS)
+    names = asked.questions or list(BY_DEFAULT)
     gc.set_threshold(*COLLECTOR)
     began = time.time()
     with tempfile.TemporaryDirectory(prefix="eventflow-bench-", dir=asked.dir) as directory:
@@ -45,11 +76,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures = [figure for name in names for figure in _measured(name, size, place)]
         report = Report(_command(names, asked), began, time.time() - began, environment(place), figures)
     sys.stdout.write(as_table(report))
+    _written(report, asked)
+    return 0
+
+
+def _written(report: Report, asked: argparse.Namespace) -> None:
+    """The files that were asked for."""
+    about = {name: text for name, (_, text) in QUESTIONS.items()}
     if asked.json:
         asked.json.write_text(as_json(report))
     if asked.markdown:
-        asked.markdown.write_text(as_markdown(report, {name: QUESTIONS[name][1] for name in QUESTIONS}))
-    return 0
+        asked.markdown.write_text(as_markdown(report, about))
+    if asked.plot:
+        from benchmarks.plots import drawn, panels  # noqa: PLC0415 - loads matplotlib
+
+        asked.plot.write_text(drawn(panels(report.figures), titled=True))
+    if asked.html:
+        from benchmarks.page import as_html  # noqa: PLC0415 - the same
+
+        asked.html.write_text(as_html(report, about))
 
 
 def _measured(name: str, size: Size, place: Path) -> list[Figure]:
@@ -71,6 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--full", action="store_true", help="ten times as much, for hours of quiet")
     size.add_argument("--smoke", action="store_true", help="a few seconds: shows that it works, says nothing of speed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON too")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them as SVG too")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with tables and drawings too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page of docs/benchmarks.md too")
     parser.add_argument(
         "--dir", type=Path, metavar="DIR", help="where stores are made; put it on the disk you ask about"

@@ -93,7 +93,7 @@ def measure(size: Size, place: Path, progress: Progress) -> list[Figure]:
     ways |= {f"durable, {name}": _way("lmdb", policy) for name, policy in POLICIES.items()}
     if (options := encryption(place)) is not None:
         ways["durable, default, encrypted"] = _way("lmdb", POLICIES["default"], **options)
-    seen = in_turn(ways, plan.steps, plan.rounds, place, progress, "overhead")
+    seen = in_turn(ways, plan.steps, rounds=plan.rounds, place=place, progress=progress, what="overhead")
     return [
         *_ways(seen),
         *_states(plan, place, progress),
@@ -167,11 +167,11 @@ def _kept(store: Path) -> int:
 
 
 def in_turn(
-    ways: Mapping[str, Way], steps: int, rounds: int, place: Path, progress: Progress, what: str
+    ways: Mapping[str, Way], steps: int, *, rounds: int, place: Path, progress: Progress, what: str
 ) -> dict[str, Seen]:  # fmt: skip
     """Each way once a round, forwards and backwards by turns, so that none has always the same one before it."""
     seen = {name: Seen() for name in ways}
-    order = [list(ways), list(reversed(ways))]
+    order = [list(ways), list(ways)[::-1]]
     turns = [name for number in range(rounds) for name in order[number % 2]]
     for name in progress.each(turns, what, len(turns)):
         own = place / "turn"
@@ -210,7 +210,9 @@ def _ways(seen: Mapping[str, Seen]) -> Iterator[Figure]:
 def _disk(one: Seen) -> str:
     if not one.written:
         return "bytes written: unknown, or the store is in memory"
-    return f"{one.written / one.steps:,.0f} B a step written, {one.written / one.steps / PAYLOAD:.1f} for a byte of text"
+    return (
+        f"{one.written / one.steps:,.0f} B a step written, {one.written / one.steps / PAYLOAD:.1f} for a byte of text"
+    )
 
 
 def _states(plan: Plan, place: Path, progress: Progress) -> Iterator[Figure]:
@@ -219,7 +221,9 @@ def _states(plan: Plan, place: Path, progress: Progress) -> Iterator[Figure]:
         ways = {name: _way("lmdb", POLICIES[name], ballast=size) for name in ("no checkpoints", "default")}
         steps = max(plan.steps, min(size // 3_500, 3_000)) if plan.rounds > 1 else plan.steps
         rounds = plan.pairs if size <= 100_000 else max(plan.pairs // 3, 1)
-        seen = in_turn(ways, steps, rounds, place, progress, f"overhead: a state of {bytes_of(size)}")
+        seen = in_turn(
+            ways, steps, rounds=rounds, place=place, progress=progress, what=f"overhead: a state of {bytes_of(size)}"
+        )
         ours, theirs = seen["default"].micros, seen["no checkpoints"].micros
         yield Figure(
             "overhead", f"checkpoints: a step with {bytes_of(size)} of state", "us", spread(ours), spread(theirs),
@@ -237,7 +241,14 @@ def _nodes(plan: Plan, place: Path, progress: Progress) -> Iterator[Figure]:
     for ms in plan.nodes:
         way = _way("lmdb", POLICIES["default"], node=ms / 1e3)
         steps = plan.steps if ms < 10 else max(plan.steps // ms, 5)
-        seen = in_turn({"node": way}, steps, max(plan.rounds // 3, 1), place, progress, f"overhead: nodes of {ms} ms")
+        seen = in_turn(
+            {"node": way},
+            steps,
+            rounds=max(plan.rounds // 3, 1),
+            place=place,
+            progress=progress,
+            what=f"overhead: nodes of {ms} ms",
+        )
         median = statistics.median(seen["node"].micros)
         note = f"{100 * median / (median + ms * 1e3):.2f} % of the time" if ms else ""
         yield Figure("overhead", f"node time {ms} ms: a step", "us", spread(seen["node"].micros), note=note)
@@ -269,7 +280,9 @@ def synced(place: Path, policy: str, steps: int) -> int | None:
     done = subprocess.run(traced, capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent)
     if done.returncode:  # tracing may be forbidden
         return None
-    calls = re.findall(r"^\d+ +(?:fsync|fdatasync|msync|sync_file_range)\(", (place / "calls").read_text(), re.MULTILINE)
+    calls = re.findall(
+        r"^\d+ +(?:fsync|fdatasync|msync|sync_file_range)\(", (place / "calls").read_text(), re.MULTILINE
+    )
     shutil.rmtree(place)
     return len(calls)
 

@@ -58,7 +58,8 @@ def _number(value: float) -> str:
     return f"{value:.3g}" if value else "0"
 
 
-def _day(moment: float) -> str:
+def day(moment: float) -> str:
+    """A moment, to the minute, UTC."""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(moment))
 
 
@@ -68,7 +69,7 @@ def as_table(report: Report) -> str:
     widths = [max(len(row[column]) for row in cells) for column in range(len(COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     about = [f"{name}: {value}" for name, value in report.environment.items()]
-    head = f"{report.command}   {_day(report.began)}, {report.seconds:.0f} s"
+    head = f"{report.command}   {day(report.began)}, {report.seconds:.0f} s"
     return "\n".join([head, "; ".join(about), "", *lines, ""])
 
 
@@ -82,7 +83,7 @@ def as_markdown(report: Report, about: Mapping[str, str]) -> str:
         *(f"## {name}\n\n{text.strip()}\n" for name, text in about.items()),
         "## The last run",
         "",
-        f"By `{report.command}`, {_day(report.began)}, in {report.seconds:.0f} s, on:",
+        f"By `{report.command}`, {day(report.began)}, in {report.seconds:.0f} s, on:",
         "",
         *(f"- {name}: {value}" for name, value in report.environment.items()),
         "",
@@ -100,11 +101,14 @@ python -m benchmarks append recover      some of them
 python -m benchmarks --full              ten times as much
 python -m benchmarks --smoke             a few seconds: shows that it works, says nothing of speed
 python -m benchmarks --json FILE         the figures as JSON too
+python -m benchmarks --plot FILE.svg     drawings: the frontier, steps as bars
+python -m benchmarks --html FILE         all of it as one page that needs nothing else
 python -m benchmarks --dir DIR           stores on the disk that you ask about
 python -m benchmarks --markdown docs/benchmarks.md
 ```
 
-Run it from the root of the repository. A figure has a baseline where the same work can be done bare; both take turns
+Run it from the root of the repository, with the extra `bench` installed (`pip install -e '.[bench]'`); 99th percentiles
+are those of an HDR histogram. A figure has a baseline where the same work can be done bare; both take turns
 within one run, so that their ratio means the same on any machine, while the absolute numbers are those of one. Say
 `--dir` if your temporary directory lies in memory: there, a durable commit costs nothing. A target is `met` or
 `missed`; the program ends with 0 either way.
@@ -117,7 +121,7 @@ def as_json(report: Report) -> str:
     value = {
         "schema": SCHEMA,
         "command": report.command,
-        "began": _day(report.began),
+        "began": day(report.began),
         "seconds": round(report.seconds, 1),
         "environment": dict(report.environment),
         "figures": figures,

@@ -150,7 +150,9 @@ def verified(store: Path) -> Verified:
 
 def _verified(name: str, large: Path, small: Path) -> Iterator[Figure]:
     ours, theirs = alone(verified, large), alone(verified, small)
-    note = f"{(ours.peak - ours.before) / MB:.1f} MB more than before it, beside {(theirs.peak - theirs.before) / MB:.1f}"
+    note = (
+        f"{(ours.peak - ours.before) / MB:.1f} MB more than before it, beside {(theirs.peak - theirs.before) / MB:.1f}"
+    )
     share = ours.peak / max(theirs.peak, 1)
     yield Figure(
         "scale", f"{name}: memory to verify", "MB", once(ours.peak / MB), once(theirs.peak / MB), share,
@@ -168,7 +170,14 @@ def _appends(name: str, large: Path, empty: Path, plan: Plan, progress: Progress
     ours, theirs = asyncio.run(_by_turns(large, empty, plan, progress))
     target = Target(1.15, "most")
     return Figure(
-        "scale", f"{name}: a step", "us", spread(ours), spread(theirs), ratio(ours, theirs), target, "beside an empty store"
+        "scale",
+        f"{name}: a step",
+        "us",
+        spread(ours),
+        spread(theirs),
+        ratio(ours, theirs),
+        target,
+        "beside an empty store",
     )
 
 

@@ -49,7 +49,7 @@ def measure(size: Size, place: Path, progress: Progress) -> list[Figure]:
     """Both kinds of items, in a short and a long history."""
     plan = PLANS[size]
     found: list[Figure] = []
-    for name, item, limit in (("base64 text", _text, 1.5), ("random bytes", _bytes, 2.0)):
+    for name, item, limit in (("base64 text", _text, 1.35), ("random bytes", _bytes, 1.8)):
         ratios: list[float] = []
         for steps in progress.each((plan.short, plan.long), f"storage: {name}", 2):
             ratios.append(_ratio(place / f"{name}-{steps}", steps, item, plan.versions))

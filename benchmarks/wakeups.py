@@ -109,7 +109,9 @@ async def _among(store: Path, among: int, plan: Plan, progress: Progress) -> dic
             await engine.start_many(asleep, [{}] * min(_WAVE, among - first))
             await _parked()
         found = {name: await _signals(engine, waits, woken, plan, name) for name in ("signal", "signal from elsewhere")}
-        for number in range(plan.wakings):  # each by itself: what many at one moment do to one another is another question
+        for number in range(
+            plan.wakings
+        ):  # each by itself: what many at one moment do to one another is another question
             await engine.start(timer, {}, run_id=f"timer-{number}")
             await asyncio.sleep(0.01)
         while len(woken.late) < plan.wakings:  # noqa: ASYNC110 - the listener is called by the engine
@@ -127,7 +129,7 @@ async def _signals(engine: Engine, flow: Workflow, woken: Woken, plan: Plan, how
     """Delays in ms of signals, one after the other."""
     prefix = how.replace(" ", "-")
     names = [f"{prefix}-{number}" for number in range(plan.wakings)]
-    await engine.start_many(flow, dict.fromkeys(names, {}))
+    await engine.start_many(flow, {name: {} for name in names})
     await _parked()
     found: list[float] = []
     for name in names:

@@ -19,7 +19,7 @@ FIXED = 0.000_2  # seconds that any recovery takes: finding the run, its line an
 FOLD = 0.000_03  # seconds to read, check and fold an event, beside its bytes
 LOAD = 12e-9  # seconds to read a byte: pieces of lists take a quarter of it, texts that are kept one by one all of it
 
-AIM = 0.7  # of the target is planned for; the rest is for what a machine does to one recovery in a hundred
+AIM = 0.5  # of the target is planned for; the rest is for what a busy machine does to one recovery in a hundred
 SPREADS = 2.0  # mean deviations an event is reckoned dearer than the average: of many events not all are
 BELIEVED = 32  # events that what was taken for true counts as, beside the first that are measured
 MEMORY = 512  # events that all measured before count as, so that a run may change its ways

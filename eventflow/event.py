@@ -474,14 +474,13 @@ class BackupMade:
 class StoreRestored:
     """This store was made from a backup, as it was at position `upto`; the store it is a copy of may live on.
 
-    `generation` counts the restores that led here and is in the high bits of every run's epoch from then on; `gone` is how
-    many events up to there had been deleted before the backup was made, and are not in it.
+    `generation` counts the restores that led here and is in the high bits of every run's epoch from then on; `number` is
+    that of the backup.
     """
 
     generation: int
     upto: int
     number: int
-    gone: int = 0
     actor: str = ""
     why: str = ""
 

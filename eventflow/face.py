@@ -13,6 +13,7 @@ from eventflow.errors import EventflowError, RunFailed
 from eventflow.log import Log, MemoryLog, open_log
 from eventflow.plain import clean_text
 from eventflow.recovery import recover
+from eventflow.redaction import Redaction
 from eventflow.retry import RetryPolicy
 from eventflow.run import CheckpointTaken, RecoveryOutOfReach, Visit
 from eventflow.schedules import Schedule, run_schedules
@@ -43,6 +44,7 @@ __all__ = [
     "Parallel",
     "Queue",
     "RecoveryOutOfReach",
+    "Redaction",
     "RetryPolicy",
     "Run",
     "RunFailed",

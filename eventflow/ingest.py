@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from eventflow.clock import Clock, SystemClock
-from eventflow.codec import Blob, LockedBlob, Packed, Stored, blob_names, pack, pack_blob, read_events
+from eventflow.codec import LOCKED_BLOB, Blob, LockedBlob, Packed, Stored, blob_names, pack, pack_blob, read_events
 from eventflow.errors import Conflict, Corrupt, EventflowError, ProofFailed, RunExists
 from eventflow.event import Event, Forked, Recorded, Rewound, RunPaused, RunsImported
 from eventflow.exchange import Stretch, stored_events
@@ -20,7 +20,6 @@ from eventflow.plain import FrozenList
 from eventflow.state import ENDED
 from eventflow.verification import verify_run
 
-LOCKED_BLOB = b"\x03"  # what the row of an encrypted value begins with (docs/format.md, "Blobs")
 BATCH_BYTES = (
     16 << 20
 )  # of events a transaction takes before it ends with a whole run: some 100 ms, in which none else writes

@@ -30,6 +30,7 @@ from eventflow.event import (
 from eventflow.log import Log
 from eventflow.recovery import Segment, line, recover, walk
 from eventflow.state import State, effect_id
+from replay.notebook import difference_html
 from replay.patch import Edit, differences
 from replay.path import MISSING, look, path_text, settled
 
@@ -72,6 +73,10 @@ class Difference:
     def same(self) -> bool:
         """Whether nothing differs."""
         return not (self.standing or self.patch or self.divergences)
+
+    def _repr_html_(self) -> str:
+        """The same as tables, for a notebook."""
+        return difference_html(self)
 
 
 def diff(log: Log, one: Address, other: Address) -> Difference:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from eventflow.change import Change
+from eventflow.errors import RunNotFound
 from eventflow.event import (
     AttemptFailed,
     BackupMade,
@@ -60,6 +61,7 @@ from eventflow.event import (
 from eventflow.log import Head, Log
 from eventflow.recovery import history
 from eventflow.what_if import MOCK
+from replay.notebook import history_html, safely
 from replay.outline import node_at
 
 TYPES: tuple[str, ...] = tuple(kind.__name__ for kind in get_args(RunEvent))
@@ -94,6 +96,19 @@ class History:
         if entry is not None and entry.parent_id is not None:
             self._seen = entry.parent_at
             self._node = node_at(log, head, entry.parent_at)
+
+    def __repr__(self) -> str:
+        return f"History(run key {self._run_key.hex()}, read to version {self._seen})"
+
+    def _repr_html_(self) -> str:
+        """All of it for a notebook; what has been read stays read."""
+        return safely(self._html, self)
+
+    def _html(self) -> str:
+        head = self._log.head_of(self._run_key)
+        if head is None:
+            raise RunNotFound(self._run_key.hex())
+        return history_html(head.run_id, list(History(self._log, head).upto(head)))
 
     def upto(self, head: Head) -> Iterator[Line]:
         """The lines up to the version of a head that have not been read yet."""

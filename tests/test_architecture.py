@@ -14,11 +14,11 @@ PACKAGES = ("eventflow", "replay")
 SOURCES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 
 FLOORS = {
-    "errors": 0, "plain": 0, "change": 0, "event": 0, "clock": 0, "retry": 0, "costs": 0,
+    "errors": 0, "plain": 0, "change": 0, "event": 0, "clock": 0, "retry": 0, "costs": 0, "markup": 0, "shapes": 0,
     "state": 1, "checkpoint": 1,
-    "codec": 2, "proof": 2, "cipher": 2, "budget": 2, "workflow": 2,
+    "codec": 2, "proof": 2, "cipher": 2, "redaction": 2, "budget": 2, "workflow": 2,
     "log": 3,
-    "recovery": 4, "address": 4, "verification": 4, "forking": 4, "progress": 4, "subscription": 4, "sealing": 4, "growth": 4, "what_if": 4,
+    "recovery": 4, "address": 4, "verification": 4, "forking": 4, "progress": 4, "subscription": 4, "sealing": 4, "shredding": 4, "retention": 4, "growth": 4, "what_if": 4,
     "exchange": 4, "ingest": 4, "backup": 4, "untrusted": 4, "repair": 4,
     "run": 5,
     "engine": 6,
@@ -26,10 +26,10 @@ FLOORS = {
     "cli": 8, "face": 8, "__main__": 8, "__init__": 8,
 }  # fmt: skip
 REPLAY_FLOORS = {
-    "history": 0, "path": 0, "patch": 0, "expression": 0, "skim": 0,
+    "history": 0, "outline": 0, "path": 0, "patch": 0, "expression": 0, "skim": 0, "notebook": 0,
     "diff": 1, "query": 1, "search": 1, "fork": 1, "family": 1, "proving": 1, "export": 1,
     "report": 2,
-    "rehearse": 2, "bisect": 3, "tui": 3,
+    "rehearse": 2, "bisect": 3, "tui": 3, "plugin": 3,
     "cli": 4, "__main__": 4, "__init__": 4,
 }  # fmt: skip
 DOORS = {
@@ -43,6 +43,7 @@ DOORS = {
     "cyclopts": "eventflow/cli",
     "psycopg": "eventflow/log/postgres",
     "cryptography": "eventflow/cipher",
+    "keyring": "eventflow/cipher",
     "zstandard": "eventflow/codec",
     "cronsim": "eventflow/schedules",
     "textual": "replay/tui",

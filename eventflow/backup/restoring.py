@@ -22,8 +22,8 @@ from eventflow.event import (
     BackupMade,
     CheckpointCreated,
     CheckpointsDeleted,
+    Event,
     Recorded,
-    RunCompacted,
     RunDeleted,
     RunsImported,
     SignalReceived,
@@ -38,11 +38,13 @@ from eventflow.log.lmdb.files import DIRECTORY_MODE, missing_bytes, set_current
 from eventflow.plain import thaw
 from eventflow.recovery import history, recover
 from eventflow.state import FINAL
+from eventflow.verification.store import NO_DIGEST
 
 MAP_ROOM = 1 << 30  # bytes of address space beyond the file: what cutting it back and recording that may add
 _SHOWN = 1 << 20  # bytes between two words about progress
 # What a store's own stream says that is not true of one that was cut back to before it.
-_UNDONE = (BackupMade, RunsImported, StoreRestored, StoreRepaired, CheckpointsDeleted, RunDeleted)
+_UNDONE = (BackupMade, RunsImported, StoreRestored, StoreRepaired, CheckpointsDeleted)
+LOST = "nothing of it could be restored: it was compacted since"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +89,14 @@ def restore(
         upto, cut = _cut(directory, point, wanted)
         set_current(root, "data.1")
         generation, runs = _let_go(root, directory, point, cut)
-        _record(root, StoreRestored(generation, upto, point.number, 0, actor or who(), why), cut, clock)
+        _record(root, StoreRestored(generation, upto, point.number, actor or who(), why), cut, clock)
         _revouch(root, directory, point)
         _beside(backup.path, root, upto)
         if check is not None:
             check(root)
         (directory / "lock.mdb").unlink(missing_ok=True)
         staging.publish()
-    return Restored(staging.goal, point, upto, generation, runs, tuple(cut.lost))
+    return Restored(staging.goal, point, upto, generation, runs, tuple(head.run_id for head in cut.lost))
 
 
 def chosen(backup: Backup, wanted: Wanted) -> Point:
@@ -164,30 +166,42 @@ def _let_go(root: Path, directory: Path, point: Point, cut: Cut) -> tuple[int, i
 def _record(root: Path, event: StoreRestored, cut: Cut, clock: Clock) -> None:
     """Where the store comes from; then what was done by hand since and can't be taken back; signals taken since wait again."""
     with closing(LmdbLog(root, create=False)) as log:
-        acts = read_events([Stored(0, data) for data in cut.acts], log.blobs)
-        deleted = sum(one.event.head for one in acts if isinstance(one.event, RunDeleted))
-        kept = [one for one in acts if _still_true(log, one)]
-        compacted = sum(
-            one.event.at - one.event.since for one in acts if isinstance(one.event, RunCompacted) and one not in kept
-        )
         now = clock.now()
-        writes: list[Write] = [Act(pack(replace(event, gone=deleted + compacted + cut.buried)), now)]
-        writes += [Act(pack(one.event, vouch=one.vouch), now) for one in kept]
-        for answer in log.write([*writes, *_signals(log, cut.events)]):
+        acts = read_events([Stored(0, data) for data in cut.acts], log.blobs)
+        said = [Act(pack(_kept(one, cut), vouch=one.vouch), one.time) for one in acts if _still_true(log, one, cut)]
+        lost = [
+            RunDeleted(head.run_id, head.run_key, head.incarnation, head.version, head.digest, event.actor, LOST)
+            for head in cut.lost
+        ]
+        writes: list[Write] = [
+            Act(pack(event), now),
+            *said,
+            *(Act(pack(one), now) for one in lost),
+            *_signals(log, cut.events),
+        ]
+        for answer in log.write(writes):
             if isinstance(answer, EventflowError):
                 raise answer
 
 
-def _still_true(log: Log, recorded: Recorded) -> bool:
-    """Whether an operation by hand that came later holds of the store as it is now: it compacted or pinned a run, say."""
+def _kept(recorded: Recorded, cut: Cut) -> Event:
+    """An operation by hand as it is said again: the end of a run that was deleted may be cut off."""
     event = recorded.event
-    if isinstance(event, _UNDONE):
-        return False
+    if isinstance(event, RunDeleted) and event.head_digest in cut.gone:
+        return replace(event, head_digest=NO_DIGEST)
+    return event
+
+
+def _still_true(log: Log, recorded: Recorded, cut: Cut) -> bool:
+    """Whether an operation by hand that came later holds of the store as it is now: it deleted or compacted a run, say."""
+    event = recorded.event
     key = getattr(event, "run_key", None)
-    if key is None:
-        return True
-    head = log.head_of(key)
-    return head is not None and not (isinstance(event, CheckpointCreated) and event.at > head.version)
+    if isinstance(event, _UNDONE) or key in cut.unborn:
+        return False
+    if isinstance(event, CheckpointCreated):
+        head = log.head_of(event.run_key)
+        return head is not None and event.at <= head.version
+    return True
 
 
 def _signals(log: Log, events: Iterable[bytes]) -> list[Post]:

@@ -22,7 +22,7 @@ def read_private(path: Path, limit: int) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise SettingsError(f"{path} can't be read ({error.strerror}); give the file of a key") from None
-    with os.fdopen(fd, "rb") as file:
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise SettingsError(f"{path} is no file; give the file of a key")
@@ -30,7 +30,9 @@ def read_private(path: Path, limit: int) -> bytes:
             raise SettingsError(f"{path} belongs to another user (uid {status.st_uid}); use a key of your own")
         if status.st_mode & 0o077:
             raise SettingsError(f"{path} can be read by others; run chmod 600 on it, or make a new key")
-        return file.read(limit)
+        return os.read(fd, limit)
+    finally:
+        os.close(fd)
 
 
 def write_new(path: Path, data: bytes) -> None:

@@ -99,6 +99,7 @@ def write_key(path: Path, key: SigningKey) -> None:
     except OSError as error:
         raise SettingsError(f"{path} can't be written ({error.strerror}); give another place") from None
     with os.fdopen(fd, "w", encoding="utf-8") as file:
+        os.fchmod(fd, KEY_FILE_MODE)  # whatever the umask is
         file.write(f"{key.secret_text()}\n")
         file.flush()
         os.fsync(fd)

@@ -29,6 +29,14 @@ def build() -> object:
     app.command(acting.pause)
     app.command(acting.cancel)
     app.command(acting.delete)
+    for name, text in (
+        ("pin_", "Keep a run, whatever the rules of cleaning up say."),
+        ("unpin_", "Take a run's pin off."),
+        ("hold_", "Put a legal hold on a run: nobody removes anything of it until it is released."),
+        ("release_", "Lift a legal hold."),
+        ("compact", "Let a run's history begin at a later version, with the state it had there."),
+    ):
+        app.command(f"eventflow.cli.retaining:{name}", name=name.rstrip("_"), help=text)
     app.command(worker.worker)
     app.command(queues.app)
     app.command(checkpoints.app)

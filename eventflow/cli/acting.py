@@ -42,7 +42,7 @@ from eventflow.cli.shell import (
 from eventflow.cli.standing import exit_code, left_sentence
 from eventflow.cli.talking import GOING, send_to, to_many, told
 from eventflow.clock import SystemClock
-from eventflow.engine import Engine, Run, delete_run
+from eventflow.engine import Engine, Run, delete_run, give_back, unlist_run
 from eventflow.errors import InvalidState, SettingsError
 from eventflow.log import Head
 from eventflow.state import Status
@@ -206,13 +206,16 @@ def delete(
 def _delete_all(store: str | None, ids: list[str], teller: Teller, why: str) -> int:
     log = open_store(store, write=True)
 
+    blobs: set[bytes] = set()
+
     async def one(run_id: str) -> tuple[str, int]:
-        delete_run(log, SystemClock(), run_id, why=why)
+        blobs.update(unlist_run(log, SystemClock(), run_id, why=why)[1])
         return "deleted", OK
 
     try:
         return asyncio.run(each(ids, teller, one))
     finally:
+        give_back(log, blobs)
         log.close()
 
 

@@ -25,7 +25,10 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from eventflow.cipher.master import FILE_VARIABLE, KEY_VARIABLE
 from eventflow.errors import EventflowError, NotPlainData, SettingsError
 from eventflow.log import Log, open_log
+from eventflow.markup import is_shown
+from eventflow.markup import visible as visible  # noqa: PLC0414 - commands take it from here
 from eventflow.plain import FrozenDict, freeze, thaw
+from eventflow.shapes import hide_secrets
 from eventflow.state import State
 from eventflow.what_if import document_of
 
@@ -44,6 +47,7 @@ FlowArg = Annotated[
     Parameter(name="--flow", negative=(), help="A workflow it may drive: MODULE:NAME or path/to/file.py:NAME."),
 ]
 YesArg = Annotated[bool, Parameter(name="--yes", negative=(), help="Do it without asking.")]
+ActorArg = Annotated[str, Parameter(name="--actor", help="Who does it. [default: the operating system's user]")]
 WhyArg = Annotated[str, Parameter(name="--why", help="Why, for the record.")]
 
 
@@ -167,21 +171,6 @@ def open_store(given: str | None, *, write: bool = False, create: bool = False) 
 
 # --- output --------------------------------------------------------------------------------------------------------
 
-_JOINING = frozenset("\u200c\u200d")  # without them Persian, Hindi and many emoji can't be read; they move nothing
-
-
-def visible(text: str, *, lines: bool = False) -> str:
-    """Text from a log for a terminal: control and direction characters shown as escapes, never obeyed."""
-    if text.isprintable():  # false for what controls, directs, hides or separates
-        return text
-    kept = "\n\t" if lines else ""
-    return "".join(one if one in kept or _is_shown(one) else one.encode("unicode_escape").decode() for one in text)
-
-
-def _is_shown(one: str) -> bool:
-    return one.isprintable() or one in _JOINING or unicodedata.category(one) == "Zs"  # spaces of other widths too
-
-
 def plain_json(value: Any) -> Any:
     """Plain data as JSON has it: bytes as {"base64": …}, NaN and infinities as {"float": …}, the rest as it is."""
     if isinstance(value, bytes):
@@ -209,7 +198,7 @@ _UNPRINTED = re.compile(r"[^\x20-\x7e\n]")  # what may have to be escaped; in JS
 
 def _as_json_escape(found: re.Match[str]) -> str:
     one = found[0]
-    return one if _is_shown(one) else json.dumps(one)[1:-1]
+    return one if is_shown(one) else json.dumps(one)[1:-1]
 
 
 def print_exact(text: str) -> None:
@@ -287,6 +276,7 @@ def print_state(state: State) -> None:
 def value_text(value: Any) -> str:
     """A value in a line; a long one is cut and says so."""
     text = value if isinstance(value, str) else json.dumps(plain_json(value), ensure_ascii=False)
+    text = hide_secrets(text)  # before it is cut: half a key is a secret too
     return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}… ({len(text):,} characters, all with -o json)"
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-from eventflow.address import find_run
+from eventflow.cli.attending import attending, lines
 from eventflow.cli.shell import (
-    DIFFERENCE,
     OK,
     FormatArg,
     StoreArg,
@@ -15,7 +13,6 @@ from eventflow.cli.shell import (
     open_store,
     print_json,
     print_table,
-    progress,
     store_path,
     sub_app,
     time_text,
@@ -24,7 +21,6 @@ from eventflow.cli.shell import (
 from eventflow.clock import SystemClock, id_text
 from eventflow.growth import growth
 from eventflow.log import Log, Query, Usage
-from eventflow.verification import Report, verify_run, verify_store
 
 app = sub_app("store", "Look at a store, verify it, seal it.")
 # Loaded when they are asked for.
@@ -32,9 +28,31 @@ app.command(
     "eventflow.cli.keys:app", name="keys", help="Encrypt what a store holds; list, rotate and destroy its keys."
 )
 app.command(
+    "eventflow.cli.retaining:prune_", name="prune", help="Remove runs that are over, and checkpoints, by rules."
+)
+app.command(
+    "eventflow.cli.retaining:vacuum", name="vacuum", help="Make the file as small as what it holds, while runs go on."
+)
+app.command(
     "eventflow.cli.sealing:keygen", name="keygen", help="Make a key that signs seals, and print its other half."
 )
 app.command("eventflow.cli.sealing:seal_", name="seal", help="Sign what the store holds now, to be kept elsewhere.")
+app.command(
+    "eventflow.cli.verifying:verify",
+    name="verify",
+    help="Read every byte again and compare it with all that speaks of it.",
+)
+app.command(
+    "eventflow.cli.backing:backup_", name="backup", help="Copy the store while runs go on, whole or what has changed."
+)
+app.command("eventflow.cli.backing:restore_", name="restore", help="Make a store from a backup, at any point of it.")
+app.command("eventflow.cli.bringing:export_", name="export", help="Write the whole store to a file that proves itself.")
+app.command(
+    "eventflow.cli.bringing:import_", name="import", help="Take in the runs of an export, or of somebody's store."
+)
+app.command(
+    "eventflow.cli.bringing:repair_", name="repair", help="Save what proves itself of a damaged store in a new one."
+)
 
 
 @app.command
@@ -60,6 +78,8 @@ def info(*, store: StoreArg = None, output: FormatArg = "table") -> int:
     print_table(rows, ("table", "rows", "bytes"))
     if document["growth"]["last"] is not None:
         print(_growth_text(document["growth"]))
+    for line in lines(document["attending"] or {}):
+        print(visible(line))
     return OK
 
 
@@ -73,7 +93,7 @@ def _info(log: Log, path: str) -> dict[str, Any]:
         "schema": "eventflow.store/1", "path": path, "id": id_text(log.store_id), "format": 1, "runs": len(runs),
         "by_status": by_status, "driven": sum(not log.owner_gone(one.head.owner) for one in runs),
         "events": usage.positions, "rows": dict(usage.rows), "bytes": dict(usage.bytes), "file_bytes": usage.file_bytes,
-        "free_bytes": usage.free_bytes, "growth": _growth(log, usage),
+        "free_bytes": usage.free_bytes, "growth": _growth(log, usage), "attending": attending(log),
     }  # fmt: skip
 
 
@@ -95,48 +115,3 @@ def _growth_text(grown: dict[str, Any]) -> str:
 
     each = f"{bytes_text(grown['bytes_of_event'])} an event"
     return f"last hour: {said('last_hour')}; last day: {said('last_day')}; {each}; since {grown['first']}"
-
-
-@app.command
-def verify(run: str | None = None, /, *, store: StoreArg = None, output: FormatArg = "table") -> int:
-    """Read every byte again and compare it with everything that speaks of it; exit code 4 if something does not hold.
-
-    Parameters
-    ----------
-    run
-        Only this run; the whole store if left out.
-    """
-    log = open_store(store)
-    say, done = progress()
-    try:
-        if run is not None:
-            report = verify_run(log, find_run(log, run))
-        else:
-            report = Report()
-            for report in verify_store(log):
-                say(f"verifying: {report.runs} runs, {report.events} events")
-    finally:
-        done()
-        log.close()
-    return _tell(report, output)
-
-
-def _tell(report: Report, output: str) -> int:
-    if output != "table":
-        findings = [{"run": one.run, "version": one.version, "problem": one.problem} for one in report.findings]
-        print_json(
-            {"schema": "eventflow.verification/1", "sound": report.sound, "runs": report.runs, "events": report.events,
-             "snapshots": report.snapshots, "deleted": report.deleted, "hidden": report.hidden, "findings": findings},
-            lines=output == "jsonl",
-        )  # fmt: skip
-    else:
-        deleted = f", {report.deleted} deleted" if report.deleted else ""
-        print(f"{report.runs} runs, {report.events} events{deleted}, {report.snapshots} snapshots read and compared")
-        if report.hidden:
-            print(f"{report.hidden} events are encrypted and their key is not here: their values were not compared")
-        print("everything holds" if report.sound else f"{len(report.findings)} of what was compared does not hold")
-    if not report.sound:
-        for one in report.findings:
-            print(visible(f"eventflow: {one}"), file=sys.stderr)
-        print("eventflow: write nothing more to this store; go on from a backup", file=sys.stderr)
-    return OK if report.sound else DIFFERENCE

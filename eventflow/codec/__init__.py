@@ -6,6 +6,7 @@ from eventflow.codec.blobs import (
     Fetch,
     LockedBlob,
     Shared,
+    LOCKED_BLOB,
     expanded_blob,
     pack_blob,
     unpack_blob,
@@ -25,6 +26,7 @@ from eventflow.codec.events import (
     blob_names,
     pack,
     read_events,
+    refers,
     seal,
 )
 from eventflow.codec.hidden import why_hidden
@@ -45,6 +47,7 @@ __all__ = [
     "FLAG_ENCRYPTED",
     "FORKED",
     "FORMAT",
+    "LOCKED_BLOB",
     "KEY",
     "KEY_ID_SIZE",
     "LOCKED_ROOT",
@@ -73,6 +76,7 @@ __all__ = [
     "pack_state",
     "piece_names",
     "read_events",
+    "refers",
     "root_digest",
     "seal",
     "state_digest",

@@ -21,6 +21,7 @@ from eventflow.errors import Corrupt, WrittenByNewer
 from eventflow.plain import MAX_DEPTH, MAX_TEXT, FrozenDict, FrozenList, Rope
 from eventflow.proof import DIGEST_SIZE, digest
 
+LOCKED_BLOB = b"\x03"  # the first byte of the row of a blob that is encrypted
 BLOB_FROM = 1_000  # characters or bytes; shorter values cost more as a blob (row, index, reference) than in place
 TEXT, BYTES, VALUE = 0, 1, 2  # what a ref's blob is: UTF-8 text, bytes, or plain data as canonical CBOR
 RAW, ZSTD, BASE64, ENCRYPTED = 0, 1, 2, 3  # how a blob is stored: first byte of its row
@@ -128,7 +129,7 @@ def _base64_packed(text: str) -> bytes | None:
 
 def unpack_blob(stored: bytes, name: bytes) -> bytes:
     """A blob's bytes from its row, checked against its digest; a LockedBlob if it is encrypted. Raises Corrupt."""
-    if stored[:1] == b"\x03":  # its name is a keyed one, which only the key can check
+    if stored[:1] == LOCKED_BLOB:  # its name is a keyed one, which only the key can check
         return LockedBlob(stored[1:])
     data = expanded_blob(stored, name)
     if digest(data) != name:

@@ -29,6 +29,7 @@ KNOWN_FLAGS = FLAG_ZSTD | FLAG_REFS | FLAG_ENCRYPTED
 TOMBSTONE = (
     b"\xff"  # what stands at the position of a deleted event: this byte, which no event begins with, and its digest
 )
+_BEGINNING = b"\x8b\x01"  # an event of format 1: the head of an array of eleven, the format; then come its flags
 MAX_BODY = 16 << 20  # 16 MiB beside blobs: decoding takes a tenth of a second, and a commit writes it whole
 MAX_REFERRED = 1 << 30  # bytes of all values an event refers to: what reading one event may take, whatever it says
 _MAX_NUMBER = 2**63 - 1  # of versions, times and their like: signed 64 bits, as any database holds
@@ -114,7 +115,7 @@ SHAPES: dict[type, Shape] = {
     facts.RunHeld: Shape(135, ("run_id", "run_key", "actor", "why"), ()),
     facts.RunReleased: Shape(136, ("run_id", "run_key", "actor", "why"), ()),
     facts.BackupMade: Shape(140, ("number", "upto", "head_digest", "keys", "actor", "why"), ()),
-    facts.StoreRestored: Shape(141, ("generation", "upto", "number", "gone", "actor", "why"), ()),
+    facts.StoreRestored: Shape(141, ("generation", "upto", "number", "actor", "why"), ()),
     facts.RunsImported: Shape(142, ("store_id", "events", "actor", "why"), ("runs",)),
     facts.StoreRepaired: Shape(143, ("store_id", "events", "actor", "why"), ("lost",)),
     facts.KeysRotated: Shape(150, ("master", "keys", "actor", "why"), ()),
@@ -296,6 +297,11 @@ def read_events(
             wanted.setdefault(draft.lock, set()).update(ref[1] for ref in draft.refs)
     blobs = {lock: through(lock, fetch)(names) for lock, names in wanted.items()}
     return [_recorded(one, draft, blobs.get(draft.lock, {})) for one, draft in zip(stored, drafts, strict=True)]
+
+
+def refers(data: bytes) -> bool:
+    """Whether an event as stored may refer to blobs, by its first bytes alone: most do not, and need not be decoded."""
+    return data[:2] != _BEGINNING or data[2] & ~FLAG_ZSTD != 0
 
 
 def blob_names(stored: Iterable[Stored]) -> set[bytes]:

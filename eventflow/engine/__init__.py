@@ -8,6 +8,8 @@ from eventflow.engine.operations import (
     delete_checkpoints,
     delete_run,
     fresh_run_id,
+    give_back,
+    unlist_run,
 )
 from eventflow.engine.queues import Queue
 from eventflow.engine.stats import Measured, RunStats, measured_of, stats_of
@@ -24,10 +26,12 @@ __all__ = [
     "delete_run",
     "fork_run",
     "fresh_run_id",
+    "give_back",
     "measured_of",
     "run_once",
     "run_sync",
     "stats_of",
+    "unlist_run",
     "who",
     "write_one",
 ]

@@ -21,7 +21,7 @@ async def deliver(shop: Shop, run_id: str) -> None:
     for number, data in shop.log.inbox(head.run_key):
         head = find_run(shop.log, run_id, whole=True)
         state = recover(shop.log, head).state
-        events = facts(state, number, data, driven=False)
+        events = shop.cleaned(facts(state, number, data, driven=False))
         if state.ended and not (state.status == "failed" and isinstance(events[-1], RunCancelled)):
             continue
         posts = (*last_words(state, events[-1]), *called_off(shop.log, state, events[-1]))

@@ -22,6 +22,7 @@ from eventflow.clock import NS, Clock, SystemClock
 from eventflow.codec import encode
 from eventflow.engine.asking import answered
 from eventflow.engine.bodies import Hands
+from eventflow.engine.cleaning import Cleaning
 from eventflow.engine.delivery import check_unknown, deliver
 from eventflow.engine.desk import Desk
 from eventflow.engine.executors import Executors
@@ -30,8 +31,9 @@ from eventflow.engine.leases import Leases
 from eventflow.engine.operations import (
     create_checkpoint,
     delete_checkpoints,
-    delete_run,
     fresh_run_id,
+    give_back,
+    unlist_run,
 )
 from eventflow.engine.orphans import CRASHES, Orphans
 from eventflow.engine.queues import Queue, Serving, check_queue
@@ -47,10 +49,12 @@ from eventflow.errors import (
 )
 from eventflow.event import RunStarted
 from eventflow.forking import who
-from eventflow.log import Log, Post, Posted, Writer, open_log
+from eventflow.log import Log, Post, Posted, open_log, writer_of
 from eventflow.plain import EMPTY, freeze
 from eventflow.proof import digest
-from eventflow.run import CANCEL, PAUSE, SETTLE, SIGNAL, Listener, Shop, Threads, message
+from eventflow.redaction import Redaction
+from eventflow.retention import RetentionPolicy
+from eventflow.run import CANCEL, PAUSE, SETTLE, SIGNAL, Listener, Shop, Threads, message, redactor_for
 from eventflow.state import FINAL, State
 from eventflow.what_if import EffectPolicy
 from eventflow.workflow import MESSAGE, Child, Workflow
@@ -66,7 +70,9 @@ class Engine:
     durable event; `pick_up=True` resumes, on entering, every unfinished run whose owner is gone. `grace` is how many
     seconds a node may go on when the engine is stopped. `executors` are those that nodes name, `processes` is how many
     of its own the engine may start for nodes that say "process". `crashes` is how often in a row a process may end in one
-    visit of a node before `pick_up` parks its run; None for ever. `queues` are those it serves. With `keys` what new runs hold is encrypted. Raises
+    visit of a node before `pick_up` parks its run; None for ever. `queues` are those it serves. With `keys` what new runs hold is encrypted;
+    `redact` says what is taken out of values before they are recorded. `retention` says what is removed of runs that are over, and
+    of checkpoints, in small steps while the engine is open. Raises
     StoreUnusable when the store can't be opened, WrongKey when its keys are others.
     """
 
@@ -75,9 +81,10 @@ class Engine:
         checkpoints: CheckpointPolicy | None = None, clock: Clock | None = None, listeners: Iterable[Listener] = (),
         pick_up: bool = False, grace: float = 5.0, threads: int = THREADS, executors: Mapping[str, Executor] | None = None,
         processes: int | None = None, crashes: int | None = CRASHES, keys: Keyring | None = None,
-        queues: Iterable[Queue] = (),
+        redact: Redaction | None = None, queues: Iterable[Queue] = (), retention: RetentionPolicy | None = None,
     ) -> None:  # fmt: skip
         self._where, self._clock, self._keys = store, clock or SystemClock(), keys
+        self._redact, self._retention = redact, retention
         self._policy = checkpoints or CheckpointPolicy()
         self._flows = by_name(workflows)
         self._listeners = list(listeners)
@@ -94,7 +101,8 @@ class Engine:
         log = open_log(self._where, clock=self._clock, keys=self._keys)
         owner = self._clock.uuid7()
         self._end_owner = log.new_owner(owner)
-        self._shop = Shop(log, Writer(log), self._clock, self._policy, owner, self._listeners)
+        self._shop = Shop(log, writer_of(log), self._clock, self._policy, owner, self._listeners)
+        self._shop.redactor = redactor_for(self._redact, log)
         self._hands = Hands(
             Threads(self._threads, "eventflow-node"), Threads(self._threads, "eventflow-call"), self._executors
         )
@@ -106,6 +114,8 @@ class Engine:
         )  # fmt: skip
         self._serving = Serving(self._shop, self._orphans, self._queues, self._flows)
         self._serving.start()
+        self._cleaning = Cleaning(self._shop, self._retention)
+        self._cleaning.start()
         if self._pick_up:
             try:
                 await self.pick_up()
@@ -124,6 +134,7 @@ class Engine:
         if self._shop is None:
             return
         await self.drain()
+        await self._cleaning.stop()
         shop, self._shop = self._shop, None
         await self._desk.close()
         for made in shop.resources.values():
@@ -190,7 +201,7 @@ class Engine:
         if queue or priority or queue_key:
             check_queue(queue, priority)
         self._check_executors(flow)
-        first = flow.schema.initial({} if data is None else data)
+        first = self._open.clean(flow.schema.initial({} if data is None else data))
         name = check_run_id(run_id) if run_id is not None else fresh_run_id(self._clock)
         event = RunStarted(
             name, self._open.log.store_id, flow.name, flow.digest, flow.shape, flow.start, first, digest(encode(first)),
@@ -286,7 +297,8 @@ class Engine:
 
     async def signal(self, run: str, name: str, payload: Any = None, *, actor: str = "") -> int:
         """Send a run a message; durable when this returns, taken by whoever drives the run. Returns its number."""
-        return await self._send(run, message(SIGNAL, name=name, payload=payload, actor=actor or who()))
+        clean = self._open.clean(freeze(payload, "payload"))
+        return await self._send(run, message(SIGNAL, name=name, payload=clean, actor=actor or who()))
 
     async def send(self, run: str, text: Any, *, actor: str = "") -> int:
         """Send a run what somebody said: the next turn of a conversation, for a `Wait.for_message`."""
@@ -369,8 +381,10 @@ class Engine:
         return delete_checkpoints(self._open.log, self._clock, run, [f"c-{version}" for version in gone], why=why)
 
     async def delete(self, run: str, *, why: str = "") -> None:
-        """Delete a run for good. Raises RunNotFound, RunOwned, HasForks."""
-        delete_run(self._open.log, self._clock, run, why=why)
+        """Delete a run for good, and give back what nobody else needs. Raises RunNotFound, RunOwned, HasForks, RunGuarded."""
+        shop = self._open
+        _, mine = unlist_run(shop.log, self._clock, run, why=why)
+        await asyncio.to_thread(give_back, shop.log, mine, shop.writer.write_now)
 
     async def settle(
         self, run: str, effect: str, key: str = "1", *, output: Any = None, happened: bool, branch: str = "",
@@ -381,5 +395,5 @@ class Engine:
         Returns the message's number. Raises RunNotFound, EffectMisused if the outcome is not unknown, NotPlainData.
         """
         check_unknown(self._open.log, run, effect, key, branch)
-        told = {"key": key, "branch": branch, "happened": happened, "output": output}
+        told = {"key": key, "branch": branch, "happened": happened, "output": self._open.clean(freeze(output))}
         return await self._send(run, message(SETTLE, name=effect, payload=told, actor=actor or who(), why=why))

@@ -45,9 +45,17 @@ class Run:
             return f"Run({self.id!r})"
 
     def _repr_html_(self) -> str:
-        from html import escape  # noqa: PLC0415 - only a notebook asks
+        from eventflow.markup import cell, html_block, html_table  # noqa: PLC0415 - only a notebook asks
 
-        return f"<code>{escape(repr(self))}</code>"
+        try:
+            state = self.state
+        except EventflowError:  # as above
+            return f"<code>{cell(repr(self))}</code>"
+        waits = f", waiting for {state.waiting_for}" if state.waiting_for else ""
+        told = f"<p>{cell(f'workflow {state.run.workflow}: {state.status}{waits} in {state.node}, version {state.version}')}</p>"
+        failed = f"<p>{cell(f'{state.error.type}: {state.error.message}')}</p>" if state.error else ""
+        rows = [(name, thaw(state.data[name])) for name in state.data]
+        return html_block(f"run {self.id}", told, failed, html_table(("field", "value"), rows))
 
     @property
     def id(self) -> str:

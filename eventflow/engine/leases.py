@@ -273,6 +273,7 @@ class Leases:
     ) -> None:  # fmt: skip
         """Append events and take the run's lease with them."""
         shop = self._shop
+        events = shop.cleaned(events)
         packed = tuple(pack(event, vouch=None if number else vouch) for number, event in enumerate(events))
         append = Append(
             head.run_id, head.run_key, head.incarnation, head.version, head.epoch, packed, shop.clock.now(),
@@ -447,6 +448,8 @@ class Leases:
         if flow is not None and drive:
             flow_for(self._flows, state)
         edit = change if flow is None or change is None else flow.schema.edit(change, state.data)
+        if edit is not None and shop.redactor is not None:
+            edit = shop.redactor.change(edit) if isinstance(edit, tuple) else shop.clean(dict(edit))
         name = run_id if run_id is not None else fresh_run_id(shop.clock)
         async with self.turn(name):
             answer = fork_run(

@@ -7,6 +7,7 @@ run goes another way, in the store's where only what is kept beside it changes.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 from eventflow.address import find_run
@@ -16,6 +17,7 @@ from eventflow.codec import pack, pack_state
 from eventflow.errors import (
     CheckpointNotFound,
     NoCheckpointer,
+    NoKey,
     RunOwned,
 )
 from eventflow.event import (
@@ -28,6 +30,7 @@ from eventflow.forking import who, write_one
 from eventflow.log import Act, Head, Log, Upkeep
 from eventflow.plain import FrozenList
 from eventflow.recovery import recover
+from eventflow.retention.sweeping import Writes, blobs_of, sweep, tidy
 
 # --- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -92,18 +95,35 @@ def delete_checkpoints(
 
 
 def delete_run(log: Log, clock: Clock, run: str, *, actor: str = "", why: str = "") -> Head:
-    """Delete a run for good; the digests of its events stay, and its id may be used anew.
+    """Delete a run for good; the digests of its events stay, its id may be used anew, what nobody else needs is given back.
 
-    Raises RunNotFound, RunOwned while a living process drives it, HasForks while others continue its history.
+    Raises RunNotFound, RunOwned while a living process drives it, HasForks while others continue its history, RunGuarded.
     """
+    head, mine = unlist_run(log, clock, run, actor=actor, why=why)
+    give_back(log, mine)
+    return head
+
+
+def give_back(log: Log, names: Iterable[bytes], write: Writes | None = None) -> None:
+    """Tidy up after deletions, and give back those of some blobs that nobody refers to any more."""
+    tidy(log, write)
+    with suppress(NoKey):  # what can't be read without a key may refer to them: they stay until somebody sweeps with it
+        sweep(log, names, write=write)
+
+
+def unlist_run(log: Log, clock: Clock, run: str, *, actor: str = "", why: str = "") -> tuple[Head, set[bytes]]:
+    """The first half of deleting a run, after which it is gone: its head, and the blobs to give back. Raises as `delete_run`."""
     head = find_run(log, run, whole=True)
     if not log.owner_gone(head.owner):
         raise RunOwned(head.run_id, log.owner_text(head.owner))
+    mine: set[bytes] = set()
+    with suppress(NoKey):
+        mine = blobs_of(log, head)
     event = RunDeleted(
         head.run_id, head.run_key, head.incarnation, head.version, head.digest, actor or who(), why
     )  # fmt: skip
     write_one(log, Act(pack(event), clock.now(), delete_run=head))
-    return head
+    return head, mine
 
 
 def fresh_run_id(clock: Clock) -> str:

@@ -81,16 +81,6 @@ class StoreFull(StoreUnusable):
     """The disk or the map has no room; nothing of the batch was written, what was acknowledged is safe."""
 
 
-class OverLimit(EventflowError):
-    """A run or a store has reached a limit that was set for it; nothing was written."""
-
-    exit_code = 5
-
-    def __init__(self, what: str, limit: str, way_out: str) -> None:
-        self.what, self.limit = what, limit
-        super().__init__(f"{what} has reached its limit of {limit}; {way_out}")
-
-
 class StoreBusy(StoreUnusable):
     """Another process holds the store's write gate for longer than the timeout."""
 

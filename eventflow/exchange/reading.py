@@ -69,6 +69,11 @@ def read_export(path: Path, *, check: bool = True) -> ExportLog:
             data = file.read(MAX_EXPORT + 1)
     except OSError as error:
         raise SettingsError(f"{path} can't be read ({error.strerror}); give the file of an export") from None
+    return export_from(data, check=check)
+
+
+def export_from(data: bytes, *, check: bool = True) -> ExportLog:
+    """The log that an export's bytes hold, verified unless `check` is off. Raises ProofFailed, Corrupt."""
     if len(data) > MAX_EXPORT:
         raise ProofFailed("the export", f"is larger than {MAX_EXPORT:,} bytes")
     try:

@@ -47,7 +47,7 @@ from eventflow.log.protocol import (
 )
 from eventflow.log.queueing import HIGHEST, LOWEST, Claim, Claimed, Limits, Queued
 from eventflow.log.removal import STEP, Clear, Cleared, Compaction, Guard, GuardKind, Sweep, Swept
-from eventflow.log.writer import Writer
+from eventflow.log.writer import Writer, writer_of
 
 MEMORY = "memory"
 ADDRESSES = ("postgresql://", "postgres://")  # how the address of a store in a database begins
@@ -134,6 +134,7 @@ __all__ = [
     "fits",
     "follow",
     "open_log",
+    "writer_of",
     "store_append",
     "store_genesis",
 ]

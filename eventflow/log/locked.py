@@ -160,7 +160,7 @@ class LockedLog:
             else:
                 sealed.append(ready)
                 made.append(fresh)
-        rest = iter(self.inner.write(sealed) if sealed else ())
+        rest = iter(self.inner.write(sealed) if sealed or not batch else ())
         freshly = iter(made)
         for number in range(len(batch)):
             if number not in answers:

@@ -50,6 +50,7 @@ def _locked(path: Path) -> int:
     """A new file under an exclusive lock. A sweep may take it between its making and its locking; then make another."""
     for _ in range(_TRIES):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        os.fchmod(fd, 0o600)  # whatever the umask is
         for _ in range(_TRIES):
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

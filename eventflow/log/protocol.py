@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from eventflow.checkpoint import Checkpoint
 from eventflow.codec import FORKED, REWOUND, Packed, PackedState, Place, Stored, seal
-from eventflow.errors import EventflowError, Fenced, RunNotFound, RunOwned, VersionConflict, VersionNotFound
+from eventflow.errors import Conflict, EventflowError, Fenced, RunNotFound, RunOwned, VersionConflict, VersionNotFound
 from eventflow.log.queueing import Claim, Claimed, Queued
 from eventflow.log.removal import Clear, Cleared, Compaction, Guard, Sweep, Swept, check_above, rewind_target
 from eventflow.proof import digest, genesis

@@ -184,6 +184,12 @@ class Writer:
                 loop.call_soon_threadsafe(_deliver, loop, batch, answers)
 
 
+def writer_of(log: Log) -> Writer:
+    """The writer of a log: group commit on a thread, or what the log brings itself as `own_writer()`."""
+    own = getattr(log, "own_writer", None)
+    return Writer(log) if own is None else own()
+
+
 _open_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
 
 

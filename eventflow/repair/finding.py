@@ -15,7 +15,7 @@ from eventflow.errors import Corrupt, EventflowError
 from eventflow.exchange import items
 from eventflow.log import STORE_RUN
 from eventflow.log.lmdb.salvage import rows
-from eventflow.log.lmdb.tables import U64, head_from
+from eventflow.log.lmdb.tables import head_from
 from eventflow.proof import DIGEST_SIZE, digest
 from eventflow.verification.report import STUMBLES
 
@@ -38,11 +38,14 @@ class Piece:
 
 @dataclass(slots=True)
 class Found:
-    """All that was found: events by run key and version, values, digests of deleted events, the ends of runs."""
+    """All that was found: events by run key and version, values, digests of deleted events.
+
+    `ends` are the digests (and versions) that heads name as the last event of a run, older heads among them.
+    """
 
     events: dict[bytes, dict[int, dict[bytes, Piece]]] = field(default_factory=dict)
     gone: set[bytes] = field(default_factory=set)
-    ends: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
+    ends: dict[bytes, dict[bytes, int]] = field(default_factory=dict)
     _blobs: dict[bytes, bytes] = field(default_factory=dict)
     _names: dict[bytes, list[bytes]] = field(default_factory=dict)  # place -> names that were said to lie there
     _places: dict[bytes, list[bytes]] = field(default_factory=dict)
@@ -76,8 +79,7 @@ class Found:
             head = head_from(key, value)
         except EventflowError:
             return
-        if head.version > self.ends.get(head.run_key, (0, b""))[0]:
-            self.ends[head.run_key] = head.version, head.digest
+        self.ends.setdefault(head.run_key, {})[head.digest] = head.version
 
     def _blob(self, key: bytes, value: bytes) -> None:
         if value[:1] == LOCKED_BLOB:  # its name can't be told from its bytes
@@ -109,7 +111,11 @@ class Found:
         """Keys of runs that were deleted, as far as the store's own stream was found."""
         own = self.events.get(STORE_RUN, {})
         pieces = (piece for one in own.values() for piece in one.values())
-        return {key for piece in pieces if piece.code == RUN_DELETED and isinstance(key := piece.header.get("run_key"), bytes)}
+        return {
+            key
+            for piece in pieces
+            if piece.code == RUN_DELETED and isinstance(key := piece.header.get("run_key"), bytes)
+        }
 
 
 RUN_DELETED = 131  # docs/format.md

@@ -57,19 +57,23 @@ class Proving:
             if key in deleted:
                 continue
             chain = self._chain(key)
-            known = max(self._found.ends.get(key, (0, b""))[0], *self._found.events.get(key, {0: None}))
+            known = max(*self._found.ends.get(key, {}).values(), *self._found.events.get(key, {}), 0, 0)
             if chain is None:
                 self._miss(key, known)
                 continue
             self.chains[key] = chain
             if chain.last < known:
-                self.lost.append(Lost(chain.run_id, chain.last + 1, f"versions up to {known} do not follow: {self._why(chain)}"))
+                self.lost.append(
+                    Lost(chain.run_id, chain.last + 1, f"versions up to {known} do not follow: {self._why(chain)}")
+                )
 
     def _miss(self, key: bytes, known: int) -> None:
         pieces = [piece for one in self._found.events.get(key, {}).values() for piece in one.values()]
         if pieces and all(piece.digest in self._found.gone for piece in pieces):
             return  # old pages of a run that was deleted
-        name = next((str(piece.header["run_id"]) for piece in pieces if "run_id" in piece.header), f"with key {key.hex()}")
+        name = next(
+            (str(piece.header["run_id"]) for piece in pieces if "run_id" in piece.header), f"with key {key.hex()}"
+        )
         compacted = any(
             piece.header.get("run_key") == key
             for one in self._found.events.get(STORE_RUN, {}).values()
@@ -82,13 +86,19 @@ class Proving:
     def _why(self, chain: Chain) -> str:
         after = self._found.events.get(chain.run_key, {}).get(chain.last + 1, {})
         follows = any(piece.before == chain.pieces[-1].digest for piece in after.values())
-        return "a value it refers to was not found" if follows else "an event was not found, or is damaged"
+        if not follows:
+            return "an event was not found, or is damaged"
+        if all(self._found.has_values(piece) for piece in after.values()):
+            return "nothing that was found names its digest, so it may have been changed"
+        return "a value it refers to was not found"
 
     def _chain(self, key: bytes) -> Chain | None:
         versions = self._found.events.get(key, {})
         best: Chain | None = None
         for first, piece in self._beginnings(key):
             pieces = self._longest(key, versions, first, piece)
+            if not pieces:
+                continue
             chain = Chain(str(piece.header["run_id"]), key, first, pieces, _parent(piece))
             if best is None or (chain.last, chain.pieces[-1].time) > (best.last, best.pieces[-1].time):
                 best = chain
@@ -119,7 +129,7 @@ class Proving:
     def _longest(
         self, key: bytes, versions: dict[int, dict[bytes, Piece]], first: int, piece: Piece
     ) -> tuple[Piece, ...]:
-        """The longest chain from a first event on; the one that a head names, where there are several."""
+        """The longest chain from a first event on to one whose digest is named: by a head, or by the event after it."""
         levels = [{piece.digest: piece}]
         while True:
             after = versions.get(first + len(levels), {})
@@ -131,13 +141,14 @@ class Proving:
             if not step:
                 break
             levels.append(step)
-        end = self._found.ends.get(key, (0, b""))
-        depth = end[0] - first
-        if 0 <= depth < len(levels) and end[1] in levels[depth]:
-            levels, last = levels[: depth + 1], levels[depth][end[1]]
-        else:
-            last = max(levels[-1].values(), key=lambda one: one.time)
-        chain = [last]
+        heads = self._found.ends.get(key, {})
+        last = None
+        while levels and last is None:  # of what nobody speaks of, each may have been changed, or never acknowledged
+            named = {*heads, *(one.before for one in versions.get(first + len(levels), {}).values())}
+            known = [one for one in levels[-1].values() if one.digest in named]
+            last = max(known, key=lambda one: (one.digest in heads, one.time), default=None)
+            levels = levels if last is not None else levels[:-1]
+        chain = [] if last is None else [last]
         for level in reversed(levels[:-1]):
             chain.append(level[chain[-1].before])
         return tuple(reversed(chain))

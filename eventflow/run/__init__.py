@@ -14,7 +14,7 @@ from eventflow.run.mail import (
     last_words,
     message,
 )
-from eventflow.run.shop import CheckpointTaken, Listener, Notice, RecoveryOutOfReach, Shop, begin
+from eventflow.run.shop import CheckpointTaken, Listener, Notice, RecoveryOutOfReach, Shop, begin, redactor_for
 from eventflow.run.threads import Threads
 from eventflow.run.visit import Fetch, Visit, takes
 
@@ -32,6 +32,7 @@ __all__ = [
     "Shop",
     "Threads",
     "Visit",
+    "redactor_for",
     "begin",
     "called_off",
     "facts",

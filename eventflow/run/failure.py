@@ -29,6 +29,7 @@ from eventflow.errors import (
 )
 from eventflow.event import Failure
 from eventflow.plain import clean_text
+from eventflow.shapes import hide_secrets
 
 MAX_MESSAGE = 2_000  # characters; an error's sentence is for people, some libraries put whole responses into theirs
 
@@ -46,7 +47,7 @@ def is_final(error: BaseException) -> bool:
 
 def failure_of(error: BaseException) -> Failure:
     """The error's type, sentence and place, as plain data."""
-    message = _sentence(error) or type(error).__name__
+    message = hide_secrets(_sentence(error) or type(error).__name__)  # before it is cut: half a key is a secret too
     if len(message) > MAX_MESSAGE:
         message = f"{message[:MAX_MESSAGE]}…"
     return Failure(type(error).__qualname__, message, clean_text(_place(error)), not is_final(error))

@@ -112,6 +112,8 @@ class Journal:
         log raises. Being cancelled meanwhile does not undo them.
         """
         undoing = self.state.undoing is not None
+        if self.shop.redactor is not None and (clean := self.shop.cleaned(events)) != events:
+            events, after = clean, None
         asked = Asked(events, tuple(map(pack, events)), taken, after, release, visit, undoing)
         if self._busy:
             asked.done = asyncio.get_running_loop().create_future()

@@ -13,7 +13,8 @@ from eventflow.checkpoint import Checkpoint, CheckpointPolicy, Passage, Progress
 from eventflow.clock import Clock
 from eventflow.codec import pack
 from eventflow.event import AttemptFailed, Event, Recorded, RunCompleted, RunFailed, RunStarted, Transitioned
-from eventflow.log import Append, Appended, First, Head, Log, Writer
+from eventflow.log import Append, Appended, First, Head, LockedLog, Log, Writer
+from eventflow.redaction import Redaction, Redactor
 from eventflow.state import State, status_after
 
 
@@ -56,12 +57,29 @@ class Shop:
     listeners: list[Listener] = field(default_factory=list)
     active: int = 0
     resources: dict[Any, Any] = field(default_factory=dict)
+    redactor: Redactor | None = None  # what takes secrets out of facts before they are recorded
     meanwhile: CheckpointPolicy = field(init=False)  # the policy of a run while a snapshot of it is in flight
     by_size_only: bool = field(init=False)  # whether a plain transition is worth a checkpoint by its size alone
 
     def __post_init__(self) -> None:
         self.by_size_only = self.policy.by_size_only
         self.meanwhile = replace(self.policy, auto=False, every=None, interval=None, recovery=None)
+
+    def clean(self, value: Any) -> Any:
+        """Frozen plain data without the secrets that are not to be recorded."""
+        return value if self.redactor is None else self.redactor.value(value)
+
+    def cleaned(self, events: tuple[Event, ...]) -> tuple[Event, ...]:
+        """The same for facts; the very same ones if there is nothing to take out."""
+        return events if self.redactor is None else tuple(map(self.redactor.event, events))
+
+
+def redactor_for(redaction: Redaction | None, log: Log) -> Redactor | None:
+    """What takes secrets out of an engine's facts; its hashes are keyed by the store's own key, where it has one."""
+    if redaction is None:
+        return None
+    secret = log.keys.secret() if isinstance(log, LockedLog) else None
+    return Redactor(redaction, secret)
 
 
 def passage(events: tuple[Event, ...]) -> Passage:
@@ -82,6 +100,7 @@ async def begin(
 
     Raises VersionConflict if the run is there already.
     """
+    event = shop.cleaned((event,))[0]
     status, waiting = status_after(None, event)
     now = shop.clock.now()
     entered = event.node if isinstance(event, RunStarted) else None

@@ -221,7 +221,7 @@ class Visit:
         return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result()
 
     async def _effect(self, call: _Call) -> Any:
-        asked = _plain_input(call)
+        asked = self._journal.shop.clean(_plain_input(call))
         named = digest(encode(_values(asked)))
         entry = self._entry(call.name, call.key)
         if entry is not None:
@@ -341,6 +341,7 @@ class Visit:
             if not call.mutating:  # one that changes something has happened: its outcome can't be called a failure
                 await self._failed(call, error)
             raise
+        output = self._journal.shop.clean(output)  # what is returned is what a recovery would return
         used: FrozenDict = EMPTY if call.usage is None else freeze(call.usage(value))
         await self._record(EffectFinished(call.name, call.key, output, used, branch=self.branch))
         return thaw(output)

@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from eventflow.errors import Corrupt, EventflowError, ProofFailed, StoreFull, StoreUnusable
+from eventflow.errors import Corrupt, EventflowError, NotFound, ProofFailed, StoreFull, StoreUnusable
 from eventflow.untrusted.examining import seconds_for
-from eventflow.untrusted.shape import copy_store, data_file, other_owner
+from eventflow.untrusted.shape import copy_store, other_owner
 from eventflow.verification import Finding, Report
 from eventflow.verification.report import said
 
@@ -52,16 +52,16 @@ class Examiner:
             self._child.stdout.close()
         self._child.wait()
 
-    def verify(self, path: str | os.PathLike[str], *, copy: bool = True, progress: Progress | None = None) -> Report:
-        """Verify a store on a private copy, or where it lies if it is one's own and `copy` is off; never raises for damage."""
-        root = Path(path)
-        if copy or other_owner(root):
+    def verify(self, path: str | os.PathLike[str], *, own: bool = False, progress: Progress | None = None) -> Report:
+        """Verify a store from anybody on a private copy; never raises for damage.
+
+        With `own`, and if all of it is one's own, it is read where it lies, with the keys there are, while it may be in use;
+        then one that can't be opened raises, as opening it does.
+        """
+        root = Path(path).absolute()
+        if not own or other_owner(root):
             return self._on_copy(root, "verify", "", progress)
-        try:
-            file = data_file(root)
-        except Corrupt as error:
-            return _report_of(error)
-        return self._ask(root, "live", "", file.stat().st_size, progress)
+        return self._ask(root, "own", "", sum(one.stat().st_size for one in root.glob("data.*/data.mdb")), progress)
 
     def export(self, path: str | os.PathLike[str], goal: Path, *, progress: Progress | None = None) -> Report:
         """Verify a store on a private copy, and write all of it as an export to a new file if everything holds."""
@@ -90,6 +90,8 @@ class Examiner:
                 answer = self._answer()
                 if "done" in answer:
                     return _report(answer["done"])
+                if "refused" in answer:
+                    raise _refusal(answer["refused"], answer["code"])
                 if "crashed" in answer:
                     return Report(
                         findings=[Finding("the store", 0, f"{answer['crashed']}; nothing of it was believed")]
@@ -123,6 +125,10 @@ def export_untrusted(path: str | os.PathLike[str], goal: Path, *, progress: Prog
     if report.findings:
         goal.unlink(missing_ok=True)
         raise ProofFailed(f"the store {path}", f"does not hold: {report.findings[0]}")
+
+
+def _refusal(text: str, code: int) -> EventflowError:
+    return NotFound(text) if code == NotFound.exit_code else StoreUnusable(text)
 
 
 def _report(word: dict[str, Any]) -> Report:

@@ -35,7 +35,7 @@ def _perform(job: dict[str, Any]) -> None:
     """Do a job, say what came of it, and end this process without a word more."""
     code = 1
     try:
-        _say({"done": examine(Path(job["store"]), job["job"], job["goal"], _say)})
+        _say(examine(Path(job["store"]), job["job"], job["goal"], _say))
         code = 0
     finally:
         os._exit(code)

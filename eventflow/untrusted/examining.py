@@ -20,7 +20,7 @@ from eventflow.errors import EventflowError
 from eventflow.exchange import write_sequence
 from eventflow.log import LmdbLog, Log, open_log
 from eventflow.log.lmdb.environment import damage
-from eventflow.log.lmdb.files import missing_bytes
+from eventflow.log.lmdb.files import data_directory, missing_bytes
 from eventflow.untrusted.shape import data_file
 from eventflow.verification import Report, verify_store
 from eventflow.verification.report import STUMBLES, said
@@ -52,21 +52,46 @@ def seconds_for(size: int) -> int:
 
 
 def examine(root: Path, job: str, goal: str, say: Say) -> dict[str, Any]:
-    """Do a job on a store: `verify` it, `live` the same while it is in use, or `export` it whole to a file."""
-    file = data_file(root)
-    size = file.stat().st_size
-    confine(size)
+    """Do a job on a store: `verify` it, `own` the same where it lies and may be in use, or `export` it whole to a file.
+
+    Returns the report as `done`; or, of one's own store that can't be opened, the error as `refused`.
+    """
     report = Report()
     try:
-        if (job != "live" or _at_rest(file)) and (problem := _structure(file)):
+        if job == "own":
+            return _own(root, say)
+        file = data_file(root)
+        size = file.stat().st_size
+        confine(size)
+        problem = _structure(file)
+        if problem:
             report.add("the file", 0, problem)
         else:
-            report = _read(root, size, job, goal, say)
+            with closing(LmdbLog(root, readonly=True, map_size=size + ROOM)) as log:
+                report = _read(log, goal if job == "export" else "", say)
     except MemoryError:
         report.add("the store", 0, "takes more memory than it may; nothing was believed")
     except (EventflowError, *STUMBLES) as error:
         report.add("the store", 0, said(error))
-    return plain(report)
+    return {"done": asdict(report)}
+
+
+def _own(root: Path, say: Say) -> dict[str, Any]:
+    """Verify one's own store where it lies, with the keys there are; its structure too, if nobody has it open."""
+    try:
+        file = data_directory(root) / "data.mdb"
+        size = file.stat().st_size
+        confine(size)
+        problem = _structure(file) if _at_rest(file) else ""
+        os.environ["EVENTFLOW_MAP_SIZE"] = str(size + ROOM)
+        log = open_log(root, readonly=True, create=False)
+    except EventflowError as error:
+        return {"refused": str(error), "code": error.exit_code}
+    with closing(log):
+        report = _read(log, "", say)
+    if problem:
+        report.add("the file", 0, problem)
+    return {"done": asdict(report)}
 
 
 def _structure(file: Path) -> str:
@@ -87,7 +112,9 @@ def _at_rest(file: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)  # the byte that LMDB holds shared for as long as a file is open
+        fcntl.lockf(
+            fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1
+        )  # the byte that LMDB holds shared for as long as a file is open
     except OSError:
         return False
     else:
@@ -96,26 +123,13 @@ def _at_rest(file: Path) -> bool:
         os.close(fd)
 
 
-def _open(root: Path, size: int, job: str) -> Log:
-    """The store, read only, with a map no larger than it needs; one's own is read with the keys there are."""
-    if job != "live":
-        return LmdbLog(root, readonly=True, map_size=size + ROOM)
-    os.environ["EVENTFLOW_MAP_SIZE"] = str(size + ROOM)
-    return open_log(root, readonly=True, create=False)
-
-
-def _read(root: Path, size: int, job: str, goal: str, say: Say) -> Report:
+def _read(log: Log, goal: str, say: Say) -> Report:
+    """Verify all of a log; if everything holds and a place for it is given, write it there as an export."""
     report = Report()
-    with closing(_open(root, size, job)) as log:
-        for report in verify_store(log):
-            say({"runs": report.runs, "events": report.events})
-        if job == "export" and report.sound:
-            fd = os.open(goal, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(fd, "wb") as out:
-                write_sequence(log, out, None)
+    for report in verify_store(log):
+        say({"runs": report.runs, "events": report.events})
+    if goal and report.sound:
+        fd = os.open(goal, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "wb") as out:
+            write_sequence(log, out, None)
     return report
-
-
-def plain(report: Report) -> dict[str, Any]:
-    """A report as plain data."""
-    return asdict(report)

@@ -57,6 +57,8 @@ def data_file(root: Path) -> Path:
     name = _read(current).decode("ascii", "replace").strip()
     if not _NAME.fullmatch(name):
         raise Corrupt(str(current), "does not name a data directory")
+    if not os.path.lexists(root / name):
+        raise Corrupt(str(root), f"has no {name}, which its CURRENT names")
     plain_directory(root / name)
     file = root / name / "data.mdb"
     size = plain_file(file, MAX_FILE)

@@ -41,6 +41,7 @@ class _Run:
     def __init__(self, log: Log, head: Head, report: Report) -> None:
         self._log, self._head, self._report = log, head, report
         self._entry: Entry | None = None
+        self._origin = 0  # what the run was compacted to: what came before is not there to be looked at
         self._snapshots: Mapping[int, int] = {}
         self._marks: Mapping[int, Checkpoint] = {}
         self._counted = report.events, report.snapshots
@@ -57,6 +58,8 @@ class _Run:
         log, head = self._log, self._head
         self._entry = log.entry(head.run_key)
         first = self._entry.parent_at + 1 if self._entry and self._entry.parent_id is not None else 1
+        self._origin = self._entry.origin if self._entry else 0
+        first = self._origin or first
         self.version = first - 1
         self._snapshots = dict(log.snapshots(head.run_key, head.version))
         self._marks = {mark.version: mark for mark in log.checkpoints(head.run_key)}
@@ -67,7 +70,8 @@ class _Run:
             self._report.events += 1
             self._compare_snapshot(after)
             self._compare_mark(after)
-            bends += [recorded.version] if isinstance(recorded.event, Forked | Rewound) else []
+            bent = isinstance(recorded.event, Forked | Rewound) and recorded.version != self._origin
+            bends += [recorded.version] if bent else []
         if bends != [version for version in log.bends(head.run_key) if version <= head.version]:
             raise Corrupt("the index of rewinds and forks", "is not what the history says")
         self._compare_head(state)
@@ -93,6 +97,11 @@ class _Run:
         legal = Legality()
         for expected, recorded in enumerate(history(log, head.run_key, first, head.version, strict=True), first):
             event = recorded.event
+            if expected == self._origin:
+                state = self._begun(recorded)
+                before = recorded.digest
+                yield recorded, state
+                continue
             if (recorded.version, recorded.run_key, recorded.incarnation) != (expected, head.run_key, head.incarnation):
                 raise Corrupt(f"version {expected}", "is missing, or another event stands at its place")
             if isinstance(event, Forked):
@@ -111,6 +120,16 @@ class _Run:
                 raise Corrupt(f"version {expected}", f"belongs to run {state.run.run_id}")
             before = recorded.digest
             yield recorded, state
+
+    def _begun(self, recorded: Recorded) -> State:
+        """The state a run was compacted to, which only its snapshot tells: it must be that of the event there."""
+        state = recover(self._log, self._head, recorded.version, snapshots=False).state
+        if (state.digest, state.version) != (recorded.digest, self._origin):
+            raise Corrupt(
+                f"version {self._origin}", "is what the run was compacted to, and not the one of its snapshot"
+            )
+        self._report.compacted += 1
+        return state
 
     def _compare_snapshot(self, state: State) -> None:
         vouched = self._snapshots.get(state.version)
@@ -172,7 +191,11 @@ class _Run:
         beyond = log.read(key, head.version + 1, LAST_VERSION)
         if beyond and (log.head_of(key) or head).version == head.version:
             raise Corrupt(f"version {head.version + 1}", "stands after the head, which does not know it")
+        if self._origin and (log.entry(key) or self._entry) != self._entry:
+            return  # compacted once more meanwhile
         for version, _ in log.snapshots(key, LAST_VERSION):
+            if version < self._origin:  # still being tidied up
+                continue
             if not first <= version <= (log.head_of(key) or head).version:
                 raise Corrupt(f"the snapshot at version {version}", "is of a version that the run does not have")
         for mark in self._marks.values():

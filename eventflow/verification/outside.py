@@ -35,7 +35,9 @@ def outside(log: Log, head: Head, entry: Entry | None) -> Iterator[Recorded]:
         before = recorded.digest
         yield recorded
     if (version, before) != (head.version, head.digest):
-        raise Corrupt("the head", f"speaks of version {head.version}, the history ends at {version}, or at another event")
+        raise Corrupt(
+            "the head", f"speaks of version {head.version}, the history ends at {version}, or at another event"
+        )
     if bends != [one for one in log.bends(head.run_key) if first <= one <= head.version]:
         raise Corrupt("the index of rewinds and forks", "is not what the history says")
 

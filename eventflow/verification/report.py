@@ -31,6 +31,8 @@ class Report:
     events: int = 0
     snapshots: int = 0
     deleted: int = 0
+    compacted: int = 0  # runs whose beginning is not there to be looked at
+    tidied: int = 0  # events of deleted runs that are still to get their tombstones
     hidden: int = 0  # events whose values could not be read, for want of a key: of those the chain was verified
     findings: list[Finding] = field(default_factory=list)
 

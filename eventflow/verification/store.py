@@ -6,13 +6,26 @@ from collections.abc import Iterable, Iterator
 
 from eventflow.codec import TOMBSTONE, Stored, decode, is_locked_message, read_events
 from eventflow.errors import Corrupt, EventflowError
-from eventflow.event import CheckpointCreated, Recorded, RunDeleted, StoreCreated, StoreEvent, StoreRestored
-from eventflow.log import STORE_RUN, Head, Listed, Log, Query, store_genesis
+from eventflow.event import (
+    CheckpointCreated,
+    Recorded,
+    RunCompacted,
+    RunDeleted,
+    RunHeld,
+    RunPinned,
+    RunReleased,
+    RunUnpinned,
+    StoreCreated,
+    StoreEvent,
+    StoreRestored,
+)
+from eventflow.log import STORE_RUN, Guard, GuardKind, Head, Listed, Log, Query, store_genesis
 from eventflow.verification.one_run import verify_run
 from eventflow.verification.report import STUMBLES, Report, said
 
 _PAGE = 1_000  # events a look at the whole log takes at a time
 _STREAM = "the store's own stream"
+NO_DIGEST = bytes(32)  # of a deleted run's last event, where a restore has cut that off
 
 
 def verify_store(log: Log) -> Iterator[Report]:
@@ -33,6 +46,7 @@ def verify_store(log: Log) -> Iterator[Report]:
         verify_run(log, one.head, report)
         _compare_acts(log, one.head, acts, report)
         yield report
+    _compare_guards(log, acts, report)
     _compare_lists(log, listed, report)
     _compare_inboxes(log, report)
     _compare_positions(log, acts, report)
@@ -48,7 +62,11 @@ class _Acts:
         self.version = 0
         self.labels: dict[tuple[bytes, int], set[str]] = {}  # of checkpoints, by run key and version
         self.deleted = 0  # events of deleted runs, at most
+        self.keys: set[bytes] = set()  # of deleted runs
+        self.guards: dict[tuple[bytes, GuardKind], Guard] = {}
+        self.origins: dict[bytes, int] = {}  # of runs that were compacted
         self.ends: set[bytes] = set()  # digests of the last events of deleted runs
+        self.restored = False  # whether the store was made from a backup, so that ends of deleted runs may be cut off
         self.incarnations: dict[str, int] = {}  # the last of each deleted run's id
 
     def read(self) -> int:
@@ -78,12 +96,23 @@ class _Acts:
             raise Corrupt("version 1", "creates another store than this one")
         if isinstance(event, CheckpointCreated):
             self.labels.setdefault((event.run_key, event.at), {""}).add(event.label)
+        if isinstance(event, RunPinned | RunHeld):
+            kind: GuardKind = "pin" if isinstance(event, RunPinned) else "hold"
+            guard = Guard(event.run_key, kind, recorded.time, event.actor, event.why)
+            self.guards.setdefault((event.run_key, kind), guard)
+        if isinstance(event, RunUnpinned | RunReleased):
+            self.guards.pop((event.run_key, "pin" if isinstance(event, RunUnpinned) else "hold"), None)
+        if isinstance(event, RunCompacted):
+            self.origins[event.run_key] = event.at
+            self.labels.setdefault((event.run_key, event.at), {""})
+            self.deleted += event.at - event.since
         if isinstance(event, RunDeleted):
             self.deleted += event.head
-            self.ends.add(event.head_digest)
+            self.keys.add(event.run_key)
+            if event.head_digest != NO_DIGEST or not self.restored:
+                self.ends.add(event.head_digest)
             self.incarnations[event.run_id] = max(event.incarnation, self.incarnations.get(event.run_id, 0))
-        if isinstance(event, StoreRestored):
-            self.deleted += event.gone
+        self.restored = self.restored or isinstance(event, StoreRestored)
         self._before, self.version = recorded.digest, version
 
 
@@ -98,6 +127,25 @@ def _compare_acts(log: Log, head: Head, acts: _Acts, report: Report) -> None:
     for mark in marks:
         if mark.label not in acts.labels.get((head.run_key, mark.version), ()):
             report.add(head.run_id, mark.version, f"checkpoint {mark.id} says it was made by hand; nobody made it so")
+
+
+def _compare_guards(log: Log, acts: _Acts, report: Report) -> None:
+    """Runs that are pinned or held, and where runs begin that were compacted, are what the store's own stream says."""
+    for look in range(2):  # somebody may have said something meanwhile
+        try:
+            report.events += acts.read() if look else 0
+            held = {(one.run_key, one.kind): one for one in log.guards()}
+            begun = {one.head.run_key: one.entry.origin for one in log.runs(Query()) if one.entry.origin}
+        except (EventflowError, *STUMBLES) as error:
+            report.add("the guards of runs", 0, said(error))
+            return
+        living = {key: at for key, at in acts.origins.items() if key not in acts.keys}
+        if (held, begun) == (acts.guards, living):
+            return
+    if held != acts.guards:
+        report.add("the guards of runs", 0, "are not those that were set by hand")
+    if begun != living:
+        report.add("the run list", 0, "lets a run begin where nobody compacted it to")
 
 
 def _compare_lists(log: Log, listed: Iterable[Listed], report: Report) -> None:
@@ -154,7 +202,7 @@ def _compare_positions(log: Log, acts: _Acts, report: Report) -> None:
             if stored.data[:1] == TOMBSTONE:
                 gone.add(stored.data[1:])
             elif (problem := _misplaced(log, stored, heads)) and not _is_deleted(log, position):
-                report.add("position", position, problem)
+                _stray(log, acts, stored, problem, report)
     report.deleted = len(gone)
     try:
         report.events += acts.read()  # a run may have been deleted meanwhile
@@ -181,6 +229,24 @@ def _misplaced(log: Log, stored: Stored, heads: dict[bytes, int]) -> str:
     if not found or found[0].position != stored.position:
         return "holds an event that its run does not know"
     return "holds an event of a run that is in no list" if version > heads[key] else ""
+
+
+def _stray(log: Log, acts: _Acts, stored: Stored, problem: str, report: Report) -> None:
+    """An event that no run has: of a deleted run it is still to be tidied up, of any other it should not be."""
+    key = _key_of(stored)
+    if key in acts.keys and log.head_of(key) is None:
+        report.tidied += 1
+    else:
+        report.add("position", stored.position, problem)
+
+
+def _key_of(stored: Stored) -> bytes:
+    """The run key that an event says, empty if it says none."""
+    try:
+        key = decode(stored.data, "an event")[2]
+    except (EventflowError, *STUMBLES):
+        return b""
+    return key if isinstance(key, bytes) else b""
 
 
 def _is_deleted(log: Log, position: int) -> bool:

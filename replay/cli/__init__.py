@@ -11,7 +11,8 @@ COLLECTOR = (50_000, 20, 50)
 REHEARSE = (
     "Ask today's code about recorded runs: same, needs migration, or diverges, and where. Exit code 4 if any does."
 )
-EXPORT = "Write runs, or the whole store, to a file: CBOR that proves itself, or JSON lines."
+EXPORT = "Write runs, or the whole store, to a file: CBOR that proves itself, JSON lines, a page that opens from disk, or spans."
+OPEN = "Open the file of a history from anybody: verify it, say what it is, take it into a new store, go on from it."
 REPORT = "Give an account of a run: who, what, when, which decisions, how it ended, what proves it."
 PROVE = "Print a proof that an event is in what was sealed, or that a seal continues an older one."
 CHECK = "Check a proof without the store: exit code 4 if it does not hold."
@@ -44,6 +45,7 @@ def build() -> object:
     app.command(auditing.verify_, name="verify")
     app.command("replay.cli.reporting:report_", name="report", help=REPORT)
     app.command("replay.cli.exporting:export_", name="export", help=EXPORT)
+    app.command("replay.cli.opened:open_", name="open", help=OPEN)
     app.command("replay.cli.browsing:tui_", name="tui", help=TUI)
     app.command("replay.cli.proving:prove_", name="prove", help=PROVE)
     app.command("replay.cli.proving:check_proof", name="check-proof", help=CHECK)

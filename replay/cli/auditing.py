@@ -24,7 +24,8 @@ from eventflow.errors import ProofFailed, SettingsError
 from eventflow.exchange import verified
 from eventflow.log import Log
 from eventflow.sealing import Seal, differences, kept_seals, read_seal, surveyed
-from eventflow.verification import Report, verify_run, verify_store
+from eventflow.untrusted import Examiner
+from eventflow.verification import Report, verify_run
 from replay.cli.opening import is_export, open_history
 from replay.export import ExportLog
 
@@ -70,13 +71,20 @@ def verify_(
     trusted = None if key is None else public_key(key)
     if len(runs) == 1 and is_export(runs[0]):
         store, runs = runs[0], ()
+    whole = None if runs or is_export(store_path(store)) else _apart(store)
+    if whole is not None and whole.findings and not whole.events:  # reading it here could end this process too
+        _tell(whole, Sealed(), output)
+        return DIFFERENCE
     opened = open_history(store, check=False)
     try:
         if isinstance(opened, ExportLog) and outside is not None and not opened.whole:
             raise SettingsError(
                 "a seal is of a whole store, and this export is not; export with --all, or use `replay prove`"
             )
-        report = _verified(opened, runs) if runs else _verified_all(opened)
+        if runs:
+            report = _verified(opened, runs)
+        else:
+            report = verified(opened) if isinstance(opened, ExportLog) else whole or Report()
         kept = [] if runs or isinstance(opened, ExportLog) else _kept(store, report)
         sealed = _compared(opened, kept, outside, trusted, report)
     finally:
@@ -92,17 +100,16 @@ def _verified(opened: Log, runs: tuple[str, ...]) -> Report:
     return report
 
 
-def _verified_all(opened: Log) -> Report:
-    if isinstance(opened, ExportLog):
-        return verified(opened)
-    report = Report()
+def _apart(store: str | None) -> Report:
+    """What a verification of the whole store finds, in a process of its own: a damaged file may end who reads it."""
     say, done = progress()
     try:
-        for report in verify_store(opened):
-            say(f"verifying: {report.runs} runs, {report.events} events")
+        with Examiner() as examiner:
+            return examiner.verify(
+                store_path(store), own=True, progress=lambda runs, events: say(f"verifying: {runs} runs, {events} events")
+            )
     finally:
         done()
-    return report
 
 
 def _kept(store: str | None, report: Report) -> list[Seal]:

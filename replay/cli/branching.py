@@ -113,7 +113,7 @@ def fork_(
         opened.close()
     if not (run and output == "json"):  # one document, which then is that of the driven run
         _tell(str(place), head, policy, family_of=family_rows, output=output)
-    return _driven(head.run_id, flow or (), store, output) if run else OK
+    return driven(head.run_id, flow or (), store, output) if run else OK
 
 
 def _agreed(log: Log, place: Address, policy: EffectPolicy, *, sets: Sequence[tuple[Path, Any]], yes: bool) -> bool:
@@ -127,7 +127,7 @@ def _agreed(log: Log, place: Address, policy: EffectPolicy, *, sets: Sequence[tu
     return confirm(f"{said} Fork it?", yes=yes)
 
 
-def _driven(run_id: str, flows: Sequence[str], store: str | None, output: str) -> int:
+def driven(run_id: str, flows: Sequence[str], store: str | None, output: str) -> int:
     """The exit code of eventflow's own command line, which drives a run in a process of its own."""
     given = [one for flow in flows for one in ("--flow", flow)]
     argv = ["resume", run_id, *given, "--store", store_path(store), "--output", output]

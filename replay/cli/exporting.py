@@ -10,24 +10,36 @@ from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
 from eventflow.address import Address, find_run
-from eventflow.cli.shell import OK, FormatArg, StoreArg, argument, open_store, plain_json, print_json, store_path, visible
+from eventflow.cli.shell import (
+    OK,
+    FormatArg,
+    StoreArg,
+    argument,
+    open_store,
+    plain_json,
+    print_json,
+    store_path,
+    visible,
+)
 from eventflow.errors import SettingsError
 from eventflow.log import Head, Log, Query
 from eventflow.sealing import kept_seals
 from replay.cli.opening import CAPSULE, EXPORT
-from replay.export import Redaction, write_lines, write_sequence
-from replay.export.capsule import capsule_page, capsule_view
+from replay.export import Redaction, write_lines, write_sequence, write_spans
+from replay.export.capsule.page import capsule_page
+from replay.export.capsule.view import capsule_view
 from replay.family import first_version
 from replay.proving import position_of, prove_event
 
 SCHEMA, LINE = "eventflow.export/1", "eventflow.exported/1"
 AllArg = Annotated[bool, argument(name="--all", negative=(), help="The whole store.")]
-Form = Literal["cborseq", "jsonl", "capsule"]
+Form = Literal["cborseq", "jsonl", "capsule", "otel"]
 FormArg = Annotated[
     Form,
     argument(
         name="--format",
-        help="cborseq, which proves itself, jsonl for other programs, or capsule: one run as a page that opens from disk.",
+        help="cborseq, which proves itself, jsonl for other programs, capsule: one run as a page that opens from disk, "
+        "or otel: spans for a tracing system.",
     ),
 ]
 RedactArg = Annotated[
@@ -40,7 +52,7 @@ def export_(
     *names: str, everything: AllArg = False, form: FormArg = "cborseq", redact: RedactArg = (), store: StoreArg = None,
     output: FormatArg = "table",
 ) -> int:  # fmt: skip
-    """Write runs, or the whole store, to a file: CBOR that proves itself, JSON lines, or a page that opens from disk.
+    """Write runs, or the whole store, to a file: CBOR that proves itself, JSON lines, a page that opens from disk, or spans.
 
     Parameters
     ----------
@@ -114,6 +126,8 @@ def _written(log: Log, file: IO[bytes], heads: list[Head] | None, form: Form, re
     if form == "cborseq":
         return write_sequence(log, file, heads)
     every = [one.head for one in log.runs(Query())] if heads is None else heads
+    if form == "otel":
+        return write_spans(log, file, every, redaction)
     return sum(file.write(_line(one)) > 0 and one["kind"] == "event" for one in write_lines(log, every, redaction))
 
 

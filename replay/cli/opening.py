@@ -24,32 +24,34 @@ MAX_MEMORY = 6 << 30  # bytes of address space: the largest export, several time
 MAX_SECONDS = (
     3_600  # of processor time: a million events are verified in two minutes, and the largest export has some ten
 )
-_WRITES = frozenset({"export", "fork"})  # commands whose file is written, or that write to a store
+_WRITES = frozenset(
+    {"export", "fork", "open"}
+)  # whose file is written, or that write to a store once a file is verified
 
 
 def is_export(text: str) -> bool:
     """Whether a text names the file of an export, alone or with a point in it."""
-    return text.partition("@")[0].endswith(EXPORT)
+    return text.partition("@")[0].endswith((EXPORT, CAPSULE))
 
 
 def open_history(store: str | None, *, check: bool = True) -> Log:
     """The store, or the export, that a command names; an export is verified unless `check` is off."""
     path = store_path(store)
-    if not path.endswith(EXPORT):
+    if not is_export(path):
         return open_store(store)
-    from replay.export import read_export  # noqa: PLC0415 - few commands read one
+    from replay.export import read_history  # noqa: PLC0415 - few commands read one
 
-    return read_export(Path(path), check=check)
+    return read_history(Path(path), check=check)
 
 
 def opened_at(address: str, store: str | None) -> tuple[Log, str]:
     """The log and the address that are meant, where a file may stand for the one run that was exported to it."""
     if not is_export(address):
         return open_history(store), address
-    from replay.export import read_export  # noqa: PLC0415
+    from replay.export import read_history  # noqa: PLC0415
 
     file, at, point = address.partition("@")
-    log = read_export(Path(file))
+    log = read_history(Path(file))
     if not log.run:
         raise SettingsError(f"{file} holds several runs; name one, and the file with --store {file}")
     return log, f"{log.run}{at}{point}"
@@ -63,13 +65,14 @@ def names_export(argv: Sequence[str]) -> bool:
     return any(map(is_export, [*named, os.environ.get("EVENTFLOW_STORE", "")]))
 
 
-def run_confined(argv: Sequence[str]) -> int:
-    """The exit code of a command line in a process that may take only so much."""
+def run_confined(argv: Sequence[str], *, quiet: bool = False) -> int:
+    """The exit code of a command line in a process that may take only so much; `quiet` lets only its errors be seen."""
     own = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [own, os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(  # noqa: S603 - our own
-        [sys.executable, "-P", "-m", "replay.cli.confined", *argv], env={**os.environ, "PYTHONPATH": path}, check=False
-    )
+        [sys.executable, "-P", "-m", "replay.cli.confined", *argv], env={**os.environ, "PYTHONPATH": path}, check=False,
+        stdout=subprocess.DEVNULL if quiet else None,
+    )  # fmt: skip
     if done.returncode >= OK:
         return done.returncode
     print(

@@ -27,7 +27,7 @@ from eventflow.recovery import recover
 from replay.bisect import Bisection, Trial, first_revision, first_variant, revisions
 from replay.cli.opening import is_export, open_history
 from replay.cli.values import value_text
-from replay.export import read_export
+from replay.export import read_history
 from replay.rehearse import (
     Finding,
     Limits,
@@ -99,16 +99,15 @@ def rehearse_(
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A store, or an export, that is open, and the runs of it that are meant."""
+    """A store, or an export, that is open, the same for another process, and the runs of it that are meant."""
 
     log: Log
-    place: str
+    source: Source
     heads: Sequence[Head]
 
-    @property
-    def source(self) -> Source:
-        """The same for another process."""
-        return Source(self.place, tuple(head.run_id for head in self.heads), is_export(self.place))
+
+def _ids(heads: Sequence[Head]) -> tuple[str, ...]:
+    return tuple(head.run_id for head in heads)
 
 
 def _held(runs: Sequence[str], store: str | None, *, everything: bool = False, sample: int = 0) -> list[_Held]:
@@ -119,9 +118,9 @@ def _held(runs: Sequence[str], store: str | None, *, everything: bool = False, s
         raise SettingsError("a file stands for all runs in it; give files, or --all, or --sample N")
     held: list[_Held] = []
     for file in files:
-        log = read_export(Path(file))
+        log = read_history(Path(file))
         heads = [find_run(log, log.run)] if log.run else [one.head for one in log.runs(Query())]
-        held.append(_Held(log, file, heads))
+        held.append(_Held(log, Source(file, _ids(heads), export=True), heads))
     if ids or everything or sample or not files:
         opened = open_history(store)
         try:
@@ -129,7 +128,8 @@ def _held(runs: Sequence[str], store: str | None, *, everything: bool = False, s
         except BaseException:
             opened.close()
             raise
-        held.append(_Held(opened, store_path(store), heads))
+        place = store_path(store)
+        held.append(_Held(opened, Source(place, _ids(heads), is_export(place)), heads))
     return held
 
 

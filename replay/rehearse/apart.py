@@ -21,7 +21,7 @@ from eventflow.errors import EventflowError
 from eventflow.log import Head, Log, open_log
 from eventflow.plain import thaw
 from eventflow.workflow import Workflow
-from replay.export import read_export
+from replay.export import read_history
 from replay.rehearse.fence import leave_network, raise_fence
 from replay.rehearse.report import Finding, Rehearsal, RunReport
 from replay.rehearse.routes import rehearse_run
@@ -189,7 +189,7 @@ def _perform(out: int, asked: dict[str, Any]) -> None:
 
 
 def _opened(place: str, *, export: bool) -> Log:
-    return read_export(Path(place)) if export else open_log(place, readonly=True, create=False)
+    return read_history(Path(place)) if export else open_log(place, readonly=True, create=False)
 
 
 def _one(flow: Workflow, log: Log, head: Head, *, out: int, limit: float, attempts: list[str]) -> RunReport | None:

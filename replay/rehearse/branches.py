@@ -43,7 +43,7 @@ def brought(body: Split, flow: Workflow, state: State, returned: Any) -> Any:
     return freeze(flow.schema.brought(returned, state.data), "the branch's result")
 
 
-def said_today(body: Split, flow: Workflow, state: State, pause: Pause, closed: WaitClosed, payload: Any) -> Any:
+def said_today(body: Split, flow: Workflow, state: State, *, pause: Pause, closed: WaitClosed, payload: Any) -> Any:
     """What a branch that stood still brings, from the recorded answer. Raises RecordedFailure, InvalidState, ChildFailed."""
     accepted = None if closed.outcome == "timeout" else pause.accepted(payload)
     update = pause.lapsed() if closed.outcome == "timeout" else pause.change(accepted)

@@ -187,11 +187,8 @@ class _Run:
                 self._failures[effect_id(event.name, event.key, event.branch)] = event.error
             case SignalReceived() as event:
                 self._payloads[event.message] = event.payload
-            case WaitOpened() as event:
-                self._waits[event.branch] = Waited(event)
-            case WaitClosed() as event:
-                opened = self._waits.get(event.branch, NO_WAIT).opened
-                self._waits[event.branch] = Waited(opened, event, self._payloads.pop(event.message, None))
+            case WaitOpened() | WaitClosed() as event:
+                self._wait(event)
             case BranchesOpened() as event if before is not None:
                 self._split(before, recorded, event)
             case BranchFinished() | BranchFailed() as event if before is not None and self._bodies is not None:
@@ -203,6 +200,13 @@ class _Run:
                 self._stay(Stay(before, recorded, event, self._inputs, self._failures, wait))
         if before is None or after.visit != before.visit:
             self._inputs, self._failures, self._waits = {}, {}, {}
+
+    def _wait(self, event: WaitOpened | WaitClosed) -> None:
+        if isinstance(event, WaitOpened):
+            self._waits[event.branch] = Waited(event)
+        else:
+            opened = self._waits.get(event.branch, NO_WAIT).opened
+            self._waits[event.branch] = Waited(opened, event, self._payloads.pop(event.message, None))
 
     def _find(self, *findings: Finding) -> None:
         self.findings += findings[: MAX_FINDINGS - len(self.findings)]

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -163,54 +164,57 @@ class Stage:
             problem = f"there are no items today: {type(error).__name__}: {error}"
             return (Finding("body", recorded.version, state.node, problem),)
         return tuple(
-            Finding("change", recorded.version, state.node, f"item {path_text(edit.path)} is another", edit.was, edit.now)
+            Finding(
+                "change", recorded.version, state.node, f"item {path_text(edit.path)} is another", edit.was, edit.now
+            )
             for edit in _few(event.items, now)
         )
 
     def branch(self, stay: BranchStay, receipt: Receipt) -> tuple[Finding, ...]:
         """What a branch comes to today, where it is not what was recorded."""
-        state, version, name = stay.state, stay.recorded.version, stay.event.branch
-        body = self._flow.nodes[state.node].body if state.node in self._flow.nodes else None
-        nodes = self._flow.nodes[state.node].branches if body is not None else None
-        if not isinstance(body, Split) or nodes is None or body.body_name(name) not in nodes:
+        state, name = stay.state, stay.event.branch
+        node = self._flow.nodes.get(state.node)
+        if node is None or not isinstance(node.body, Split) or node.body.body_name(name) not in (node.branches or {}):
             return ()  # which is told elsewhere
-        node = nodes[body.body_name(name)]
         run = self._stand_in(stay, receipt, name=name, attempt=_attempt(state, name))
-        where = f"branch {name!r}"
-        finished = isinstance(stay.event, BranchFinished)
         try:
-            result, found = self._of_branch(stay, body, node, run, receipt)
+            result, found = self._of_branch(stay, node, run, receipt)
         except TimeoutError:
-            return (*run.findings, self._too_long(state.node, version))
+            return (*run.findings, self._too_long(state.node, stay.recorded.version))
         except Exception as error:  # noqa: BLE001 - whatever a body raises is its outcome
-            if run.findings or not finished:
-                return tuple(run.findings)
-            problem = f"{where} raises where it finished: {type(error).__name__}: {error}"
-            return (Finding("body", version, state.node, problem),)
-        if run.findings:
+            if not run.findings and isinstance(stay.event, BranchFinished):
+                told = f"raises where it finished: {type(error).__name__}: {error}"
+                run.findings.append(self._branch_finding(stay, told))
             return tuple(run.findings)
-        if not isinstance(stay.event, BranchFinished):
-            return (Finding("body", version, state.node, f"{where} finishes where it failed"),)
-        self._results[state.visit, name] = result
-        for edit in _few(stay.event.result, result):
-            what = f" {path_text(edit.path)}" if edit.path else ""
-            problem = f"{where} comes out otherwise{what and f' at{what}'}"
-            found.append(Finding("change", version, state.node, problem, edit.was, edit.now))
-        return tuple(found)
+        return tuple(run.findings or [*found, *self._compared(stay, result)])
 
-    def _of_branch(
-        self, stay: BranchStay, body: Split, node: Node, run: StandIn, receipt: Receipt
-    ) -> tuple[Any, list[Finding]]:
+    def _branch_finding(self, stay: BranchStay, told: str) -> Finding:
+        return Finding("body", stay.recorded.version, stay.state.node, f"branch {stay.event.branch!r} {told}")
+
+    def _compared(self, stay: BranchStay, result: Any) -> Iterator[Finding]:
+        """What a branch brings today beside what it brought, which the join is told."""
+        if not isinstance(stay.event, BranchFinished):
+            yield self._branch_finding(stay, "finishes where it failed")
+            return
+        self._results[stay.state.visit, stay.event.branch] = result
+        for edit in _few(stay.event.result, result):
+            told = f"comes out otherwise{f' at {path_text(edit.path)}' if edit.path else ''}"
+            yield replace(self._branch_finding(stay, told), kind="change", recorded=edit.was, now=edit.now)
+
+    def _of_branch(self, stay: BranchStay, split: Node, run: StandIn, receipt: Receipt) -> tuple[Any, list[Finding]]:
         """What a branch brings to the join today, and findings on the way. Raises what its body raises."""
-        given = given_to(body, self._flow, stay.state, run.branch)
+        body, state, version = split.body, stay.state, stay.recorded.version
+        assert isinstance(body, Split)  # noqa: S101 - as it was asked for
+        assert split.branches is not None  # noqa: S101
+        node, given = split.branches[body.body_name(run.branch)], given_to(body, self._flow, state, run.branch)
         if node.pause is None:
-            returned = self._performed(node, run, given, stay.recorded.version, receipt)
-            return brought(body, self._flow, stay.state, returned), list(run.left())
-        found = self._asked(stay.wait, node.pause, given, stay.state.node, stay.recorded.version)
-        closed = stay.wait.closed
-        if closed is None:
+            returned = self._performed(node, run, given, version, receipt)
+            return brought(body, self._flow, state, returned), list(run.left())
+        found = self._asked(stay.wait, node.pause, given, state.node, version)
+        if stay.wait.closed is None:
             raise RecordedFailure("it waited in vain")
-        return said_today(body, self._flow, stay.state, node.pause, closed, stay.wait.payload), found
+        payload = stay.wait.payload
+        return said_today(body, self._flow, state, pause=node.pause, closed=stay.wait.closed, payload=payload), found
 
     def _joined(self, stay: Stay, body: Split) -> Outcome:
         """What today's join makes of the branches: of what was recorded for findings, of what comes today for the guards."""
@@ -249,7 +253,14 @@ def _differ(stay: Stay, state: State, change: Change) -> list[Finding]:
     """Where the states after the two changes differ: what is changed in another way to the same end is the same."""
     recorded, now = (_after(state.data, one) for one in (stay.event.change, change))
     return [
-        Finding("change", stay.recorded.version, state.node, f"{path_text(edit.path)} comes out otherwise", edit.was, edit.now)
+        Finding(
+            "change",
+            stay.recorded.version,
+            state.node,
+            f"{path_text(edit.path)} comes out otherwise",
+            edit.was,
+            edit.now,
+        )
         for edit in _few(recorded, now)
     ]
 

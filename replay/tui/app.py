@@ -26,12 +26,12 @@ class Browser(App[None]):
 
     def __init__(self, log: Log, name: str, place: Address | None = None) -> None:
         super().__init__()
-        self._log, self._label, self._place = log, name, place
+        self._history, self._label, self._place = log, name, place
         self._marked: Address | None = None
 
     def on_mount(self) -> None:
         """The runs, and on top of them the run that was asked for."""
-        self.push_screen(RunsScreen(self._log, self._label))
+        self.push_screen(RunsScreen(self._history, self._label))
         if self._place is not None:
             newest = self._place.version == self._place.head.version
             self._open(self._place.head, None if newest else self._place.version)
@@ -45,4 +45,4 @@ class Browser(App[None]):
         self._marked = event.place
 
     def _open(self, head: Head, version: int | None) -> None:
-        self.push_screen(RunScreen(self._log, head, version, self._marked))
+        self.push_screen(RunScreen(self._history, head, version, self._marked))

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from threading import RLock
 from typing import Generic, TypeVar, get_args
 
 from eventflow.address import moment
@@ -16,14 +17,15 @@ from eventflow.errors import SettingsError
 from eventflow.event import Recorded
 from eventflow.exchange import Stretch, stretches
 from eventflow.log import Head, Listed, Log, Query
-from eventflow.recovery import history, line, recover
-from eventflow.state import State, Status
+from eventflow.recovery import history, line, recover, walk
+from eventflow.state import State, Status, evolve
 from replay.history import Line, line_of, node_after
 
 MAX_RUNS = 5_000  # runs listed, the newest: more than anybody scrolls through; a filter finds the others
 PAGE = 200  # events read at a time: a few screens, a few ms
 PAGES = 50  # pages kept: what a search jumps to and fro between
-STATES = 32  # states kept: those around where one stands; each may be large
+STATES = 32  # states kept: those around where one stands; each may be large, but they share what has not changed
+NEAR = 16  # versions before it that a state is recovered with: so many steps back cost nothing more
 BEFORE = 100  # events looked back through for the node that the first of a page happened in
 
 Key = TypeVar("Key", bound=Hashable)
@@ -31,26 +33,36 @@ Value = TypeVar("Value")
 
 
 class Recent(Generic[Key, Value]):
-    """Values by key, made when they are first asked for; the newest `room` of them are kept."""
+    """Values by key, made when they are first asked for; the newest `room` of them are kept. For several threads."""
 
     def __init__(self, room: int, make: Callable[[Key], Value]) -> None:
         self._room, self._make = room, make
         self._kept: OrderedDict[Key, Value] = OrderedDict()
+        self._lock = RLock()
 
     def get(self, key: Key) -> Value:
         """The value of a key."""
-        found = self._kept.get(key)
-        if found is None:
-            found = self._make(key)
-        self._kept[key] = found
-        self._kept.move_to_end(key)
-        while len(self._kept) > self._room:
-            self._kept.popitem(last=False)
-        return found
+        with self._lock:
+            found = self._kept.get(key)
+            return self.put(key, self._make(key) if found is None else found)
+
+    def at_hand(self, key: Key) -> Value | None:
+        """The value of a key, if it is kept."""
+        return self._kept.get(key)
+
+    def put(self, key: Key, value: Value) -> Value:
+        """Keep a value as the newest."""
+        with self._lock:
+            self._kept[key] = value
+            self._kept.move_to_end(key)
+            while len(self._kept) > self._room:
+                self._kept.popitem(last=False)
+        return value
 
     def forget(self, key: Key) -> None:
         """Make it anew the next time."""
-        self._kept.pop(key, None)
+        with self._lock:
+            self._kept.pop(key, None)
 
 
 # --- runs ----------------------------------------------------------------------------------------------------------
@@ -113,7 +125,7 @@ class Trail:
     def __init__(self, log: Log, head: Head) -> None:
         self.log, self.head = log, head
         self._pages: Recent[int, list[tuple[Line, Recorded]]] = Recent(PAGES, self._read)
-        self._states: Recent[int, State] = Recent(STATES, lambda version: recover(log, self.head, version).state)
+        self._states: Recent[int, State] = Recent(STATES, self._state)
         self._stretches: list[Stretch] = stretches(log, [head])
         self._look()
 
@@ -142,6 +154,23 @@ class Trail:
         """The run at a version. Raises Corrupt, WrittenByNewer, VersionNotFound."""
         before = self._states.get(version - 1) if version > 1 else None
         return Instant(self._at(version)[1], self._states.get(version), before)
+
+    def _state(self, version: int) -> State:
+        """The state at a version: one step on from the one before, or recovered together with some before it.
+
+        So a walk in either direction folds little, also where a file of an export holds no snapshots.
+        """
+        segment = line(self.log, self.head.run_key, version)[-1]
+        if version == segment.first:
+            return recover(self.log, self.head, version).state
+        before, recorded = self._states.at_hand(version - 1), self._at(version)[1]
+        if before is not None and before.digest == recorded.before:
+            return evolve(before, recorded)
+        state = before
+        for seen, state in walk(self.log, self.head, version, after=max(segment.first, version - NEAR)):  # noqa: B007
+            self._states.put(seen.version, state)
+        assert state is not None  # noqa: S101 - a version after the first of a stretch has been walked to
+        return state
 
     def _at(self, version: int) -> tuple[Line, Recorded]:
         return self._pages.get((version - 1) // PAGE)[(version - 1) % PAGE]

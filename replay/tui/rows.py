@@ -6,18 +6,21 @@ How a line looks is told by who uses it. Textual's own table makes every row bef
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from itertools import pairwise
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 from textual.binding import Binding, BindingType
-from textual.events import Click, Resize
 from textual.geometry import Size
 from textual.message import Message
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+
+if TYPE_CHECKING:
+    from textual.events import Click, Resize
 
 Draw = Callable[[int, int], Text]
 
@@ -149,7 +152,7 @@ def _strip(text: Text, under: Style, width: int, *, plain: bool = False) -> Stri
     said = text.plain
     segments: list[Segment] = []
     marks = sorted({0, len(said), *(place for span in text.spans for place in (span.start, span.end))})
-    for start, end in zip(marks, marks[1:], strict=False):
+    for start, end in pairwise(marks):
         style = under + _style(text.style)
         for span in text.spans:
             if span.start <= start and span.end >= end:

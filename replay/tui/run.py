@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 from textual import work
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.message import Message
@@ -30,6 +29,9 @@ from replay.tui.lines import Said, difference_lines, error_lines, event_lines, s
 from replay.tui.reading import Trail, day_text, hour_text
 from replay.tui.rows import Rows
 from replay.tui.sheet import Sheet
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
 
 FOLLOW = 0.2  # seconds between looks whether the run went on: a look takes microseconds
 MAX_HITS = 10_000  # places found that one steps through
@@ -84,7 +86,7 @@ class RunScreen(Screen[None]):
     RunScreen.-wide #below { width: 9fr; height: 100%; }
     RunScreen #below Sheet { height: 1fr; }
     """
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (WIDE, "-wide")]
+    HORIZONTAL_BREAKPOINTS: list[tuple[int, str]] | None = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - as textual has it
 
     class Marked(Message):
         """A version is marked."""
@@ -154,7 +156,11 @@ class RunScreen(Screen[None]):
         except EventflowError as error:
             lines = error_lines(error)
         if not worker.is_cancelled:
-            self.app.call_from_thread(self.query_one(Sheet).put, lines)
+            self.app.call_from_thread(self._fill, lines)
+
+    def _fill(self, lines: Sequence[Said]) -> None:
+        if self.is_attached:  # it may have been left meanwhile
+            self.query_one(Sheet).put(lines)
 
     def _lines(self, version: int, view: View) -> list[Said]:
         """What the sheet shows at a version."""
@@ -320,12 +326,14 @@ class RunScreen(Screen[None]):
                 if worker.is_cancelled or len(found) == MAX_HITS:
                     break
         except EventflowError as error:
-            self.app.call_from_thread(self.query_one(Sheet).put, error_lines(error))
+            self.app.call_from_thread(self._fill, error_lines(error))
             return
         if not worker.is_cancelled:
             self.app.call_from_thread(self._found, sorted(found), begun)
 
     def _found(self, hits: Sequence[int], begun: int) -> None:
+        if not self.is_attached:
+            return
         self._hits = list(hits)
         if hits:
             self._go(next((one for one in hits if one >= begun), hits[0]))

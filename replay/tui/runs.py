@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, get_args
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 from textual import work
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.screen import Screen
@@ -24,6 +23,9 @@ from replay.tui import palette
 from replay.tui.asking import Keys, Question
 from replay.tui.reading import MAX_RUNS, Filter, day_text, listed_runs, read_filter
 from replay.tui.rows import Rows
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
 
 LOOK = 0.5  # seconds between looks whether anything has been written: a look takes microseconds
 STATUS_WIDTH, VERSION_WIDTH, DAY_WIDTH = 17, 8, 19
@@ -82,7 +84,13 @@ class RunsScreen(Screen[None]):
         """The columns' names stand where the columns do."""
         self._tell()
 
+    def on_screen_resume(self) -> None:
+        """Look at once when one comes back to it."""
+        self._look()
+
     def _look(self) -> None:
+        if not self.is_current:  # nobody sees it
+            return
         try:
             mark = self._log.change_mark()
         except EventflowError as error:
@@ -105,10 +113,14 @@ class RunsScreen(Screen[None]):
 
     def _put(self, found: Sequence[Listed]) -> None:
         """Show what was read; the run that was chosen stays chosen."""
+        if not self.is_attached:
+            return
         rows = self.query_one(Rows)
         key = self._listed[rows.chosen].head.run_key if rows.chosen < len(self._listed) else b""
         self._listed = found
-        place = next((number for number, one in enumerate(found) if one.head.run_key == key), min(rows.chosen, len(found)))
+        place = next(
+            (number for number, one in enumerate(found) if one.head.run_key == key), min(rows.chosen, len(found))
+        )
         rows.hold(len(found), place)
         self._tell()
 
@@ -119,7 +131,9 @@ class RunsScreen(Screen[None]):
             title += f" · {visible(self._text)}"
         self.query_one("#title", Static).update(title)
         width = self.query_one(Rows).scrollable_content_region.width
-        self.query_one("#columns", Static).update(_line(("run", "status", "workflow", "version", "last event", "tags"), width))
+        self.query_one("#columns", Static).update(
+            _line(("run", "status", "workflow", "version", "last event", "tags"), width)
+        )
 
     def _say(self, sentence: str) -> None:
         self.query_one("#title", Static).update(f" {visible(sentence)}")
@@ -148,7 +162,9 @@ class RunsScreen(Screen[None]):
     def action_filter(self) -> None:
         """Ask for a filter."""
         asked = "words that stand in id, workflow or tags; or status= workflow= tag= since=2h"
-        self.app.push_screen(Question(asked, self._filter_of, begun=self._text, example="status=failed nightly"), self._use)
+        self.app.push_screen(
+            Question(asked, self._filter_of, begun=self._text, example="status=failed nightly"), self._use
+        )
 
     def action_status(self) -> None:
         """Only runs of the next status; all again after the last."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len, chop_cells
 from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding, BindingType
-from textual.events import Resize
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from replay.tui.lines import Said
+
+if TYPE_CHECKING:
+    from textual.events import Resize
 
 INDENT = 2  # columns a depth takes
 MAX_DEPTH = 12  # depths drawn: deeper ones stand below each other, or nothing would be left of the line

@@ -1,15 +1,22 @@
-"""Child processes for tests about several processes, and about what ends one."""
+"""Child processes for tests about several processes, and about what ends one; stores as an engine leaves them."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+
+from eventflow import Engine, Wait, Workflow
+from eventflow.log import LmdbLog
+from eventflow.verification import Report, verify_store
 
 
 @dataclass
@@ -83,3 +90,55 @@ def child() -> Iterator[Callable[[Callable[..., object]], Child]]:
             with contextlib.suppress(ProcessLookupError):
                 one.kill(signal.SIGKILL)
             one.end()
+
+
+# --- stores that hold what an engine writes ------------------------------------------------------------------------
+
+
+def counting(steps: int = 4, *, heavy: int = 0) -> Workflow:
+    """A workflow that counts, with bytes that do not compress in each step if asked, and then waits if `hold` is set."""
+    flow = Workflow("counting")
+    flow.add_node("count", lambda state: {"n": state["n"] + 1, "load": os.urandom(heavy)})
+    flow.add_node("hold", Wait(signal="go")).add_node("end", lambda state: {"done": True})
+    flow.add_edge("count", "count", when=lambda state: state["n"] < steps, label="more")
+    flow.add_edge("count", "hold", when=lambda state: state.get("hold"), label="hold")
+    return flow.add_edge("count", "end").add_edge("hold", "end").set_start("count")
+
+
+@pytest.fixture(name="counting")
+def _counting() -> Callable[..., Workflow]:
+    """The workflow that `fill` runs."""
+    return counting
+
+
+@pytest.fixture
+def fill() -> Callable[..., None]:
+    """Run some counting runs in a store, by their ids; with `hold`, they end up waiting for the signal `go`."""
+
+    def run(path: Path, *ids: str, steps: int = 4, heavy: int = 700, hold: bool = False) -> None:
+        async def work() -> None:
+            flow = counting(steps, heavy=heavy)
+            async with Engine(path, workflows=[flow]) as engine:
+                for one in ids:
+                    run = await engine.start(flow, {"n": 0, "hold": hold}, run_id=one)
+                    while hold and run.state.status != "waiting":
+                        await asyncio.sleep(0.005)
+                    if not hold:
+                        await run.result()
+
+        asyncio.run(work())
+
+    return run
+
+
+@pytest.fixture
+def sound() -> Callable[[Path], Report]:
+    """Verify a store that must hold from its first byte to its last; returns what was looked at."""
+
+    def verified(path: Path) -> Report:
+        with closing(LmdbLog(path, readonly=True)) as log:
+            *_, report = verify_store(log)
+        assert report.findings == []
+        return report
+
+    return verified

@@ -71,7 +71,8 @@ def test_a_store_that_can_t_be_written_can_be_read(run_eventflow, store, child):
     def work() -> str:
         _become_somebody(store)
         reading = [
-            ended(*argv) for argv in (("list",), ("show", "r"), ("store", "verify"), ("store", "info", "-o", "json"))
+            ended(*argv)
+            for argv in (("list",), ("show", "r"), ("store", "verify", "--in-process"), ("store", "info", "-o", "json"))
         ]
         changing = ("create", "r"), ("delete", "r", "--all", "--yes"), ("prune", "r", "--keep", "0", "--yes")
         writing = [ended("checkpoints", *argv) for argv in changing]
@@ -106,7 +107,7 @@ def test_info_has_these_fields_and_no_others(run_eventflow, store):
     document = run_eventflow("store", "info", "-o", "json").json
     assert list(document) == [
         "schema", "path", "id", "format", "runs", "by_status", "driven", "events", "rows", "bytes", "file_bytes",
-        "free_bytes", "growth",
+        "free_bytes", "growth", "attending",
     ]  # fmt: skip
     assert (document["schema"], document["path"], document["format"]) == ("eventflow.store/1", STORE, 1)
     assert (document["runs"], document["by_status"]) == (2, {"failed": 1, "completed": 1})

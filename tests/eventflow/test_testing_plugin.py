@@ -154,7 +154,7 @@ def test_importing_the_plugin_imports_pytest_and_nothing_else():
 def test_the_package_names_it_to_pytest():
     """The entry point is what pytest looks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"]["pytest11"] == {"eventflow": "eventflow.testing.plugin"}
+    assert project["entry-points"]["pytest11"]["eventflow"] == "eventflow.testing.plugin"
 
 
 def test_every_name_of_testing_can_be_asked_for():

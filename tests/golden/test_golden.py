@@ -156,7 +156,9 @@ def write_what_if(author: Author) -> None:
     """Runs that may not call what they would: a fork, a fork of that, one that was started as a part of it."""
     head = author.start("golden-1", {"n": 1})
     begun = facts.EffectStarted("pay", "1", "call", True, None, b"i" * 32, "idem")
-    head = author.add(head, begun, facts.EffectFinished("pay", "1", freeze({"paid": LONG})), facts.Transitioned("a", "b"))
+    head = author.add(
+        head, begun, facts.EffectFinished("pay", "1", freeze({"paid": LONG})), facts.Transitioned("a", "b")
+    )
     recorded = freeze({"run": head.run_key, "first": 2, "last": head.version})
     policy = freeze({"deny": ["mail"], "live": ["*"], "mock": {"pay": LONG, "ask": [1, None]}})
     whole = FrozenDict({**policy, "recorded": recorded})
@@ -173,8 +175,25 @@ def write_what_if(author: Author) -> None:
     written(author.log, replace(author.first("golden-5", {"n": 1}), events=(pack(event),)))
 
 
+def write_retention(author: Author) -> None:
+    """What is said of runs that are kept, and of one that begins later than it did."""
+    head = author.start("golden-1", {"n": 1})
+    for _ in range(33):
+        head = author.add(head, change(Op("add", ("n",), 1)))
+    head = author.add(head, change(Op("set", ("text",), LONG)), vouch=author.snapshot(head))
+    key, now = head.run_key, author.clock.now()
+    for event in (
+        facts.RunPinned("golden-1", key, "me", "liked"), facts.RunHeld("golden-1", key, "me", "court"),
+        facts.RunReleased("golden-1", key, "you", "over"), facts.RunUnpinned("golden-1", key),
+    ):  # fmt: skip
+        written(author.log, Act(pack(event), now))
+    vouch = facts.Vouch(34, state_digest(author.state(head, 34)))
+    compacted = facts.RunCompacted("golden-1", key, 1, 1, 34, "me", "long")
+    written(author.log, Act(pack(compacted, vouch=vouch), now))
+
+
 # Files that hold what came later, beside that of the format; each is written once.
-BESIDE = {"what-if-1": write_what_if}
+BESIDE = {"what-if-1": write_what_if, "retention-1": write_retention}
 
 
 def called(author: Author, run_id: str, caller: Head) -> Head:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from eventflow.clock import ManualClock
 from eventflow.log import Log
 from eventflow.log.postgres import PostgresLog
 from eventflow.testing.contract import LogContract
@@ -19,9 +20,21 @@ class TestPostgresLog(LogContract):
         self.new_address = new_address
 
     def make_log(self, tmp_path: Path) -> Log:
-        return PostgresLog(self.new_address())
+        return PostgresLog(self.new_address(), clock=ManualClock())
 
     def reopen(self, log: Log) -> Log | None:
         assert isinstance(log, PostgresLog)
         log.close()
         return PostgresLog(f"{log.address.conninfo}&schema={log.address.schema}")
+
+
+class TestPortableLog(TestPostgresLog):
+    """The contract once more, in the SQL that other databases speak too."""
+
+    def make_log(self, tmp_path: Path) -> Log:
+        return PostgresLog(self.new_address(dialect="portable"), clock=ManualClock())
+
+    def reopen(self, log: Log) -> Log | None:
+        assert isinstance(log, PostgresLog)
+        log.close()
+        return PostgresLog(f"{log.address.conninfo}&schema={log.address.schema}&dialect=portable")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from eventflow.address import resolve
 from eventflow.change import Op
 from eventflow.errors import NotResumable, RunExists, SettingsError
 from eventflow.event import Forked, RunCompleted, Transitioned
-from eventflow.log import MemoryLog
+from eventflow.log import LmdbLog, MemoryLog
 from eventflow.plain import freeze
 from eventflow.recovery import history, recover
 from eventflow.testing.author import Author
+from eventflow.what_if import EffectPolicy
 from replay.fork import MAX_KIN, edited, fork, lineage
 from replay.path import parse_path
 
@@ -43,6 +46,24 @@ def test_a_fork_is_one_event_and_the_smallest_change(author):
     assert event.change == (Op("set", ("topic",), "moons"),)
     assert recover(author.log, head).state.data == {**DATA, "topic": "moons"}
     assert recover(author.log, resolve(author.log, "r").head).state.data == DATA
+
+
+@pytest.mark.parametrize("length", [10, 1_000, 20_000])
+def test_a_fork_grows_the_file_by_a_few_pages_whatever_the_length(tmp_path, length):
+    """At most eight, from its begin, its middle and its end, what-if runs too."""
+    with contextlib.closing(LmdbLog(tmp_path / "store")) as log:
+        author = Author(log)
+        head = author.start("r", {"n": 0, "text": "x" * 3_000})
+        step = Transitioned("a", "a", change=(Op("add", ("n",), 1),))
+        while head.version < length:
+            head = author.add(head, *[step] * min(500, length - head.version))
+        vouch = author.snapshot(head)
+        head = author.add(head, step, vouch=vouch)
+        file = tmp_path / "store" / "data.1" / "data.mdb"
+        for at, policy in ((1, None), (length // 2, EffectPolicy(live=["*"], mock={"pay": 1})), (length, None)):
+            before = file.stat().st_size
+            fork(log, author.clock, resolve(log, f"r@{at}"), sets=sets(n=5), effects=policy)
+            assert file.stat().st_size - before <= 8 * 4_096
 
 
 def test_without_an_id_it_gets_a_fresh_one(author):

@@ -45,7 +45,9 @@ def made(split: Any, *, guard: Callable[[Any], bool] | None = None) -> Workflow:
     """A node that splits, then an end; another end where a guard says so."""
     flow = Workflow("work", state=Work).add_node("split", split).add_node("end", lambda state: None)
     flow.add_node("far", lambda state: None)
-    return flow.add_edge("split", "far", when=guard or (lambda state: False)).add_edge("split", "end").set_start("split")
+    return (
+        flow.add_edge("split", "far", when=guard or (lambda state: False)).add_edge("split", "end").set_start("split")
+    )
 
 
 def record(store: Path, flow: Workflow, *more: Workflow, answers: int = 0) -> Log:
@@ -211,7 +213,10 @@ def test_waits_of_branches_are_served_from_the_log(tmp_path):
     report = staged(log, waiting())
     assert (report.verdict, report.receipt.bodies) == ("same", 1)
     gone, come = staged(log, waiting("right")).findings
-    assert {gone.problem, come.problem} == {"branch 'ask' comes out otherwise at left", "branch 'ask' comes out otherwise at right"}
+    assert {gone.problem, come.problem} == {
+        "branch 'ask' comes out otherwise at left",
+        "branch 'ask' comes out otherwise at right",
+    }
     (found,) = staged(log, waiting(default=8)).findings
     assert (found.problem, found.recorded, found.now) == ("branch 'hear' comes out otherwise at n", 7, 8)
     log.close()
@@ -246,7 +251,9 @@ def test_a_child_that_failed_fails_today_too(tmp_path):
     inner = Workflow("inner").add_node("only", failing).set_start("only")
 
     def calling() -> Workflow:
-        flow = Workflow("work", state=Work).add_node("c", Child(inner, reads=("n",))).add_node("saved", lambda state: None)
+        flow = (
+            Workflow("work", state=Work).add_node("c", Child(inner, reads=("n",))).add_node("saved", lambda state: None)
+        )
         return flow.add_edge("c", "saved", on="failed").set_start("c")
 
     log = record(tmp_path / "s", calling(), inner)

@@ -200,7 +200,8 @@ def test_a_fork_as_json(run_replay, store):
     assert list(document) == ["schema", "run", "version", "parent", "what_if", "lineage"]
     assert (document["schema"], document["version"], document["parent"]) == ("eventflow.fork/1", 2, "good@1")
     assert document["lineage"][:2] == [
-        {"run": "good", "at": None, "depth": 0}, {"run": document["run"], "at": 1, "depth": 1},
+        {"run": "good", "at": None, "depth": 0, "what_if": False},
+        {"run": document["run"], "at": 1, "depth": 1, "what_if": False},
     ]  # fmt: skip
     assert "what if" in run_replay("log", document["run"]).out
 

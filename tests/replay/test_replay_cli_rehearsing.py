@@ -175,7 +175,10 @@ def test_an_export_is_rehearsed_in_place_of_a_run(run_replay, exports, how):
 
 def test_an_export_is_bisected_in_place_of_a_run(run_replay, exports):
     """Of several runs one must be named."""
-    assert "the first to differ: counts.py:more" in run_replay("bisect", "a.cborseq", "counts.py:flow", "counts.py:more").out
+    assert (
+        "the first to differ: counts.py:more"
+        in run_replay("bisect", "a.cborseq", "counts.py:flow", "counts.py:more").out
+    )
     assert run_replay("bisect", "a.cborseq", "counts.py:flow", "counts.py:raising", "--nodes").code == 4
     done = run_replay("bisect", "all.cborseq", "counts.py:flow", "counts.py:more")
     assert done.code == 2

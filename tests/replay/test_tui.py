@@ -20,12 +20,14 @@ from eventflow.change import Op
 from eventflow.checkpoint import Checkpoint
 from eventflow.errors import MissingExtra
 from eventflow.event import EffectFinished, EffectStarted, Failure, RunCompleted, RunFailed, Transitioned
-from eventflow.log import Log, Upkeep, open_log
+from eventflow.log import Log, MemoryLog, Upkeep, open_log
 from eventflow.plain import EMPTY, freeze
+from eventflow.recovery import recover
 from eventflow.testing.author import Author, written
+from replay.history import History
 from replay.tui import browse
 from replay.tui.app import Browser
-from replay.tui.reading import day_text
+from replay.tui.reading import Trail, day_text
 from replay.tui.rows import Rows
 from replay.tui.run import RunScreen
 from replay.tui.runs import RunsScreen
@@ -119,7 +121,10 @@ def test_runs_are_listed_newest_first_and_open_with_enter(author):
         text = screen_text(app).splitlines()
         assert text[0].startswith(" the store · 2 runs")
         assert text[1].split() == ["run", "status", "workflow", "version", "last", "event"]
-        assert [line.split()[:4] for line in text[2:4]] == [["two", "completed", "other", "6"], ["one", "completed", "flow", "6"]]
+        assert [line.split()[:4] for line in text[2:4]] == [
+            ["two", "completed", "other", "6"],
+            ["one", "completed", "flow", "6"],
+        ]
         assert "enter" not in text[-1]
         assert "open" in text[-1]
         assert "filter" in text[-1]
@@ -141,9 +146,18 @@ def test_runs_are_filtered_by_status_workflow_and_words(author):
 
     async def story(pilot: Any, app: Browser) -> None:
         def ids() -> list[str]:
-            return [line.split()[0] for line in screen_text(app).splitlines()[2:-1] if line.strip() and "no runs" not in line]
+            return [
+                line.split()[0]
+                for line in screen_text(app).splitlines()[2:-1]
+                if line.strip() and "no runs" not in line
+            ]
 
-        for words, found in (("workflow=other", ["two"]), ("nightly on", ["one"]), ("status=failed", ["three"]), ("nope", [])):
+        for words, found in (
+            ("workflow=other", ["two"]),
+            ("nightly on", ["one"]),
+            ("status=failed", ["three"]),
+            ("nope", []),
+        ):
             await answer(pilot, "slash", words)
             assert ids() == found, words
         await press(pilot, "c")
@@ -226,7 +240,7 @@ def test_the_sheet_turns_to_the_event_and_back(author):
     async def story(pilot: Any, app: Browser) -> None:
         await press(pilot, "v")
         assert "EffectFinished" in screen_text(app)
-        assert 'because of the moon' in sheet(app)
+        assert "because of the moon" in sheet(app)
         assert "digest: " in sheet(app)
         await press(pilot, "v", "v")
         assert "state" in sheet(app)
@@ -334,7 +348,9 @@ def test_a_wide_terminal_shows_both_side_by_side(author):
 
 def test_hostile_text_commands_nothing(author):
     """Escape sequences, markup and direction characters are shown as what they are, wherever they stand."""
-    head = author.start("odd", {HOSTILE: HOSTILE, "lines": f"a\n{HOSTILE}\tb"}, node=HOSTILE, workflow=HOSTILE, tags=[HOSTILE])
+    head = author.start(
+        "odd", {HOSTILE: HOSTILE, "lines": f"a\n{HOSTILE}\tb"}, node=HOSTILE, workflow=HOSTILE, tags=[HOSTILE]
+    )
     author.add(head, RunFailed(HOSTILE, Failure(HOSTILE, HOSTILE, HOSTILE)), status="failed")
 
     async def story(pilot: Any, app: Browser) -> None:
@@ -350,7 +366,9 @@ def test_hostile_text_commands_nothing(author):
 
 def test_a_large_state_is_cut_and_says_so(author):
     """Where a list is long, what changed is shown with what stands around it."""
-    head = author.start("large", {"many": list(range(5_000)), "long": "x" * 100_000, "wide": {str(n): [n] for n in range(3_000)}})
+    head = author.start(
+        "large", {"many": list(range(5_000)), "long": "x" * 100_000, "wide": {str(n): [n] for n in range(3_000)}}
+    )
     author.add(head, to("a", ("extend", "many", [1, 2])))
 
     async def story(pilot: Any, app: Browser) -> None:
@@ -363,16 +381,39 @@ def test_a_large_state_is_cut_and_says_so(author):
     pressed(author.log, story, "large")
 
 
-def test_a_broken_history_is_told_where_its_state_would_stand(author, tmp_path):
-    """The other versions stay readable."""
+def test_a_broken_history_is_told_where_its_state_would_stand():
+    """The versions before it stay readable."""
+    author = Author(MemoryLog())
     walked(author)
+    author.log._events[:] = [data.replace(b"how?", b"hoW?") for data in author.log._events]
 
     async def story(pilot: Any, app: Browser) -> None:
-        app.screen._trail._states._make = lambda version: resolve(author.log, "nobody")
-        await press(pilot, "left")
-        assert "no run 'nobody'" in sheet(app)
+        assert "n: 1 → 2" in sheet(app)
+        await press(pilot, "end")
+        assert "the chain is broken" in sheet(app)
+        await press(pilot, "d", "v")
+        await press(pilot, "home")
+        assert "  n: 1" in sheet(app)
 
-    pressed(author.log, story, "walked")
+    pressed(author.log, story, "walked@2")
+
+
+def test_walking_shows_what_recovery_restores_at_every_version(author):
+    """In whatever order one comes to a version, over rewinds and forks."""
+    head = author.rewind(walked(author), 2)
+    head = author.add(author.fork(author.add(head, to("a", ("set", "n", 9))), 7, "forked"), to("a", ("set", "n", 10)))
+    versions = list(range(1, head.version + 1))
+    for order in (versions, versions[::-1], [5, 1, 8, 3, 7, 2, 9, 4, 6]):
+        trail = Trail(author.log, head)
+        for version in order:
+            seen = trail.instant(version)
+            assert seen.state == recover(author.log, head, version, snapshots=False).state
+            assert seen.before == (recover(author.log, head, version - 1).state if version > 1 else None)
+            assert seen.recorded.version == trail.line(version).version == version
+    found = History(author.log, author.log.head("walked"))
+    trail = Trail(author.log, author.log.head("walked"))
+    for line in found.upto(author.log.head("walked")):
+        assert trail.line(line.version) == line
 
 
 # --- runs that go on -----------------------------------------------------------------------------------------------
@@ -394,7 +435,7 @@ def test_a_run_that_another_process_drives_is_followed(desk, process, until_seen
     """Its new versions appear, and one stays at the newest; who steps back stays where he is."""
     (desk / "slow.py").write_text(SLOW)
     driver = process("eventflow", "run", "slow.py:flow", "--id", "r", "--input", '{"n": 0}')
-    until_seen(lambda: (desk / "runs.eventflow" / "CURRENT").exists(), driver)
+    until_seen((desk / "runs.eventflow" / "CURRENT").exists, driver)
     log = open_log(desk / "runs.eventflow", readonly=True)
     until_seen(lambda: log.head("r"), driver)
 

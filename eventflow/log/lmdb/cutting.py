@@ -38,16 +38,18 @@ EPOCH_BITS = 40  # of an epoch, below the generation: how often a run's lease is
 
 @dataclass(slots=True)
 class Cut:
-    """What was cut off: runs whose end is another now, runs that are lost, events (oldest first; `acts` the store's own).
+    """What was cut off: events, oldest first, the store's own as `acts`; and what became of the runs they belonged to.
 
-    `buried` is how many events of lost runs became tombstones.
+    `touched` end earlier now, `unborn` had not begun, `lost` (their heads) had begun but were compacted beyond that since.
+    `gone` are the digests of deleted events among those cut off.
     """
 
     touched: set[bytes] = field(default_factory=set)
-    lost: list[str] = field(default_factory=list)
+    unborn: set[bytes] = field(default_factory=set)
+    lost: list[Head] = field(default_factory=list)
     acts: list[bytes] = field(default_factory=list)
     events: list[bytes] = field(default_factory=list)
-    buried: int = 0
+    gone: set[bytes] = field(default_factory=set)
 
 
 class Copied:
@@ -168,6 +170,7 @@ class _Cutting:
                 raise Corrupt("the copy", f"lacks the event at position {position}")
             rows.delete(t.log, place)
             if data[:1] == TOMBSTONE:
+                self.found.gone.add(data[1:])
                 continue
             event = decode(data, f"the event at position {position}")
             key = event[2]
@@ -188,7 +191,8 @@ class _Cutting:
         entry = None if row is None else entry_from(row)[1]
         place = rows.get(t.runs, versioned(key, version - 1))
         if place is None or (entry is not None and version <= entry.origin):
-            self._forget(head, begun=entry is not None and version > entry.parent_at + 1)
+            begun = entry is not None and version > entry.parent_at + 1
+            self._forget(replace(head, version=version - 1, digest=before), head, begun=begun)
             return
         last = decode(rows.get(t.log, place) or b"", "an event")
         moved = replace(head, version=version - 1, digest=before, updated=last[6], epoch=max(last[5], 0), owner=NOBODY)
@@ -216,7 +220,7 @@ class _Cutting:
             if U64.unpack(rows.get(t.snapshots, name) or b"")[0] > STORE_VOUCH | version:
                 rows.delete(t.snapshots, name)
 
-    def _forget(self, head: Head, *, begun: bool) -> None:
+    def _forget(self, cut: Head, head: Head, *, begun: bool) -> None:
         """A run that began later was never there; of one whose beginning was compacted away nothing can be kept."""
         t, rows, key = self._t, self._rows, head.run_key
         row = rows.get(t.info, key)
@@ -225,12 +229,13 @@ class _Cutting:
                 rows.delete(t.index, name + key)
             rows.delete(t.info, key)
         if begun:
-            self.found.lost.append(head.run_id)
+            self.found.lost.append(cut)
+        else:
+            self.found.unborn.add(key)
         for name in list(keys_under(rows.txn, t.runs, key)):
             place = rows.get(t.runs, name) or b""
             rows.replace(t.log, place, tombstone(rows.get(t.log, place) or b""))
             rows.delete(t.runs, name)
-            self.found.buried += 1
         for table in (t.bends, t.marks, t.snapshots, t.inbox):
             for name in list(keys_under(rows.txn, table, key)):
                 rows.delete(table, name)

@@ -18,6 +18,7 @@ import lmdb
 import lmdb.verify
 
 from eventflow.errors import Corrupt, StoreBusy, StoreClosed, StoreFull, StoreUnusable
+from eventflow.log.lmdb import files
 from eventflow.log.lmdb.tables import KEY_VACUUM, MOVED, TABLES, Tables
 
 MAP_SIZE = 64 << 30  # 64 GiB of address space, not of disk: large enough that growing is rare
@@ -47,13 +48,16 @@ class Environment:
         self._filled = 0  # bytes that the file is known to be long
         size = self._file.stat().st_size if self._file.exists() else 0
         with Translated(directory):
+            if create and not readonly:  # LMDB opens them again while it makes them, which a umask may forbid
+                for name in ("data.mdb", "lock.mdb"):
+                    os.close(files.made_private(directory / name, os.O_RDWR))
             self._env: Any = lmdb.open(
                 str(directory), map_size=max(map_size, size), max_dbs=len(TABLES) + _SPARE_TABLES,
                 max_readers=MAX_READERS, readonly=readonly, create=create, mode=FILE_MODE, readahead=False, meminit=True,
                 max_spare_txns=_SPARE_TRANSACTIONS,
             )  # fmt: skip
             try:
-                self._env.reader_check()
+                self.cleared = int(self._env.reader_check())  # readers that died without a word
                 self.tables = self._open_tables(create=create)
                 self._page = int(self._env.stat()["psize"])
             except BaseException:

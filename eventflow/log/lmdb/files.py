@@ -98,14 +98,21 @@ def create_directory(root: Path) -> Path:
     """Make a new store's directory, private; returns the LMDB directory. Makes what is missing of a half-made one."""
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        root.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
-        for name in ("data.1", "owners", "keys"):
-            (root / name).mkdir(mode=DIRECTORY_MODE, exist_ok=True)
         for path in (root, root / "data.1", root / "owners", root / "keys"):
-            path.chmod(DIRECTORY_MODE)
+            path.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+            path.chmod(DIRECTORY_MODE)  # at once: under some umasks nothing could be made in it else
     except OSError as error:
         raise StoreUnusable(f"{root} can't be created ({error.strerror}); give a path that can be written") from None
     return root / "data.1"
+
+
+def made_private(path: Path, flags: int) -> int:
+    """A descriptor of a file of mode 0600, made if it is not there, whatever the umask is; no link is followed."""
+    fd = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+    status = os.fstat(fd)
+    if stat.S_IMODE(status.st_mode) != FILE_MODE and status.st_uid == os.geteuid():
+        os.fchmod(fd, FILE_MODE)
+    return fd
 
 
 def clear_unborn(file: Path) -> None:
@@ -117,7 +124,7 @@ def clear_unborn(file: Path) -> None:
 def set_current(root: Path, name: str) -> None:
     """Make CURRENT name a data directory, in one step that survives a power cut."""
     fresh = root / "CURRENT.new"
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+    fd = made_private(fresh, os.O_WRONLY | os.O_TRUNC)
     try:
         os.write(fd, name.encode() + b"\n")
         os.fsync(fd)
@@ -137,12 +144,17 @@ def sync_directory(path: Path) -> None:
 
 
 def check_owner(root: Path) -> None:
-    """Refuse a store that another user owns or that everybody may write."""
+    """Refuse a store that another user owns, that everybody may write, or in which a link leads elsewhere."""
     status = root.stat()
     if status.st_uid not in (os.getuid(), 0) and os.getuid() != 0:
         raise StoreUnusable(f"{root} belongs to another user (uid {status.st_uid}); use a store of your own")
     if status.st_mode & stat.S_IWOTH:
         raise StoreUnusable(f"{root} can be written by everybody; run chmod 700 on it")
+    data = data_directory(root)
+    for path in (root / "CURRENT", data, *(data / name for name in ("data.mdb", "lock.mdb", "mark")), root / "keys"):
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISLNK(path.lstat().st_mode):
+                raise StoreUnusable(f"{path} is a link, which is never followed; put what it leads to in its place")
 
 
 def missing_bytes(path: Path) -> int:
@@ -169,7 +181,9 @@ def _meta(data: bytes, path: Path) -> tuple[int, int, int]:
     if magic != _META_MAGIC or version not in (1, 999) or page not in (4096, 8192, 16384, 32768, 65536):
         raise Corrupt(str(path), "is not an LMDB file that eventflow writes")
     if (free_db[4:6], main_db[4:6]) != _META_FLAGS:
-        raise Corrupt(str(path), "has flags in a meta page that no file of eventflow has: it would end who writes to it")
+        raise Corrupt(
+            str(path), "has flags in a meta page that no file of eventflow has: it would end who writes to it"
+        )
     return page, last, transaction
 
 
@@ -182,7 +196,7 @@ class Gate:
     def __init__(self, root: Path, *, timeout: float = GATE_TIMEOUT) -> None:
         self._path = root / "gate"
         self._timeout = timeout  # seconds
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+        self._fd = made_private(self._path, os.O_RDWR)
         self._pid = str(os.getpid()).encode().ljust(12)
 
     def held(self) -> Self:
@@ -251,10 +265,12 @@ class HighWater:
 
     def __init__(self, directory: Path, *, readonly: bool = False) -> None:
         self.path = directory / "mark"
-        flags = os.O_RDONLY if readonly else os.O_RDWR | os.O_CREAT
         self._fd: int | None = None
         try:
-            self._fd = os.open(self.path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+            if readonly:
+                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            else:
+                self._fd = made_private(self.path, os.O_RDWR)
         except OSError as error:
             if not (readonly and error.errno in (errno.ENOENT, errno.EACCES)):
                 raise

@@ -105,12 +105,12 @@ def open_store(root: Path, wanted: Wanted) -> Opened:
 def followed(root: Path, opened: Opened, wanted: Wanted) -> Opened:
     """What is open, in the file that its store has moved to, with the same gate. Raises as `open_store` does."""
     try:
-        return _settled(root, opened.gate, wanted)
+        return _settled(root, opened.gate, wanted, shared=not opened.env.readonly)
     except OSError as error:
         raise _unusable(root, error) from error
 
 
-def _settled(root: Path, gate: files.Gate | None, wanted: Wanted) -> Opened:
+def _settled(root: Path, gate: files.Gate | None, wanted: Wanted, *, shared: bool = False) -> Opened:
     """The store opened in the file that it is in: one that it has moved away from says where to.
 
     A file that goes while it is being opened went because the store has moved: then CURRENT names another by now.
@@ -118,7 +118,7 @@ def _settled(root: Path, gate: files.Gate | None, wanted: Wanted) -> Opened:
     name, tries = files.data_directory(root).name, 0
     while True:
         try:
-            opened = _opened(root, root / name, gate, wanted)
+            opened = _opened(root, root / name, gate, wanted, shared=shared)
         except (OSError, StoreUnusable):
             now, tries = files.data_directory(root).name, tries + 1
             if now == name or tries > _LOOKS:
@@ -199,9 +199,10 @@ def _create(root: Path, wanted: Wanted) -> None:
     files.sync_directory(root.parent)
 
 
-def _opened(root: Path, directory: Path, gate: files.Gate | None, wanted: Wanted) -> Opened:
+def _opened(root: Path, directory: Path, gate: files.Gate | None, wanted: Wanted, *, shared: bool = False) -> Opened:
+    """What is in a file; `shared` opens it for writing, since others of this process write through the same environment."""
     _check_whole(directory / "data.mdb")
-    env = acquire(directory, readonly=wanted.readonly, map_size=wanted.map_size)
+    env = acquire(directory, readonly=wanted.readonly and not shared, map_size=wanted.map_size)
     mark = None
     try:
         mark = files.HighWater(directory, readonly=wanted.readonly)

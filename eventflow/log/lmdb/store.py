@@ -6,11 +6,12 @@ one transaction a batch, and moves the high-water mark once the commit is durabl
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from eventflow.checkpoint import Checkpoint
@@ -19,7 +20,7 @@ from eventflow.codec import Stored, unpack_blob
 from eventflow.errors import Corrupt, EventflowError, StoreClosed, StoreUnusable
 from eventflow.log.lmdb import opening, queues
 from eventflow.log.lmdb.copying import Copying, Readers
-from eventflow.log.lmdb.environment import Environment, Translated
+from eventflow.log.lmdb.environment import Environment, Translated, acquire, release
 from eventflow.log.lmdb.files import GATE_TIMEOUT, gate_holder
 from eventflow.log.lmdb.removing import guards
 from eventflow.log.lmdb.rows import Txn, keys_under
@@ -38,6 +39,7 @@ from eventflow.log.lmdb.tables import (
     number,
     versioned,
 )
+from eventflow.log.lmdb.vacuum import Vacuumed, vacuum
 from eventflow.log.lmdb.writing import Batch, Known, Moved, last_number
 from eventflow.log.owners import new_owner, owner_gone, owner_pid
 from eventflow.log.protocol import (
@@ -146,6 +148,42 @@ class LmdbLog:
             work.durable()
             opened.mark.write(work.position, work.digest, events=work.events)
         return answers
+
+    # --- moving
+
+    @property
+    def map_size(self) -> int:
+        """Bytes of address space of the file."""
+        return self._wanted.map_size
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[opening.Opened]:
+        """A block in which nobody else writes, with what is open of the store. Raises StoreBusy, StoreUnusable."""
+        with self._lock:
+            gate = self._open.gate
+            if gate is None:
+                raise StoreUnusable(f"{self.path} was opened read-only; open it for writing")
+            with gate.held():
+                self._known.forget()
+                with self._reading():  # which goes where the store is, if it has moved
+                    pass
+                yield self._open
+
+    @contextlib.contextmanager
+    def reading_env(self) -> Iterator[Environment]:
+        """A block with the file that the store is in, which stays open meanwhile."""
+        look = self._reading()
+        with look:
+            env = look.env
+            acquired = acquire(env.path, readonly=env.readonly, map_size=self.map_size)
+        try:
+            yield acquired
+        finally:
+            release(acquired)
+
+    def vacuum(self, owner: bytes, *, say: Callable[[str], None] = lambda _: None) -> Vacuumed:
+        """Move into a file without free pages, while anybody reads and writes; see `eventflow.log.lmdb.vacuum`."""
+        return vacuum(self, owner, say=say)
 
     # --- runs
 
@@ -351,7 +389,7 @@ class LmdbLog:
 
     def readers(self) -> Readers:
         """Who reads in the file, and who may write to it next; what readers that died have left is cleared."""
-        cleared = self._env.clear_readers()
+        cleared = self._env.cleared + self._env.clear_readers()
         with self._env.reading() as txn:
             last = int(txn.id())
         return Readers(tuple(self._env.readers()), last, cleared, gate_holder(self.path))
@@ -364,7 +402,7 @@ class LmdbLog:
         """
         look = self._reading()
         with look as (txn, _):
-            return look.number - 1 << _FILE_BITS | int(txn.id())
+            return look.env.number - 1 << _FILE_BITS | int(txn.id())
 
     def usage(self) -> Usage:
         """What the store holds."""
@@ -423,9 +461,9 @@ class Reading:
             self._follow(opened)
 
     @property
-    def number(self) -> int:
-        """The number of the file that is read."""
-        return self._env.number
+    def env(self) -> Environment:
+        """The file that is read."""
+        return self._env
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._env.leave(self, self._txn)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eventflow.checkpoint import Checkpoint, merged
-from eventflow.codec import Blob
+from eventflow.codec import REWOUND, Blob
 from eventflow.errors import Conflict, Corrupt, EventflowError, NotFound, RunNotFound, VersionConflict
 from eventflow.log.lmdb import queues, removing
 from eventflow.log.lmdb.rows import Rows, Txn, keys_under
@@ -181,10 +181,8 @@ class Batch:
         old = self._head(append.run_id)
         sealed = admit(append, old, self._owner_gone) if brought is None else admit_brought(brought, old)
         first = append.first if fresh(append, old) else None
-        if first is not None or append.taken:
+        if first is not None or append.taken or sealed.bends:
             self._check(append, first)
-        if first is None and sealed.bends:
-            check_rewinds(append, self._origin(append.run_key))
         key = append.run_key
         version = sealed.head.version - len(sealed.data)
         for data in sealed.data:
@@ -233,6 +231,8 @@ class Batch:
         if first is not None and first.entry.parent_id is not None:
             parent_key = first.entry.parent_key
             check_parent(first, self._head_of(parent_key), self._origin(parent_key))
+        if first is None and any(packed.code == REWOUND for packed in append.events):
+            check_rewinds(append, self._origin(append.run_key))
         for message in append.taken:
             if self._txn.get(versioned(append.run_key, message), db=self._t.inbox) is None:
                 raise Conflict(f"run {append.run_id}: message {message} was taken already; read the inbox again")
@@ -291,7 +291,7 @@ class Batch:
         """Whether a blob was there when the sweep that goes on began, if one does."""
         if self._ceiling < 0:
             self._ceiling = removing.sweeping(self._txn, self._t)[1]
-        return U64.unpack(place)[0] <= self._ceiling
+        return bool(U64.unpack(place)[0] <= self._ceiling)
 
     # --- the cache
 

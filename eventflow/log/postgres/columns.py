@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from eventflow.log.lmdb.tables import FACET_TAG, FACET_WORKFLOW, entry_row, facet
-from eventflow.log.postgres.planning import Plan
+from eventflow.log.postgres.planning import Plan, moves_more
 from eventflow.log.postgres.rows import STATUS_NUMBER, WAIT_NUMBER, kinds_number, signed, text_bytes
 from eventflow.log.postgres.wire import ByteColumn, NumberColumn
 from eventflow.log.protocol import STORE_NAME, Entry, Head
@@ -33,11 +33,9 @@ _NOTHING: dict[str, Column] = {name: (NumberColumn if counts else ByteColumn)() 
 
 def columns(plan: Plan) -> dict[str, Column]:
     """All columns of a plan; those that have nothing to hold are empty."""
-    heads, found = plan.heads, dict(_NOTHING)
+    found = dict(_NOTHING)
     if plan.events:
-        names, keys, versions, data = zip(*plan.events, strict=True)
-        found["e_key"], found["e_version"], found["e_data"] = ByteColumn(keys), NumberColumn(versions), ByteColumn(data)
-        found["e_epoch"] = NumberColumn([heads[name].epoch for name in names])
+        found["e_key"], found["e_epoch"], found["e_version"], found["e_data"] = events(plan)
     changed, begun = _moved(plan)
     if changed:
         found.update(_changed(changed))
@@ -54,6 +52,14 @@ def columns(plan: Plan) -> dict[str, Column]:
     return found
 
 
+def events(plan: Plan) -> tuple[ByteColumn, NumberColumn, NumberColumn, ByteColumn]:
+    """The events of a plan that has some: run keys, epochs after the plan, versions, bytes."""
+    names, keys, versions, data = zip(*plan.events, strict=True)
+    heads = plan.heads
+    epochs = NumberColumn([heads[name].epoch for name in names])
+    return ByteColumn(keys), epochs, NumberColumn(versions), ByteColumn(data)
+
+
 def _moved(plan: Plan) -> tuple[list[tuple[Head, Head]], list[Head]]:
     """The heads whose rows must be written: changed in more than version, digest and time, or new."""
     changed: list[tuple[Head, Head]] = []
@@ -62,10 +68,7 @@ def _moved(plan: Plan) -> tuple[list[tuple[Head, Head]], list[Head]]:
         was = plan.was[name]
         if was is None or not was.version:
             begun.append(head)
-        elif (
-            head.owner != was.owner or head.status != was.status or head.epoch != was.epoch
-            or head.waiting_for != was.waiting_for or head.version == was.version
-        ):  # fmt: skip
+        elif moves_more(was, head):
             changed.append((was, head))
     return changed, begun
 

@@ -20,7 +20,7 @@ from eventflow.log.postgres.address import Address
 from eventflow.log.postgres.facts import Facts
 from eventflow.log.postgres.failures import translated
 from eventflow.log.postgres.planning import Plan
-from eventflow.log.postgres.writing import send
+from eventflow.log.postgres.writing import sender_for
 from eventflow.log.protocol import NOBODY, Act
 
 FORMAT = 1  # of the events and snapshots in the tables, as in any store
@@ -102,5 +102,5 @@ def _create(connection: psycopg.Connection, address: Address, clock: Clock) -> N
     store_id = clock.uuid7()
     connection.execute("insert into store (format, store_id) values (%s, %s)", (FORMAT, store_id))
     plan = Plan([Act(pack(StoreCreated(store_id)), clock.now())], Facts(sure=True), store_id)
-    send(connection, address, plan, writer=NOBODY, batch=0)
+    sender_for(address, store_id, NOBODY).send(connection, plan, 0)
     connection.execute("delete from writers")

@@ -22,10 +22,10 @@ from eventflow.proof import digest
 
 TAIL = 64  # events; as an LMDB store checks, and reading them takes 2 ms
 _SWEPT_AFTER = "30 days"  # writers' rows: far longer than a process looks for its lost server
-_TAIL = """select l.position, l.run_key, l.version, l.data, n.data, h.version, h.digest
+_TAIL = """select l.position, l.run_key, l.version, l.data, n.data, h.version, h.digest, c.upto
     from (select * from log order by position desc limit %b) l
     left join log n on n.run_key = l.run_key and n.version = l.version + 1
-    left join heads h on h.run_key = l.run_key"""
+    left join heads h on h.run_key = l.run_key left join clearing c on c.run_key = l.run_key"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def check_tail(connection: psycopg.Connection, where: str) -> None:
 
 
 def _check_event(row: tuple[Any, ...], where: str) -> None:
-    position, run_key, version, data, following, head_version, head_digest = row
+    position, run_key, version, data, following, head_version, head_digest, upto = row
     if data[:1] == TOMBSTONE:
         return
     event = decode(data, f"the event at position {position}")
@@ -93,5 +93,5 @@ def _check_event(row: tuple[Any, ...], where: str) -> None:
         named = decode(following, where)[10]
     if named is not None and named != digest(data):
         raise Corrupt(where, f"holds an event at position {position} that is not what its run says it is")
-    if head_version is None:
+    if head_version is None and upto is None:  # nor is it what a deletion has left to tidy up
         raise Corrupt(where, f"has no head for the run of the event at position {position}")

@@ -29,6 +29,7 @@ from eventflow.log.protocol import (
     Kept,
     Post,
     Posted,
+    Sealed,
     Upkeep,
     Write,
     admit,
@@ -70,6 +71,19 @@ class Plan:
         """Whether anything of the batch was taken."""
         return not all(isinstance(answer, EventflowError) for answer in self.answers)
 
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing but events and blobs of runs whose heads change in nothing else."""
+        more = (
+            self.firsts, self.there, self.gone, self.pieces, self.bends, self.vouches, self.taken, self.marks,
+            self.snapshots, self.drops, self.posts,
+        )  # fmt: skip
+        return bool(self.events) and not any(more) and not any(map(self._is_moved, self.heads))
+
+    def _is_moved(self, name: str) -> bool:
+        was = self.was[name]
+        return was is None or not was.version or moves_more(was, self.heads[name])
+
     def answered(self, position: int, message: int) -> list[Answer | EventflowError]:
         """The answers, once it is known after which position and message the batch came."""
         return [_moved(answer, position, message) for answer in self.answers]
@@ -78,9 +92,9 @@ class Plan:
 
     def _write(self, one: Write) -> Answer | EventflowError:
         try:
+            if isinstance(one, Append):
+                return self._append(one)
             match one:
-                case Append():
-                    return self._append(one)
                 case Upkeep():
                     return Kept(self._upkeep(one))
                 case Act():
@@ -97,36 +111,42 @@ class Plan:
             return error
 
     def _append(self, append: Append, brought: Bring | None = None) -> Appended:
-        gone: set[bytes] = set()
-
-        def is_gone(owner: bytes) -> bool:
-            if owner == NOBODY:
-                return True
-            if not self._facts.sure:
-                raise Unknown
-            gone.add(owner)
-            return owner not in self._facts.living
-
-        name, key = append.run_id, append.run_key
-        old = self._head(name, append)
-        sealed = admit(append, old, is_gone) if brought is None else admit_brought(brought, old)
+        """Every event passes here: what most appends have not is looked at once, in the end."""
+        name, key, heads = append.run_id, append.run_key, self.heads
+        old = heads.get(name) or self._head(name, append)
+        sealed = admit(append, old, self._is_gone) if brought is None else admit_brought(brought, old)
         first = append.first if fresh(append, old) else None
         if first is not None or append.taken or self._facts.sure:
             self._check(append, first)
-        self.was.setdefault(name, old)
-        self.heads[name] = sealed.head
-        self.gone |= gone
+        if name not in heads:
+            self.was[name] = old
+        heads[name] = sealed.head
         if first is not None:
             self.firsts[name] = first
             self._begun[key] = name
-        version = sealed.head.version - len(sealed.data)
+        size, version = 0, sealed.head.version - len(sealed.data)
         for data in sealed.data:
             version += 1
+            size += len(data)
             self.events.append((name, key, version, data))
-        size = sum(map(len, sealed.data))
         for packed in append.events:
             if packed.blobs:
                 size += self._keep(packed.blobs)
+        if sealed.bends or sealed.vouched or append.taken or append.marks or append.posts:
+            self._attach(append, sealed)
+        return Appended(sealed.head, len(self.events), sealed.digests, size)
+
+    def _is_gone(self, owner: bytes) -> bool:
+        if owner == NOBODY:
+            return True
+        if not self._facts.sure:
+            raise Unknown
+        self.gone.add(owner)
+        return owner not in self._facts.living
+
+    def _attach(self, append: Append, sealed: Sealed) -> None:
+        """What rides along with an append."""
+        key = append.run_key
         self.bends += [(key, bend) for bend in sealed.bends]
         if key != STORE_RUN:
             self.vouches.update(((key, snapshot), by) for snapshot, by in sealed.vouched)
@@ -135,7 +155,6 @@ class Plan:
         for post in append.posts:
             with contextlib.suppress(RunNotFound):
                 self._post(post)
-        return Appended(sealed.head, len(self.events), sealed.digests, size)
 
     def _head(self, name: str, append: Append | None = None) -> Head | None:
         """A run's head after the writes so far. A start takes it that there is none, where that is not known."""
@@ -242,10 +261,18 @@ class Plan:
         return Posted(len(self.posts))
 
 
+def moves_more(was: Head, head: Head) -> bool:
+    """Whether a head changes in more than version, digest and time, so that its row must be written."""
+    return (
+        head.status != was.status or head.owner != was.owner or head.epoch != was.epoch
+        or head.waiting_for != was.waiting_for or head.version == was.version
+    )  # fmt: skip
+
+
 def _moved(answer: Answer | EventflowError, position: int, message: int) -> Answer | EventflowError:
     """An answer whose numbers counted from the start of the batch."""
     if isinstance(answer, Appended):
-        return answer._replace(position=position + answer.position)
+        return Appended(answer.head, position + answer.position, answer.digests, answer.size)
     if isinstance(answer, Posted):
         return Posted(message + answer.message)
     return answer

@@ -16,7 +16,7 @@ from eventflow.log.postgres.rows import HEAD, HEAD_FIELDS, NEWEST, STATUS_NUMBER
 from eventflow.log.postgres.wire import ByteColumn
 from eventflow.log.protocol import STORE_RUN, Entry, Head, Listed, Query, Usage, fits
 
-_LAST = (1 << 63) - 1  # the largest bigint
+LAST = (1 << 63) - 1  # the largest bigint
 _HEADS = f"select {HEAD} from heads h {NEWEST}"  # noqa: S608 - made of constants
 _RUNS = f"select {HEAD}, i.entry from heads h join info i on i.run_key = h.run_key {NEWEST}"  # noqa: S608
 _PAGE = 500  # runs of a list that are read at once, where it has a limit
@@ -37,7 +37,7 @@ def _all(connection: psycopg.Connection, asked: str, *values: Any) -> list[tuple
 
 
 def _bounded(number: int) -> Int8:
-    return Int8(min(number, _LAST))
+    return Int8(min(number, LAST))
 
 
 def head(connection: psycopg.Connection, run_id: str) -> Head | None:
@@ -79,7 +79,7 @@ def runs(connection: psycopg.Connection, query: Query) -> list[Listed]:
         values.append(facet(FACET_TAG, query.tag))
     found: list[Listed] = []
     before: bytes | None = None
-    page = _LAST if query.limit is None else max(query.limit, _PAGE)
+    page = LAST if query.limit is None else max(query.limit, _PAGE)
     while query.limit is None or len(found) < query.limit:
         further = ["h.run_key < %b"] if before is not None else []
         asked = f"{_RUNS} where {' and '.join([*where, *further])} order by h.run_key desc limit %b"
@@ -136,12 +136,18 @@ def blobs(connection: psycopg.Connection, names: Sequence[bytes]) -> dict[bytes,
     return found
 
 
+def blob_names(connection: psycopg.Connection, after: bytes, limit: int) -> list[bytes]:
+    """Digests of blobs that are there, rising."""
+    asked = "select digest from blobs where digest > %b order by digest limit %b"
+    return [row[0] for row in _all(connection, asked, after, _bounded(limit))]
+
+
 def snapshots(connection: psycopg.Connection, run_key: bytes, upto: int, limit: int | None) -> list[tuple[int, int]]:
     """A run's snapshots up to a version, newest first, each with the version that vouches for it."""
     asked = """select s.version, v.by_version from snapshots s
         left join vouches v on v.run_key = s.run_key and v.version = s.version
         where s.run_key = %b and s.version <= %b order by s.version desc limit %b"""
-    rows = _all(connection, asked, run_key, _bounded(upto), Int8(_LAST if limit is None else limit))
+    rows = _all(connection, asked, run_key, _bounded(upto), Int8(LAST if limit is None else limit))
     return [(version, unsigned(by or 0)) for version, by in rows]
 
 

@@ -13,11 +13,15 @@ from eventflow.codec import Stored
 from eventflow.errors import EventflowError, StoreUnusable
 from eventflow.log.postgres import reading
 from eventflow.log.postgres.address import parse
+from eventflow.log.postgres.claiming import taken, waiting
 from eventflow.log.postgres.leases import Leases
 from eventflow.log.postgres.opening import Wanted, open_store
+from eventflow.log.postgres.removing import guards
 from eventflow.log.postgres.session import PATIENCE, Readers, Seen
-from eventflow.log.postgres.writing import Writing
+from eventflow.log.postgres.writing import Writing, sender_for
 from eventflow.log.protocol import NOBODY, Answer, Entry, Head, Listed, Query, Usage, Write
+from eventflow.log.queueing import Queued
+from eventflow.log.removal import Guard
 
 
 class PostgresLog:
@@ -37,9 +41,10 @@ class PostgresLog:
         self.readonly = readonly
         self._seen = Seen()
         self.store_id = open_store(self.address, self._seen, Wanted(readonly, create, clock or SystemClock()))
-        writer = (clock or SystemClock()).uuid7() if readonly else os.urandom(16)
+        own_clock = clock is None or isinstance(clock, SystemClock)
+        sender = sender_for(self.address, self.store_id, os.urandom(16), own_clock=own_clock)
         self._readers = Readers(self.address, self._seen, patience=patience)
-        self._writing = Writing(self.address, self._seen, self.store_id, writer, patience=patience)
+        self._writing = Writing(sender, self._seen, patience=patience)
         self._leases = Leases(self.address, self._seen)
         self._lock = threading.Lock()
         _open_logs.add(self)
@@ -112,6 +117,14 @@ class PostgresLog:
         wanted = list(names)
         return self._readers.use(lambda c: reading.blobs(c, wanted))
 
+    def blob_names(self, after: bytes, limit: int) -> list[bytes]:
+        """Digests of blobs that are there, rising."""
+        return self._readers.use(lambda c: reading.blob_names(c, after, limit))
+
+    def guards(self) -> list[Guard]:
+        """All guards on runs."""
+        return self._readers.use(guards)
+
     # --- the cache
 
     def snapshots(self, run_key: bytes, upto: int, *, limit: int | None = None) -> list[tuple[int, int]]:
@@ -135,6 +148,11 @@ class PostgresLog:
     def mail(self) -> list[bytes]:
         """The keys of runs that have messages waiting."""
         return self._readers.use(reading.mail)
+
+    def queued(self, queue: str, limit: int | None = None) -> list[Queued]:
+        """The runs of a queue: the taken ones, then those that wait, in the order in which they will be taken."""
+        most = reading.LAST if limit is None else limit
+        return self._readers.use(lambda c: [*taken(c, queue), *waiting(c, queue, most)])
 
     # --- owners, and the rest
 

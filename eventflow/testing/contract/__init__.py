@@ -18,10 +18,11 @@ from eventflow.testing.contract.keeping import KeepContract
 from eventflow.testing.contract.lives import LifeContract
 from eventflow.testing.contract.queues import QueueContract
 from eventflow.testing.contract.reading import ReadContract
+from eventflow.testing.contract.removing import RemovalContract
 
 
 # Inheritance is how pytest gathers a class's tests; each part is a class so that each file has one subject.
-class LogContract(AppendContract, ReadContract, KeepContract, LifeContract, QueueContract):
+class LogContract(AppendContract, ReadContract, KeepContract, LifeContract, QueueContract, RemovalContract):
     """Tests that every log passes; a subclass says how one is made."""
 
 

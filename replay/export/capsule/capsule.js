@@ -103,7 +103,7 @@
 
   // --- a value as a tree
 
-  const SHOWN = 300, CLIP = 480;
+  const SHOWN = 100, CLIP = 480;
   const calm = () => ({ made: new Map(), gone: new Map(), within: new Set() });
   function leaf(held) {
     if (typeof held === "string") return text(held, held.length, '"');
@@ -228,7 +228,7 @@
     if (event.run) put(where, ", in the history of " + event.run);
     if (event.aside) where.append(", on a line that was left");
     const count = changes.made.size + [...changes.gone.values()].reduce((sum, one) => sum + one.length, 0);
-    put(empty($("changed")), count ? many(count, "change") + " to version " + (event.v - 1) : now ? "as before" : "");
+    put(empty($("changed")), count ? many(count, "change") + " since version " + (event.v - 1) : now ? "as before" : "");
     const box = $("state"), top = box.scrollTop;
     empty(box).append(held === null ? el("p", "note", "This version's state is left out: the page would be too large. replay show FILE@" + event.v + " shows it.") : size(held) || changes.gone.size ? tree(held, "", changes, 0) : el("p", "note", "The state is empty."));
     box.scrollTop = top;
@@ -238,7 +238,7 @@
 
   // --- the workflow
 
-  const nodes = new Map(), edges = [];
+  const nodes = new Map(), edges = [], taken = events.map((event) => event.edge && JSON.stringify(event.edge));
   function draw() {
     const graph = view.graph, box = $("graph"), root = svg("svg", "", { viewBox: "0 0 " + graph.width + " " + graph.height, width: graph.width, height: graph.height, role: "img", "aria-label": "The workflow" });
     for (const [source, target, labels, curve, x, y] of graph.edges) {
@@ -246,7 +246,7 @@
       const path = svg("path", "", { d: curve }), point = svg("path", "tip", { d: down ? `M${tx - 4.5} ${ty - 5}L${tx + 4.5} ${ty - 5}L${tx} ${ty + 3}Z` : `M${tx + 5} ${ty - 4.5}L${tx + 5} ${ty + 4.5}L${tx - 3} ${ty}Z` });
       root.append(path, point);
       const label = labels.join(", ");
-      edges.push({ source, target, path, point, label: label && [label, x, y, down] });
+      edges.push({ name: JSON.stringify([source, target]), path, point, label: label && [label, x, y, down] });
     }
     for (const [name, kind, x, y, width] of graph.nodes) {
       const group = svg("g", ""), title = svg("title"), called = svg("text", "", { x, y: y + (kind && kind !== "function" ? 1 : 4.5) });
@@ -260,7 +260,7 @@
     for (const one of edges) if (one.label) {
       const [label, x, y, down] = one.label, node = svg("text", "label", { x: down ? x : x + 7, y: y + 3 });
       if (!down) node.classList.add("beside");
-      node.textContent = flat(label, 28);
+      node.textContent = flat(label, down ? 20 : 28);
       root.append(node);
     }
     box.append(root);
@@ -284,10 +284,10 @@
   }
   function light() {
     const been = new Set(), gone = new Set(), event = events[now], failed = kindOf(event) === "fail" || event.status === "failed";
-    for (const at of lineOf(now)) { been.add(events[at].at); if (events[at].edge) { gone.add(JSON.stringify(events[at].edge)); been.add(events[at].edge[0]); } }
+    for (const at of lineOf(now)) { been.add(events[at].at); if (taken[at] !== undefined) { gone.add(taken[at]); been.add(events[at].edge[0]); } }
     for (const [name, group] of nodes) group.setAttribute("class", (name === event.at ? "lit" + (failed ? " bad" : "") : "") + (been.has(name) ? " seen" : ""));
-    for (const { source, target, path, point } of edges) {
-      const lit = event.edge && event.edge[0] === source && event.edge[1] === target, kind = lit ? "lit" : gone.has(JSON.stringify([source, target])) ? "seen" : "";
+    for (const { name, path, point } of edges) {
+      const lit = taken[now] === name, kind = lit ? "lit" : gone.has(name) ? "seen" : "";
       path.setAttribute("class", kind);
       point.setAttribute("class", "tip");
       point.style.fill = lit ? "var(--accent)" : kind ? "var(--soft)" : "";

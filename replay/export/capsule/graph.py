@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 MAX_NODES, MAX_EDGES = 300, 1_200  # beyond, a drawing says nothing any more
@@ -93,12 +94,12 @@ def _forward(names: Iterable[str], edges: Iterable[Edge], start: str) -> dict[Ed
         done.add(root)
         while trail:
             node, rest = trail[-1]
-            target = next(rest, None)
-            if target is None:
+            for target in rest:
+                if target not in open_:
+                    break
+            else:
                 open_.discard(node)
                 trail.pop()
-                continue
-            if target in open_:
                 continue
             forward[node, target] = None
             if target not in done:
@@ -131,7 +132,7 @@ def _threaded(places: Mapping[str, _Place], edge: Edge) -> list[_Place]:
     source, target = places[edge[0]], places[edge[1]]
     chain = [_Place("", layer, _LANE) for layer in range(source.layer + 1, target.layer)]
     whole = [source, *chain, target]
-    for upper, lower in zip(whole, whole[1:], strict=False):
+    for upper, lower in pairwise(whole):
         upper.below.append(lower)
         lower.above.append(upper)
     return chain
@@ -224,7 +225,7 @@ def _down(source: _Place, chain: Sequence[_Place], target: _Place) -> tuple[str,
     points.append((target.x, _y(target.layer) - half - 3))
     moved = [(x + _MARGIN, y) for x, y in points]
     path = f"M{_n(moved[0][0])} {_n(moved[0][1])}"
-    for (x, y), (to_x, to_y) in zip(moved, moved[1:], strict=False):
+    for (x, y), (to_x, to_y) in pairwise(moved):
         bend = (to_y - y) / 2
         path += f"C{_n(x)} {_n(y + bend)} {_n(to_x)} {_n(to_y - bend)} {_n(to_x)} {_n(to_y)}"
     (x, y), (to_x, to_y) = moved[0], moved[1]

@@ -101,7 +101,9 @@ def _block(data: bytes, opening: bytes) -> bytes:
         raise Corrupt("the capsule", "does not hold exactly one history and one proof")
     start = data.index(opening) + len(opening)
     end = data.find(_END, start)
+    if end < 0:
+        raise Corrupt("the capsule", "ends in the middle of its history: it was cut")
     try:
-        return base64.b64decode(data[start : max(end, start)], validate=True)
+        return base64.b64decode(data[start:end], validate=True)
     except ValueError:
         raise Corrupt("the capsule", "holds something in place of a history that is not base64") from None

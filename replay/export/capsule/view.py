@@ -61,6 +61,7 @@ class _Draft:
     size: int = 0
     events: list[dict[str, Any]] = field(default_factory=list)
     index: Index = field(default_factory=Index)
+    names: dict[bytes, str] = field(default_factory=dict)  # of runs, the shown one first
     left: dict[str, int] = field(default_factory=lambda: {"versions": 0, "states": 0, "fields": 0, "texts": 0})
     data: Any = None  # the state that the last patch leads to, None where the next must stand whole
     frame: int = 0  # bytes of the last whole state
@@ -78,7 +79,7 @@ def capsule_view(
     """All that a capsule of a run shows, as JSON. Raises Corrupt where the history does not hold."""
     draft = _Draft(Texts(), redaction or Redaction(()), limit)
     on_line = [range(one.first, one.last + 1) for one in line(log, head.run_key, head.version)]
-    names = {head.run_key: head.run_id}
+    draft.names[head.run_key] = head.run_id
     before: Recorded | None = None
     state: State | None = None
     began = ""
@@ -88,7 +89,7 @@ def capsule_view(
             draft.left["versions"] += 1
             draft.data = None
         else:
-            event = _event(log, recorded, before, state, names, draft)
+            event = _event(log, recorded, before, state, draft)
             if not any(recorded.version in one for one in on_line):
                 event["aside"] = True
             _add_fields(event, recorded, draft)
@@ -138,9 +139,7 @@ def _recorded(log: Log, run_key: bytes, last: int) -> Iterator[Recorded]:
 # --- one version ---------------------------------------------------------------------------------------------------
 
 
-def _event(
-    log: Log, recorded: Recorded, before: Recorded | None, state: State, names: dict[bytes, str], draft: _Draft
-) -> dict[str, Any]:
+def _event(log: Log, recorded: Recorded, before: Recorded | None, state: State, draft: _Draft) -> dict[str, Any]:
     """A version as the page lists it, without its fields and its state."""
     event = recorded.event
     hidden = bool(draft.redaction.paths) and isinstance(event, _QUOTING)
@@ -160,11 +159,11 @@ def _event(
         found["edge"] = [event.node, event.to]
     if isinstance(event, Rewound):
         found["from"] = event.to
-    if recorded.run_key not in names:
+    if recorded.run_key not in draft.names:
         parent = log.head_of(recorded.run_key)
-        names[recorded.run_key] = parent.run_id if parent else recorded.run_key.hex()
-    if recorded.run_key != next(iter(names)):
-        found["run"] = names[recorded.run_key]
+        draft.names[recorded.run_key] = parent.run_id if parent else recorded.run_key.hex()
+    if recorded.run_key != next(iter(draft.names)):
+        found["run"] = draft.names[recorded.run_key]
     draft.size += len(_json(found))
     return found
 

@@ -149,3 +149,36 @@ begin
     end if;
     return query select before, posted;
 end $$;
+
+-- The same for what nearly all batches are: events of runs that change in nothing else, and the blobs they refer to.
+create function append_batch(
+    p_lock bigint, p_writer bytea, p_batch bigint,
+    e_key bytea[], e_epoch bigint[], e_version bigint[], e_data bytea[], b_digest bytea[], b_stored bytea[]
+) returns table (position_before bigint, messages_before bigint) language plpgsql as $$
+declare
+    many bigint := cardinality(e_data);
+    added bigint;
+    before bigint;
+    posted bigint;
+    sweeping bigint;
+begin
+    perform pg_advisory_xact_lock(p_lock);
+    update tip set position = position + many, changes = changes + 1
+        returning position - many, messages, sweep into before, posted, sweeping;
+    insert into log
+    select before + e.number, e.key, e.version, e.data
+    from unnest(e_key, e_epoch, e_version, e_data) with ordinality as e (key, epoch, version, data, number)
+    where (select h.epoch from heads h where h.run_key = e.key) = e.epoch;
+    get diagnostics added = row_count;
+    if added <> many then perform stale('an epoch'); end if;
+    if b_digest is not null then
+        insert into blobs as b select x.digest, x.stored, sweeping from unnest(b_digest, b_stored) as x (digest, stored)
+            on conflict (digest) do update set kept = excluded.kept where sweeping > 0 and b.kept <> sweeping;
+    end if;
+    update writers set batch = p_batch, position = before, messages = posted, seen = clock_timestamp()
+        where writer = p_writer;
+    if not found then
+        insert into writers values (p_writer, p_batch, before, posted, clock_timestamp());
+    end if;
+    return query select before, posted;
+end $$;

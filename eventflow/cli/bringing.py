@@ -1,0 +1,162 @@
+"""Commands that take whole histories out of a store and into another: export, import, repair."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Annotated
+
+from eventflow.backup.staging import Staging
+from eventflow.cli.backing import bar
+from eventflow.cli.shell import (
+    DIFFERENCE,
+    OK,
+    ActorArg,
+    FormatArg,
+    StoreArg,
+    WhyArg,
+    argument,
+    open_store,
+    print_json,
+    print_table,
+    progress,
+    store_path,
+    visible,
+)
+from eventflow.clock import id_text
+from eventflow.errors import SettingsError
+from eventflow.exchange import ExportLog, read_export, write_sequence
+from eventflow.forking import who
+from eventflow.ingest import Ingested, ingest
+from eventflow.log import LmdbLog
+from eventflow.repair import repair
+from eventflow.untrusted import export_untrusted
+
+EXPORT, IMPORT, REPAIR = "eventflow.export/1", "eventflow.import/1", "eventflow.repair/1"
+SUFFIX = ".cborseq"  # what the name of an export ends with; replay knows it by that
+IntoArg = Annotated[str, argument(name="--into", help="The store that takes them in; made if it is not there.")]
+
+
+def export_(file: str, /, *, store: StoreArg = None, output: FormatArg = "table") -> int:
+    """Write a whole store to a new file that proves itself and is read where there is no store.
+
+    Parameters
+    ----------
+    file
+        The new file; its name ends in .cborseq.
+    """
+    if not file.endswith(SUFFIX):
+        raise SettingsError(f"{file!r} is no name of an export; end it in {SUFFIX}, by which replay knows one")
+    path = Path(file)
+    with closing(open_store(store)) as log:
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileExistsError:
+            raise SettingsError(f"{path} is there already; give another name") from None
+        try:
+            with os.fdopen(fd, "wb") as opened:
+                events = write_sequence(log, opened, None)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        store_id = log.store_id
+    if output != "table":
+        document = {"schema": EXPORT, "file": file, "format": "cborseq", "store": id_text(store_id), "events": events}
+        print_json(document, lines=output == "jsonl")
+    else:
+        print(visible(f"{events} events written to {file}"))
+    return OK
+
+
+def import_(
+    source: str, /, *, into: IntoArg, actor: ActorArg = "", why: WhyArg = "", output: FormatArg = "table"
+) -> int:
+    """Take the runs of an export, or of a store from anybody, into a store; each is verified, and its bytes stay as they are.
+
+    Runs that are not over stand paused in it, since they may be driven elsewhere.
+
+    Parameters
+    ----------
+    source
+        The file of an export, or the directory of a store, which is only read, by a process of its own.
+    """
+    say, done = progress()
+    show = bar("taking in", say)
+    goal = Path(into)
+    try:
+        with _source(Path(source), say) as log:
+            if os.path.lexists(goal):
+                with closing(LmdbLog(goal, create=False)) as target:
+                    made = ingest(log, target, actor=actor or who(), why=why, progress=show)
+            else:
+                with Staging(goal) as staging:
+                    (staging.path / "data.1").mkdir(mode=0o700)
+                    with closing(LmdbLog(staging.path)) as target:
+                        made = ingest(log, target, actor=actor or who(), why=why, progress=show)
+                    (staging.path / "data.1" / "lock.mdb").unlink(missing_ok=True)
+                    staging.publish()
+    finally:
+        done()
+    return _tell_import(made, into, output)
+
+
+class _source:  # noqa: N801 - a block
+    """A block with the log to be read: an export's, or that of a store, written as an export by another process."""
+
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+        self._path, self._say, self._stack = path, say, ExitStack()
+
+    def __enter__(self) -> ExportLog:
+        path = self._path
+        if path.is_dir():
+            place = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="eventflow-")))
+            export_untrusted(
+                path,
+                place / "all.cborseq",
+                progress=lambda runs, events: self._say(f"verifying: {runs} runs, {events} events"),
+            )
+            path = place / "all.cborseq"
+        return read_export(path, check=False)  # each run is verified before it is taken in
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def _tell_import(made: Ingested, into: str, output: str) -> int:
+    if output != "table":
+        document = {"schema": IMPORT, "store": into, "runs": list(made.runs), "present": list(made.present)}
+        print_json({**document, "events": made.events}, lines=output == "jsonl")
+        return OK
+    print(visible(f"{len(made.runs)} runs, {made.events} events taken into {into}"))
+    if made.present:
+        print(f"{len(made.present)} runs were there already")
+    return OK
+
+
+def repair_(source: str, dest: str, /, *, actor: ActorArg = "", why: WhyArg = "", output: FormatArg = "table") -> int:
+    """Save what proves itself of a damaged store in a new one, and list the rest; exit code 4 if anything was lost.
+
+    Parameters
+    ----------
+    source
+        The damaged store, which is only read.
+    dest
+        The directory of the new store.
+    """
+    say, done = progress()
+    try:
+        made = repair(store_path(source), dest, actor=actor, why=why, progress=bar("saving", say))
+    finally:
+        done()
+    lost = [one.plain() for one in made.lost]
+    if output != "table":
+        document = {"schema": REPAIR, "path": str(made.path), "runs": made.runs, "events": made.events, "lost": lost}
+        print_json(document, lines=output == "jsonl")
+    else:
+        print(visible(f"{made.runs} runs, {made.events} events saved in {made.path}"))
+        if lost:
+            print_table(lost, ("run", "version", "problem"), "not saved:")
+    return DIFFERENCE if lost else OK
