@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.apart import written
 from benchmarks.figures import Figure, Size, Target, once, ratio, spread
 from benchmarks.progress import Progress
-from benchmarks.workloads import Laps, writing
+from benchmarks.workloads import NOTE, Laps, writing
 from eventflow import NO_CHECKPOINTS, CheckpointPolicy, Engine
 from eventflow.log import LmdbLog
 
@@ -36,7 +36,7 @@ of its own, where there is one: calls of fsync, fdatasync and msync a step, besi
 the same durable step of a node that sleeps; the share is that of the step in both together.
 """
 PAYLOAD = 1_024  # characters a step writes
-BESIDE = 100  # slots that the ballast is made of: dicts, not one text, as states are
+SLOT = 100  # characters of a slot of ballast: many small values, the dearest way for a state to be large
 _SYNCS = "fsync,fdatasync,msync,sync_file_range"
 
 
@@ -152,7 +152,7 @@ async def _driven(
     **options: Any,
 ) -> None:  # fmt: skip
     flow = writing(steps, PAYLOAD, laps=laps, node=node)
-    filling = {f"{number:03d}": "." * (ballast // BESIDE) for number in range(BESIDE)} if ballast else {}
+    filling = {f"{number:06d}": f"{NOTE} {number}"[-SLOT:] for number in range(ballast // SLOT)}
     async with Engine(store, workflows=[flow], checkpoints=policy, **options) as engine:
         run = await engine.start(flow, {"n": 0, "text": "", "ballast": filling}, run_id="run")
         await run.wait()

@@ -509,10 +509,10 @@ class StoreRepaired:
 
 @dataclass(frozen=True, slots=True)
 class KeysRotated:
-    """Every key of the store was wrapped with another master key; `keys` says how many, `master` by which."""
+    """Every key of the store was wrapped with another master key; `count` says how many, `master` by which."""
 
     master: str
-    keys: int
+    count: int
     actor: str = ""
     why: str = ""
 

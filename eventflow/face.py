@@ -14,6 +14,7 @@ from eventflow.log import Log, MemoryLog, open_log
 from eventflow.plain import clean_text
 from eventflow.recovery import recover
 from eventflow.redaction import Redaction
+from eventflow.retention import RetentionPolicy
 from eventflow.retry import RetryPolicy
 from eventflow.run import CheckpointTaken, RecoveryOutOfReach, Visit
 from eventflow.schedules import Schedule, run_schedules
@@ -45,6 +46,7 @@ __all__ = [
     "Queue",
     "RecoveryOutOfReach",
     "Redaction",
+    "RetentionPolicy",
     "RetryPolicy",
     "Run",
     "RunFailed",

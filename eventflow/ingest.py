@@ -15,7 +15,7 @@ from eventflow.codec import LOCKED_BLOB, Blob, LockedBlob, Packed, Stored, blob_
 from eventflow.errors import Conflict, Corrupt, EventflowError, ProofFailed, RunExists
 from eventflow.event import Event, Forked, Recorded, Rewound, RunPaused, RunsImported
 from eventflow.exchange import Stretch, stored_events
-from eventflow.log import NOBODY, Act, Append, Bring, First, Head, Log, Query, Sealed, Write
+from eventflow.log import NOBODY, Act, Append, Bring, First, Head, Log, Query, Sealed, Write, check_open
 from eventflow.plain import FrozenList
 from eventflow.state import ENDED
 from eventflow.verification import verify_run
@@ -128,6 +128,8 @@ def bring(source: Log, head: Head) -> Bring:
         raise ProofFailed(f"run {head.run_id}", f"does not hold: {report.findings[0]}")
     at = entry.parent_at if entry.parent_id is not None else 0
     stored = list(stored_events(source, Stretch(head.run_key, at + 1, head.version)))
+    for one in stored:
+        check_open(one)
     recorded = read_events(stored, source.blobs, strict=True)
     moved = replace(head, owner=NOBODY)
     append = Append(

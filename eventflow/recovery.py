@@ -142,11 +142,11 @@ def _following(segments: list[Segment], after: int) -> list[Segment]:
 
 def _after(log: Log, state: State | None, recorded: Recorded) -> State:
     if state is not None and isinstance(recorded.event, Rewound) and recorded.run_key != state.run.run_key:
-        state = _own(log, state, recorded.run_key)
+        state = as_own(log, state, recorded.run_key)
     return evolve(state, recorded)
 
 
-def _own(log: Log, state: State, run_key: bytes) -> State:
+def as_own(log: Log, state: State, run_key: bytes) -> State:
     """A state from before a fork as the fork's own: a rewind to there goes on under the fork's name."""
     entry = log.entry(run_key)
     forked = _one(log, run_key, entry.parent_at + 1 if entry else 1)

@@ -17,6 +17,7 @@ from eventflow.event import Event, Failure
 from eventflow.plain import FrozenDict, FrozenList, Rope, ordered, raw_items
 from eventflow.shapes import MARK, PROCESS_KEY, hidden, mark
 
+
 @dataclass(frozen=True, slots=True)
 class Redaction:
     """What an engine takes out of values before they are recorded.
@@ -39,7 +40,7 @@ class Redactor:
         self._shapes = redaction.shapes
         self._fields = tuple(tuple(path.split(".")) for path in redaction.fields)
 
-    def value(self, value: Any, under: tuple[str, ...] = ()) -> Any:
+    def value(self, value: Any, under: tuple[str, ...] = ()) -> Any:  # noqa: PLR0911 - one line a kind
         """Frozen plain data that stands under some keys."""
         if under and self._is_named(under) and value is not None:
             return value if type(value) is str and value.startswith(MARK) else mark(encode(_bare(value)), self._key)

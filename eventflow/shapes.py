@@ -31,7 +31,10 @@ SHAPES: tuple[Shape, ...] = (
     Shape("Google", r"\bAIza[A-Za-z0-9_-]{35}"),
     Shape("Google OAuth", r"\bya29\.[A-Za-z0-9_-]{20,}"),
     Shape("AWS access key id", r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{16}\b"),
-    Shape("AWS secret access key", r"(?i:secret_?(?:access_?)?key)[\"']?\s*[:=]\s*[\"']?([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+])"),
+    Shape(
+        "AWS secret access key",
+        r"(?i:secret_?(?:access_?)?key)[\"']?\s*[:=]\s*[\"']?([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+])",
+    ),
     Shape("Azure storage", r"(?i:AccountKey|SharedAccessKey)=([A-Za-z0-9/+]{40,}={0,2})"),
     Shape("GitHub", r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,})"),
     Shape("GitLab", r"\bglpat-[A-Za-z0-9_-]{20,}"),
@@ -43,7 +46,9 @@ SHAPES: tuple[Shape, ...] = (
     Shape("SendGrid", r"\bSG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"),
     Shape("bearer token", r"(?i:\bbearer)\s+([A-Za-z0-9._~+/-]{16,}=*)"),
     Shape("basic authorization", r"(?i:\bauthorization[\"']?\s*[:=]\s*[\"']?basic)\s+([A-Za-z0-9+/]{8,}=*)"),
-    Shape("password in a connection string", r"\b[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s:/@\"']{0,64}:([^\s/@\"']{1,256})@"),
+    Shape(
+        "password in a connection string", r"\b[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s:/@\"']{0,64}:([^\s/@\"']{1,256})@"
+    ),
     Shape("password of libpq or ODBC", r"(?i:\b(?:password|pwd))=([^\s;&\"']{4,})"),
     Shape("eventflow's master key", r"EVENTFLOW\+MASTER\+1\+[A-Za-z0-9+/]{43}="),
 )

@@ -62,7 +62,9 @@ def _key_of(log: LockedLog, name: str, kind: Owner | None) -> Wrapped:
     fitting = [one for one in log.keys.listed() if one.key.name == name and one.key.kind != "store"]
     chosen = [one for one in fitting if kind in (None, one.key.kind)]
     if len(chosen) > 1:
-        raise SettingsError(f"{name!r} is a subject and a run, or a run whose id was used twice; say --subject or --run")
+        raise SettingsError(
+            f"{name!r} is a subject and a run, or a run whose id was used twice; say --subject or --run"
+        )
     if chosen:
         return chosen[0]
     head = log.inner.head(name)

@@ -9,6 +9,7 @@ from eventflow.address import Address
 from eventflow.codec import read_events
 from eventflow.event import RunStarted, WaitOpened
 from eventflow.log import Head, Log
+from eventflow.recovery import recover
 from eventflow.what_if import is_what_if
 from replay.skim import Unfamiliar, glance, stored_events, whole
 
@@ -41,6 +42,10 @@ def above(log: Log, run_key: bytes) -> Head | None:
     entry = log.entry(run_key)
     if entry is not None and entry.parent_id is not None:
         return log.head_of(entry.parent_key)
+    head = log.head_of(run_key)
+    if entry is not None and entry.origin and head is not None:  # its first event is gone; its state says it too
+        caller = recover(log, head, entry.origin).state.run.caller
+        return None if caller is None else log.head_of(caller.run_key)
     stored = log.read(run_key, 1, 1)
     event = read_events(stored, log.blobs)[0].event if stored else None
     return log.head_of(event.caller_key) if isinstance(event, RunStarted) and event.caller_key else None

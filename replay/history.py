@@ -237,7 +237,7 @@ def _said(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line an ev
         case RunsImported():
             return f"{len(event.runs)} runs, {event.events} events{_by(event.actor, event.why)}"
         case KeysRotated():
-            return f"{event.keys} keys, now wrapped by {event.master}{_by(event.actor, event.why)}"
+            return f"{event.count} keys, now wrapped by {event.master}{_by(event.actor, event.why)}"
         case SubjectShredded():
             return f"{event.kind} {event.name}, {len(event.runs)} runs{_by(event.actor, event.why)}"
         case EncryptionBegan():

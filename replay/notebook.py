@@ -68,11 +68,13 @@ def difference_html(found: Any) -> str:
         left = len(found.divergences) - len(rows)
         told = f"<p>they share their history to version {found.shared}, then part</p>"
         parts += [told, html_table(("what", "where", "node", "versions", "one", "other"), rows, left_out=left)]
-    rows = [("stands", name, said(one), said(other)) for name, (one, other) in found.standing.items()]
-    rows += [(one.op, one.pointer, said(one.was), said(one.now)) for one in found.patch[:MAX_ROWS]]
-    if rows:
+    states: list[tuple[object, ...]] = [
+        ("stands", name, said(one), said(other)) for name, (one, other) in found.standing.items()
+    ]
+    states += [(one.op, one.pointer, said(one.was), said(one.now)) for one in found.patch[:MAX_ROWS]]
+    if states:
         left = len(found.patch[MAX_ROWS:])
-        parts += ["<p>the states</p>", html_table(("what", "where", "one", "other"), rows, left_out=left)]
+        parts += ["<p>the states</p>", html_table(("what", "where", "one", "other"), states, left_out=left)]
     return html_block(title, *parts)
 
 

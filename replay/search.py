@@ -5,8 +5,8 @@ What was asked of models and what they answered is searched like everything else
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -20,7 +20,6 @@ from eventflow.event import (
     EffectStarted,
     Event,
     Forked,
-    Recorded,
     Rewound,
     RunFailed,
     RunResumed,
@@ -101,25 +100,36 @@ class _Sieve:
         self._opener = Opener()
         self._known: dict[bytes, bool] = {}  # blobs looked at, and whether they may hold it
 
-    def kept(self, stored: Iterable[Stored]) -> Iterator[Recorded]:
-        """The events that may hold the text, as the codec reads them."""
+    def kept(self, stored: Iterable[Stored]) -> Iterator[_Said]:
+        """What the events say that may hold the text; the codec reads those of which a look is not enough."""
         several = iter(stored)
-        while read := list(islice(several, CHUNK)):
-            yield from read_events([one for one in read if self._may(one)], self._log.blobs)
+        while some := list(islice(several, CHUNK)):
+            looked = [(one, self._look(one)) for one in some]
+            whole = [one for one, told in looked if told is _UNREAD]
+            read = iter(read_events(whole, self._log.blobs) if whole else ())
+            for _, told in looked:
+                if told is _UNREAD:
+                    recorded = next(read)
+                    yield _Said(recorded.version, recorded.time, type(recorded.event), _texts(recorded.event))
+                elif told is not None:
+                    yield told
 
-    def _may(self, stored: Stored) -> bool:
+    def _look(self, stored: Stored) -> _Said | None:
+        """What an event says, None if it can't hold the text, `_UNREAD` if the codec must read it."""
         try:
-            return self._may_hold(glance(stored))
-        except Unfamiliar:
-            return True
-
-    def _may_hold(self, seen: Glance) -> bool:
-        if seen.kind in self._always or self._in(seen.stored.data):
-            return True
-        body = self._opener.inside(seen)
-        if body is not seen.body and self._in(body):
-            return True
-        return bool(seen.flags & FLAG_REFS) and self._in_blobs(parts(seen, body)[1])
+            seen = glance(stored)
+            outside = self._in(stored.data)
+            body = self._opener.inside(seen)
+            inside = self._in(body) if body is not seen.body else outside
+            if seen.flags & FLAG_REFS:
+                may = outside or inside or seen.kind in self._always or self._in_blobs(parts(seen, body)[1])
+                return _UNREAD if may else None
+            if not (outside or inside or seen.kind in self._always):
+                return None
+            values = parts(seen, body)[0] if inside else ()
+            return _Said(seen.version, seen.time, seen.kind, list(_texts_seen(seen, values)))
+        except (Unfamiliar, TypeError, ValueError, LookupError):  # the codec reads it, or says what is wrong with it
+            return _UNREAD
 
     def _in_blobs(self, names: list[bytes]) -> bool:
         unknown = {name for name in names if name not in self._known}
@@ -134,20 +144,61 @@ class _Sieve:
         return self._wanted in text.casefold()
 
 
-def _hits(events: Iterator[Recorded], head: Head, text: str, on_line: list[range] | None) -> Iterator[Hit]:
+class _Said(NamedTuple):
+    """An event that may hold a text: its place, its kind, and all texts in it."""
+
+    version: int
+    time: int
+    kind: type
+    texts: Iterable[tuple[Path, str]]
+
+
+_UNREAD = _Said(0, 0, object, ())
+
+
+def _hits(events: Iterator[_Said], head: Head, text: str, on_line: list[range] | None) -> Iterator[Hit]:
     wanted = text.casefold()
-    for recorded in events:
+    for told in events:
         places = 0
         first: tuple[Path, str] | None = None
-        for path, value in _texts(recorded.event):
+        for path, value in told.texts:
             if wanted in value.casefold():
                 places += 1
                 first = first or (path, value)
         if first is not None:
             yield Hit(
-                head.run_id, recorded.version, recorded.time, type(recorded.event).__name__, path_text(first[0]),
-                _excerpt(first[1], text), places, on_line is None or any(recorded.version in one for one in on_line),
+                head.run_id, told.version, told.time, told.kind.__name__, path_text(first[0]), _excerpt(first[1], text),
+                places, on_line is None or any(told.version in one for one in on_line),
             )  # fmt: skip
+
+
+# Where each field of a fact stands that may hold texts: its name, its place in the body (-1: in the header), its default.
+_LAYOUT: dict[type, tuple[tuple[str, int, Any], ...]] = {
+    kind: tuple(
+        (one.name, shape.body.index(one.name) if one.name in shape.body else -1, one.default)
+        for one in fields(kind)
+        if one.name != "definition"  # of which every run of a workflow has the same
+    )
+    for kind, shape in SHAPES.items()
+}
+
+
+def _texts_seen(seen: Glance, body: Sequence[Any]) -> Iterator[tuple[Path, str]]:
+    """What `_texts` finds, in an event whose values are plain yet; a body that holds none of what is wanted may be left out."""
+    yield (("type",), seen.kind.__name__)
+    for name, at, default in _LAYOUT[seen.kind]:
+        value = seen.header.get(name, default) if at < 0 else body[at] if at < len(body) else default
+        if type(value) is str:
+            yield (name,), value
+        elif not value or value is MISSING:
+            continue
+        elif name == "change":
+            for _, path, item in value:
+                yield from _texts_in(item, ("change", *path))
+        elif name == "error":
+            yield from _texts_in(value[:2], ("error",))
+        elif isinstance(value, dict | list):
+            yield from _texts_in(value, (name,))
 
 
 def _texts(event: Event) -> Iterator[tuple[Path, str]]:
@@ -178,6 +229,8 @@ def _texts_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
 
 def _excerpt(value: str, text: str) -> str:
     """What stands around a text; by the folded text's place, which a few letters move by one."""
+    if len(value) <= AROUND:
+        return " ".join(value.split())
     at = max(value.casefold().find(text.casefold()), 0)
     start, end = max(at - AROUND, 0), at + len(text) + AROUND
     shown = " ".join(value[start:end].split())

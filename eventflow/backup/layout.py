@@ -75,7 +75,7 @@ class Backup:
         point = next(one for one in self.points if one.number == number)
         changed = _changed(self.path, [one.number for one in self.points if 1 < one.number <= number])
         hashed = hashlib.sha256()
-        with base_file(self.path).open("rb") as base:
+        with copied_file(self.path).open("rb") as base:
             for index in range(-(-point.size // BLOCK)):
                 data = changed.block(index) if index in changed.where else _block_of(base, index)
                 hashed.update(data)
@@ -85,7 +85,7 @@ class Backup:
             raise Corrupt(str(self.path), f"does not give the file of backup {number} as it was: something was changed")
 
 
-def base_file(path: Path) -> Path:
+def copied_file(path: Path) -> Path:
     """The LMDB file of the whole copy."""
     return path / "data.1" / "data.mdb"
 

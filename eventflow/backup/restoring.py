@@ -85,7 +85,7 @@ def restore(
     point = chosen(backup, wanted)
     with Staging(Path(dest)) as staging:
         root = staging.path
-        directory = _assembled(backup, point, root, progress)
+        directory = assembled(backup, point, root, progress)
         upto, cut = _cut(directory, point, wanted)
         set_current(root, "data.1")
         generation, runs = _let_go(root, directory, point, cut)
@@ -111,8 +111,8 @@ def chosen(backup: Backup, wanted: Wanted) -> Point:
     return backup.last
 
 
-def _assembled(backup: Backup, point: Point, root: Path, progress: Progress | None) -> Path:
-    """The LMDB file as it was at a point, in a new directory; its structure is looked at before it is ever opened."""
+def assembled(backup: Backup, point: Point, root: Path, progress: Progress | None = None) -> Path:
+    """The LMDB file as it was at a point, in a directory that is empty; its structure is looked at before it is ever opened."""
     for name in ("data.1", "owners", KEYS):
         (root / name).mkdir(mode=DIRECTORY_MODE)
     file = root / "data.1" / "data.mdb"

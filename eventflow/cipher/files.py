@@ -79,7 +79,7 @@ class KeyFolder:
     def names(self) -> list[str]:
         """The tags of all keys, in order."""
         try:
-            return sorted(name[:-4] for name in os.listdir(self.path) if name.endswith(".key"))
+            return sorted(one.stem for one in self.path.iterdir() if one.suffix == ".key")
         except FileNotFoundError:
             return []
 
@@ -137,7 +137,7 @@ class KeyFolder:
     def half_destroyed(self) -> list[str]:
         """The tags of keys whose destruction was begun and has not ended."""
         try:
-            return sorted(name[:-10] for name in os.listdir(self.path) if name.endswith(".shredding"))
+            return sorted(one.stem for one in self.path.iterdir() if one.suffix == ".shredding")
         except FileNotFoundError:
             return []
 

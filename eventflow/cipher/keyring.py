@@ -147,7 +147,15 @@ class Keys:
 
     def begin(self) -> bool:
         """Have new runs be encrypted from now on; whether they were not before. Raises NoKey without a ring."""
-        key = DataKey(secrets.token_bytes(KEY_ID_SIZE), self.store_id, "store", "", b"", self._now(), secrets.token_bytes(KEY_SIZE))
+        key = DataKey(
+            secrets.token_bytes(KEY_ID_SIZE),
+            self.store_id,
+            "store",
+            "",
+            b"",
+            self._now(),
+            secrets.token_bytes(KEY_SIZE),
+        )
         return self.shelf.create(STORE_TAG, wrap(key, self._ring("this store").master).packed())
 
     def check(self) -> None:
@@ -183,7 +191,9 @@ class Keys:
         if found is None:
             if len(self._locks) >= KNOWN_LOCKS:
                 self._locks.clear()
-            found = self._locks[key_id, run_key] = RunLock(self.get(key_id, what), run_key, self.blob_lock(key_id, what))
+            found = self._locks[key_id, run_key] = RunLock(
+                self.get(key_id, what), run_key, self.blob_lock(key_id, what)
+            )
         return found
 
     def blob_lock(self, key_id: bytes, what: str) -> BlobLock:
@@ -237,7 +247,9 @@ class Keys:
             data = self.shelf.read(tag.hex()) or b""  # somebody else was first
         wrapped = read_wrapped(data, f"keys/{tag.hex()}.key")
         if (wrapped.key.kind, wrapped.key.name, wrapped.key.run_key) != (kind, name, run_key):
-            raise Conflict(f"{kind} {name} can't have a key: its place is taken by that of {wrapped.key.name}; rename it")
+            raise Conflict(
+                f"{kind} {name} can't have a key: its place is taken by that of {wrapped.key.name}; rename it"
+            )
         return self.get(wrapped.key.key_id, name), False
 
     def discard(self, key: DataKey) -> None:
@@ -262,7 +274,9 @@ class Keys:
         for count, one in enumerate(self.listed(), 1):
             if one.master != fresh.id:
                 name = STORE_TAG if one.key.kind == "store" else one.key.key_id[:TAG_SIZE].hex()
-                self.shelf.replace(name, wrap(self._unwrap(one, f"the key of {one.key.name or 'this store'}"), fresh).packed())
+                self.shelf.replace(
+                    name, wrap(self._unwrap(one, f"the key of {one.key.name or 'this store'}"), fresh).packed()
+                )
             yield count
 
     def destroy(self, key_id: bytes) -> None:

@@ -48,7 +48,9 @@ class MasterKey:
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) != KEY_SIZE:
-            raise SettingsError(f"a master key has {KEY_SIZE} bytes, this one {len(secret)}; `store keys init` makes one")
+            raise SettingsError(
+                f"a master key has {KEY_SIZE} bytes, this one {len(secret)}; `store keys init` makes one"
+            )
         self._secret = secret
         self.id = hashlib.sha256(b"eventflow/1 master" + secret).hexdigest()[:16]
         self._sealer = Sealer(secret)
@@ -117,7 +119,9 @@ def master_from_system(name: str) -> MasterKey:
         raise SettingsError("the package keyring is not installed, and this needs it: pip install keyring") from None
     text = keyring.get_password(_SERVICE, name)
     if not text:
-        raise SettingsError(f"the system's keyring has no key {name!r} of {_SERVICE!r}; put one there with `keyring set`")
+        raise SettingsError(
+            f"the system's keyring has no key {name!r} of {_SERVICE!r}; put one there with `keyring set`"
+        )
     return master_from_text(text, f"the system's keyring ({name})")
 
 

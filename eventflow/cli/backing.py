@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
 from eventflow.address import moment
-from eventflow.backup import Point, backup, read_backup, restore
+from eventflow.backup import Point, assembled, backup, read_backup, restore, write_mark
 from eventflow.cli.shell import (
     OK,
     ActorArg,
@@ -28,6 +29,7 @@ from eventflow.cli.shell import (
 from eventflow.clock import id_text
 from eventflow.errors import EventflowError, NeedsConfirmation, ProofFailed
 from eventflow.log import LmdbLog, Query
+from eventflow.log.lmdb.files import set_current
 from eventflow.untrusted import verify_untrusted
 
 BACKUP, RESTORE = "eventflow.backup/1", "eventflow.restore/1"
@@ -84,7 +86,7 @@ def backup_(
                 log, dest, incremental=incremental, keys=keys, actor=actor, why=why, progress=bar("copying", say)
             )
         say("verifying")
-        finding = _restores(Path(dest)) if verify else None
+        finding = _wrong_in(Path(dest)) if verify else ""
     finally:
         done()
     if output != "table":
@@ -109,13 +111,14 @@ def backup_(
     return OK
 
 
-def _restores(path: Path) -> str:
-    """Bring a backup back in a directory that is thrown away, and verify that; the first thing that does not hold."""
-    import tempfile  # noqa: PLC0415 - only --verify needs it
-
+def _wrong_in(path: Path) -> str:
+    """Put a backup together in a directory that is thrown away, and read all of that; the first thing that does not hold."""
+    found = read_backup(path)
     with tempfile.TemporaryDirectory(prefix="eventflow-", dir=path.absolute().parent) as place:
-        restored = restore(path, Path(place) / "store")
-        report = verify_untrusted(restored.path)
+        directory = assembled(found, found.last, Path(place))
+        write_mark(directory, found.last.position, found.last.digest)
+        set_current(Path(place), directory.name)
+        report = verify_untrusted(place)
     return str(report.findings[0]) if report.findings else ""
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -103,26 +103,16 @@ def import_(
     return _tell_import(made, into, output)
 
 
-class _source:  # noqa: N801 - a block
+@contextmanager
+def _source(path: Path, say: Callable[[str], None]) -> Iterator[ExportLog]:
     """A block with the log to be read: an export's, or that of a store, written as an export by another process."""
-
-    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
-        self._path, self._say, self._stack = path, say, ExitStack()
-
-    def __enter__(self) -> ExportLog:
-        path = self._path
-        if path.is_dir():
-            place = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="eventflow-")))
-            export_untrusted(
-                path,
-                place / "all.cborseq",
-                progress=lambda runs, events: self._say(f"verifying: {runs} runs, {events} events"),
-            )
-            path = place / "all.cborseq"
-        return read_export(path, check=False)  # each run is verified before it is taken in
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    if not path.is_dir():
+        yield read_export(path, check=False)  # each run is verified before it is taken in
+        return
+    with tempfile.TemporaryDirectory(prefix="eventflow-") as place:
+        file = Path(place) / f"all{SUFFIX}"
+        export_untrusted(path, file, progress=lambda runs, events: say(f"verifying: {runs} runs, {events} events"))
+        yield read_export(file, check=False)
 
 
 def _tell_import(made: Ingested, into: str, output: str) -> int:

@@ -62,10 +62,12 @@ def list_(*, store: StoreArg = None, output: FormatArg = "table") -> int:
     """List whose keys there are, since when, and which master key they are wrapped with; needs no key."""
     log = open_store(store)
     try:
-        rows = list(map(_row, locked_log(log).keys.listed()))
+        found = sorted(
+            locked_log(log).keys.listed(), key=lambda one: (one.key.kind == "store", one.key.kind, one.key.name)
+        )
     finally:
         log.close()
-    show(rows, output, "eventflow.keys/1", ("kind", "name", "key", "made", "master"))
+    show(map(_row, found), output, "eventflow.keys/1", ("kind", "name", "key", "made", "master"))
     return OK
 
 

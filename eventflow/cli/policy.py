@@ -10,6 +10,7 @@ from cyclopts import Group, Parameter
 from eventflow.checkpoint import CheckpointPolicy
 from eventflow.cli.shell import settings
 from eventflow.errors import SettingsError
+from eventflow.retention import RetentionPolicy
 
 _GROUP = Group("Checkpoints")
 
@@ -59,3 +60,16 @@ def _from_settings() -> dict[str, Any]:
             f"the settings' checkpoints have no {', '.join(unknown)}; they have {', '.join(sorted(known))}"
         )
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+
+
+def retention_of() -> RetentionPolicy | None:
+    """The rules of cleaning up that settings give as `[tool.eventflow.retention]`; None without any. Raises SettingsError."""
+    found = settings().get("retention", {})
+    known = {one.name for one in fields(RetentionPolicy)}
+    if not isinstance(found, dict) or not found.keys() <= known:
+        raise SettingsError(f"the setting `retention` is a table of {', '.join(sorted(known))}")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    try:
+        return RetentionPolicy(**values) if values else None
+    except TypeError as error:
+        raise SettingsError(f"the setting `retention` can't be used: {error}") from None

@@ -25,7 +25,7 @@ from eventflow.cli.shell import (
 )
 from eventflow.clock import NS, SystemClock
 from eventflow.errors import SettingsError
-from eventflow.log import Head, LmdbLog, Log
+from eventflow.log import Head, LmdbLog, LockedLog, Log
 from eventflow.retention import (
     OVER,
     Plan,
@@ -149,11 +149,12 @@ def vacuum(*, store: StoreArg = None, output: FormatArg = "table") -> int:
     say, ended = progress(wanted=output == "table")
     owner = SystemClock().uuid7()
     try:
-        if not isinstance(log, LmdbLog):
+        inner = log.inner if isinstance(log, LockedLog) else log
+        if not isinstance(inner, LmdbLog):
             raise SettingsError(f"{store_path(store)} is not a directory; only such stores are vacuumed")
         let_go = log.new_owner(owner)
         try:
-            done = log.vacuum(owner, say=lambda what: say(f"vacuum: {what}"))
+            done = inner.vacuum(owner, say=lambda what: say(f"vacuum: {what}"))
         finally:
             let_go()
     finally:

@@ -17,6 +17,7 @@ import tomllib
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -171,6 +172,7 @@ def open_store(given: str | None, *, write: bool = False, create: bool = False) 
 
 # --- output --------------------------------------------------------------------------------------------------------
 
+
 def plain_json(value: Any) -> Any:
     """Plain data as JSON has it: bytes as {"base64": …}, NaN and infinities as {"float": …}, the rest as it is."""
     if isinstance(value, bytes):
@@ -221,18 +223,36 @@ def show(rows: Iterable[dict[str, Any]], how: Format, schema: str, columns: Sequ
 
 def print_table(rows: Iterable[dict[str, Any]], columns: Sequence[str], title: str = "") -> None:
     """A table on stdout, a row a line; where a terminal is too narrow for that, its cells are folded."""
-    table = [[column.replace("_", " ") for column in columns]]
-    table += [[visible(_cell(row.get(column))) for column in columns] for row in rows]
-    widths = [max(map(_cells, column)) for column in zip(*table, strict=True)]
+    listed = list(rows)
+    table = [_column(name, [row.get(name) for row in listed]) for name in columns]
+    widths = [max(map(_cells, column)) for column in table]
     title = visible(title)
     if sys.stdout.isatty() and sum(widths) + len(_GAP) * (len(widths) - 1) > shutil.get_terminal_size().columns:
-        _print_folded(table, title)
+        _print_folded(list(map(list, zip(*table, strict=True))), title)
         return
-    lines = [title] if title else []
-    for row in table:
-        line = _GAP.join(cell + " " * (width - _cells(cell)) for cell, width in zip(row, widths, strict=True))
-        lines.append(line.rstrip())
-    print("\n".join(lines))
+    padded = [_padded(column, width) for column, width in zip(table, widths, strict=True)]
+    lines = [line.rstrip() for line in map(_GAP.join, zip(*padded, strict=True))]
+    print("\n".join([title, *lines] if title else lines))
+
+
+def _column(name: str, values: list[Any]) -> list[str]:
+    """A column's heading and cells; of many that are plain text none is looked at alone."""
+    cells = [value if type(value) is str else _cell(value) for value in values]
+    if not _is_plain("".join(cells)):
+        cells = list(map(visible, cells))
+    return [name.replace("_", " "), *cells]
+
+
+def _padded(column: list[str], width: int) -> list[str]:
+    """Cells filled up to a width."""
+    if _is_plain("".join(column)):
+        return [cell.ljust(width) for cell in column]
+    return [cell + " " * (width - _cells(cell)) for cell in column]
+
+
+def _is_plain(text: str) -> bool:
+    """Whether each character of a text takes one column of a terminal, and commands nothing."""
+    return text.isascii() and text.isprintable()
 
 
 def _cells(text: str) -> int:
@@ -290,7 +310,13 @@ def _cell(value: Any) -> str:
 
 def time_text(ns: int) -> str:
     """A time in ns as ISO 8601, UTC, to the ms."""
-    return datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, rest = divmod(ns, 1_000_000_000)
+    return f"{_second_text(seconds)}.{rest // 1_000_000:03d}Z"
+
+
+@lru_cache(maxsize=4_096)  # a table has many rows of one second
+def _second_text(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
 
 
 def state_document(run_id: str, state: State) -> dict[str, Any]:

@@ -80,11 +80,13 @@ def tell_report(report: Report, output: str) -> int:
         findings = [{"run": one.run, "version": one.version, "problem": one.problem} for one in report.findings]
         print_json(
             {"schema": "eventflow.verification/1", "sound": report.sound, "runs": report.runs, "events": report.events,
-             "snapshots": report.snapshots, "deleted": report.deleted, "hidden": report.hidden, "findings": findings},
+             "snapshots": report.snapshots, "deleted": report.deleted, "compacted": report.compacted,
+             "hidden": report.hidden, "findings": findings},
             lines=output == "jsonl",
         )  # fmt: skip
     else:
         deleted = f", {report.deleted} deleted" if report.deleted else ""
+        deleted += f", {report.compacted} of the runs begin late" if report.compacted else ""
         print(f"{report.runs} runs, {report.events} events{deleted}, {report.snapshots} snapshots read and compared")
         if report.hidden:
             print(f"{report.hidden} events are encrypted and their key is not here: their values were not compared")

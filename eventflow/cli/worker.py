@@ -18,7 +18,7 @@ from cyclopts import Parameter
 from eventflow.checkpoint import CheckpointPolicy
 from eventflow.cli.driving import VerboseArg, lines_on_stderr, progress_of, stopping
 from eventflow.cli.flows import load_flows, load_schedules
-from eventflow.cli.policy import NO_OPTIONS, PolicyArgs, policy_of
+from eventflow.cli.policy import NO_OPTIONS, PolicyArgs, policy_of, retention_of
 from eventflow.cli.queues import QueueArg, queues_to_serve
 from eventflow.cli.shell import (
     OK,
@@ -145,6 +145,7 @@ async def _work(job: Job, listeners: Iterable[Listener]) -> int:
         checkpoints=job.policy,
         listeners=[*listeners, _starts(started), _claims(claimed)],
         queues=job.queues,
+        retention=retention_of(),
     )
     told = asyncio.Event()
     async with engine:

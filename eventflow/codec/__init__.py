@@ -2,11 +2,11 @@
 
 from eventflow.codec.blobs import (
     ENCRYPTED,
+    LOCKED_BLOB,
     Blob,
     Fetch,
     LockedBlob,
     Shared,
-    LOCKED_BLOB,
     expanded_blob,
     pack_blob,
     unpack_blob,
@@ -47,9 +47,9 @@ __all__ = [
     "FLAG_ENCRYPTED",
     "FORKED",
     "FORMAT",
-    "LOCKED_BLOB",
     "KEY",
     "KEY_ID_SIZE",
+    "LOCKED_BLOB",
     "LOCKED_ROOT",
     "REWOUND",
     "TOMBSTONE",

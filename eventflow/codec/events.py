@@ -118,7 +118,7 @@ SHAPES: dict[type, Shape] = {
     facts.StoreRestored: Shape(141, ("generation", "upto", "number", "actor", "why"), ()),
     facts.RunsImported: Shape(142, ("store_id", "events", "actor", "why"), ("runs",)),
     facts.StoreRepaired: Shape(143, ("store_id", "events", "actor", "why"), ("lost",)),
-    facts.KeysRotated: Shape(150, ("master", "keys", "actor", "why"), ()),
+    facts.KeysRotated: Shape(150, ("master", "count", "actor", "why"), ()),
     facts.SubjectShredded: Shape(151, ("key_id", "kind", "name", "actor", "why"), ("runs",)),
     facts.EncryptionBegan: Shape(152, ("master", "actor", "why"), ()),
 }
@@ -304,9 +304,9 @@ def refers(data: bytes) -> bool:
     return data[:2] != _BEGINNING or data[2] & ~FLAG_ZSTD != 0
 
 
-def blob_names(stored: Iterable[Stored]) -> set[bytes]:
-    """The names of all blobs these events refer to. Raises NoKey where only a key can tell."""
-    drafts = [_draft(one, strict=False, hidden=False, upcasters=UPCASTERS) for one in stored]
+def blob_names(stored: Iterable[Stored], *, hidden: bool = False) -> set[bytes]:
+    """The names of all blobs these events refer to. Raises NoKey where only a key can tell; with `hidden` such are left out."""
+    drafts = [_draft(one, strict=False, hidden=hidden, upcasters=UPCASTERS) for one in stored]
     return {ref[1] if one.lock is None else one.lock.name(ref[1]) for one in drafts for ref in one.refs}
 
 

@@ -28,4 +28,6 @@ def placeholders(kind: type, fields: Iterable[tuple[str, tuple[type, ...]]], why
         FrozenDict: EMPTY, FrozenList: NOTHING, bytes: bytes(32), int: 0, bool: False, Failure: Failure(word, word),
     }  # fmt: skip
     known = kind.__dataclass_fields__  # type: ignore[attr-defined]
-    return {name: made.get(types[0], word) if types else word for name, types in fields if known[name].default is MISSING}
+    return {
+        name: made.get(types[0], word) if types else word for name, types in fields if known[name].default is MISSING
+    }

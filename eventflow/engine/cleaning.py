@@ -52,5 +52,5 @@ class Cleaning:
         if not plan.runs and not plan.checkpoints:
             return
         work = steps(shop.log, plan, self.done, policy, clock=shop.clock, write=shop.writer.write_now)
-        while await asyncio.to_thread(next, work, None) is not None:
+        while await asyncio.to_thread(next, work, None) is not None:  # noqa: ASYNC110 - nothing tells when others had a turn
             await asyncio.sleep(REST)

@@ -122,7 +122,7 @@ class Leases:
         entry = log.entry(head.run_key)
         if entry is None or entry.workflow != flow.name:
             raise RunExists(head.run_id, f"workflow {entry.workflow if entry else '?'!r}")
-        if recover(log, head, 1 if entry.parent_id is None else None).state.run.input_digest != asked:
+        if recover(log, head, (entry.origin or 1) if entry.parent_id is None else None).state.run.input_digest != asked:
             raise RunExists(head.run_id, "another input")
         if head.run_key in self._desk or head.status not in OPEN_STATUSES or not self.free(head) or entry.queue:
             return Run(log, head, flow, self._desk.seat(head.run_key))
@@ -466,6 +466,9 @@ def _started_by(log: Log, head: Head) -> bytes:
     entry = log.entry(head.run_key)
     if entry is None or entry.parent_id is not None:
         return b""
+    if entry.origin:  # its first event is gone; its state says it too
+        caller = recover(log, head, entry.origin).state.run.caller
+        return b"" if caller is None else caller.run_key
     event = next(history(log, head.run_key, 1, 1)).event
     return event.caller_key if isinstance(event, RunStarted) else b""
 

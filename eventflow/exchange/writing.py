@@ -10,7 +10,7 @@ from typing import IO
 from eventflow.codec import TOMBSTONE, Fetch, Stored, blob_names, encode
 from eventflow.errors import Corrupt
 from eventflow.exchange.sequence import FORMAT, KIND
-from eventflow.log import Head, Log
+from eventflow.log import Head, Log, check_open
 
 _PAGE = 500  # events whose values are fetched at a time
 
@@ -89,6 +89,7 @@ def write_items(
         if stored.data[:1] == TOMBSTONE:
             put(encode({"gone": stored.data[1:]}))
             continue
+        check_open(stored)
         names = sorted(blob_names([stored]) - written)
         for data in fetch(names).values():
             put(encode(data))

@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from eventflow.cipher import Keyring
 from eventflow.clock import Clock, SystemClock
-from eventflow.errors import MissingExtra
+from eventflow.errors import MissingExtra, StoreUnusable
 from eventflow.log.follow import follow
 from eventflow.log.lmdb import LmdbLog
-from eventflow.log.locked import LockedLog
+from eventflow.log.locked import LockedLog, check_open
 from eventflow.log.locking import locked
 from eventflow.log.memory import MemoryLog
+from eventflow.log.mirror import Mirror
 from eventflow.log.protocol import (
     NOBODY,
     QUEUED,
@@ -49,6 +51,9 @@ from eventflow.log.queueing import HIGHEST, LOWEST, Claim, Claimed, Limits, Queu
 from eventflow.log.removal import STEP, Clear, Cleared, Compaction, Guard, GuardKind, Sweep, Swept
 from eventflow.log.writer import Writer, writer_of
 
+if TYPE_CHECKING:
+    from eventflow.log.postgres.store import PostgresLog
+
 MEMORY = "memory"
 ADDRESSES = ("postgresql://", "postgres://")  # how the address of a store in a database begins
 
@@ -66,20 +71,40 @@ def open_log(
         return locked(where, keys, clock or SystemClock(), owns=False)
     if where == MEMORY:
         return locked(MemoryLog(clock=clock), keys, clock or SystemClock(), owns=True)
-    if str(where).startswith(ADDRESSES):
-        log = _postgres(str(where), readonly=readonly, create=create, clock=clock)
-    else:
-        log = LmdbLog(where, readonly=readonly, create=create, clock=clock)
+    log = open_copy(where, readonly=readonly, create=create, clock=clock)
     try:
+        if log.follows and not readonly:
+            raise StoreUnusable(
+                f"{store_text(where)} is a copy that follows another store, so nobody may drive it; "
+                f"once that one is given up, run `eventflow store promote`"
+            )
         return locked(log, keys, clock or SystemClock(), owns=True)
     except BaseException:
         log.close()
         raise
 
 
-def _postgres(url: str, *, readonly: bool, create: bool, clock: Clock | None) -> Log:
+def open_copy(
+    where: str | os.PathLike[str], *, readonly: bool = False, create: bool = True, clock: Clock | None = None
+) -> LmdbLog | PostgresLog:
+    """The log at a path or address as it is stored, even if it is a copy that nobody may drive. Raises as `open_log`."""
+    if str(where).startswith(ADDRESSES):
+        return _postgres(str(where), readonly=readonly, create=create, clock=clock)
+    return LmdbLog(where, readonly=readonly, create=create, clock=clock)
+
+
+def store_text(where: str | os.PathLike[str]) -> str:
+    """A store's path or address for people, without the password that an address may hold."""
+    if not str(where).startswith(ADDRESSES):
+        return str(where)
+    from eventflow.log.postgres.address import parse  # noqa: PLC0415 - needs no psycopg
+
+    return parse(str(where)).text
+
+
+def _postgres(url: str, *, readonly: bool, create: bool, clock: Clock | None) -> PostgresLog:
     try:
-        from eventflow.log.postgres import PostgresLog  # noqa: PLC0415 - most stores need no psycopg
+        from eventflow.log.postgres.store import PostgresLog  # noqa: PLC0415 - most stores need no psycopg
     except ImportError:
         raise MissingExtra("psycopg", "postgres") from None
     return PostgresLog(url, readonly=readonly, create=create, clock=clock)
@@ -119,6 +144,7 @@ __all__ = [
     "LockedLog",
     "Log",
     "MemoryLog",
+    "Mirror",
     "Post",
     "Posted",
     "Query",
@@ -131,10 +157,13 @@ __all__ = [
     "Write",
     "Writer",
     "admit",
+    "check_open",
     "fits",
     "follow",
+    "open_copy",
     "open_log",
-    "writer_of",
     "store_append",
     "store_genesis",
+    "store_text",
+    "writer_of",
 ]

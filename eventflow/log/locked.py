@@ -31,7 +31,7 @@ from eventflow.codec import (
     key_id_of,
     read_events,
 )
-from eventflow.errors import EventflowError, NoKey, Shredded
+from eventflow.errors import EventflowError, NoKey, SettingsError, Shredded
 from eventflow.event import SubjectShredded
 from eventflow.log.protocol import (
     STORE_RUN,
@@ -255,6 +255,20 @@ class LockedLog:
                 raise Shredded(what) from None
             raise
 
+    def kept_by_others(self, names: Iterable[bytes]) -> set[bytes]:
+        """Those among some blobs that are under a key which is not here: somebody else may read them. Raises Corrupt."""
+        found: set[bytes] = set()
+        for name in names:
+            row = self.inner.blobs([name])[name]
+            if type(row) is not LockedBlob:
+                continue
+            try:
+                self.keys.blob_lock(key_id_of(row), "a blob")
+            except NoKey:
+                if not self.is_shredded(key_id_of(row)):
+                    found.add(name)
+        return found
+
     def snapshot(self, run_key: bytes, version: int) -> bytes | None:
         """A snapshot's stored root, opened. Raises Corrupt, NoKey, Shredded."""
         row = self.inner.snapshot(run_key, version)
@@ -288,6 +302,19 @@ class LockedLog:
         except NoKey:
             return data
         return lock.open_message(data, f"message {number}")
+
+
+def check_open(stored: Stored) -> None:
+    """Refuse to take an encrypted event to where its key is not: what it refers to could not be read there.
+
+    Raises SettingsError.
+    """
+    array = decode(stored.data, f"the event at position {stored.position}")
+    if isinstance(array, list) and len(array) > 1 and isinstance(array[1], int) and array[1] & FLAG_ENCRYPTED:
+        raise SettingsError(
+            f"the event at position {stored.position} is encrypted, and would be of no use where its key is not; "
+            f"copy the store with its keys, or show what is to be shared with -o json"
+        )
 
 
 def _event(packed: Packed, lock: RunLock, incarnation: int, version: int) -> Packed:

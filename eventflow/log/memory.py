@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from eventflow.checkpoint import Checkpoint, merged
 from eventflow.clock import Clock, SystemClock
-from eventflow.codec import Blob, Stored, pack, unpack_blob
+from eventflow.codec import TOMBSTONE, Blob, Stored, pack, unpack_blob
 from eventflow.errors import (
     Conflict,
     Corrupt,
@@ -23,6 +23,8 @@ from eventflow.errors import (
     VersionConflict,
 )
 from eventflow.event import StoreCreated
+from eventflow.log.checking import check_rewinds
+from eventflow.log.mirror import Mirror, of_generation
 from eventflow.log.protocol import (
     NOBODY,
     QUEUED,
@@ -48,7 +50,6 @@ from eventflow.log.protocol import (
     admit,
     admit_brought,
     check_parent,
-    check_rewinds,
     claimed,
     fits,
     fresh,
@@ -80,6 +81,7 @@ class MemoryLog:
         self._messages = 0
         self._changes = 0
         self._closed = False
+        self.follows = False
         self.write([Act(pack(StoreCreated(self.store_id)), clock.now())])
 
     # --- writing
@@ -110,6 +112,8 @@ class MemoryLog:
                     return self._append(one.append, one)
                 case Claim():
                     return self._claim(one)
+                case Mirror():
+                    return self._mirror(one)
         except (Conflict, NotFound) as error:
             return error
 
@@ -246,6 +250,27 @@ class MemoryLog:
         waiting = [one for one in every if not one.taken]
         waiting.sort(key=lambda one: (one.head.owner == NOBODY, -one.priority, one.head.run_key))
         return [one for one in every if one.taken], waiting
+
+    def _mirror(self, mirror: Mirror) -> Kept:
+        self._events += [TOMBSTONE + name for name in mirror.tombstones]
+        for head in mirror.deleted:
+            self._check_delete(head)
+        for head in mirror.deleted:
+            self._delete(head)
+        self._gone.update({head.run_id: head for head in mirror.gone if head.run_id not in self._names})
+        for compaction in mirror.compacted:
+            self._tidying.compact(compaction)
+        for key, version, by in mirror.vouches:
+            self._run(key).vouched[version] = by
+        if mirror.inbox is not None:
+            for key, run in self._runs.items():
+                run.inbox = {number: data for owner, number, data in mirror.inbox if owner == key}
+        self._messages = max(self._messages, mirror.messages)
+        if mirror.follows is not None:
+            self.follows = mirror.follows
+        for key, run in self._runs.items() if mirror.generation else ():
+            run.head = run.head if key == STORE_RUN else of_generation(run.head, mirror.generation)
+        return Kept()
 
     def _post(self, post: Post) -> Posted:
         run = self._run(post.run_key)

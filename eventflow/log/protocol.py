@@ -13,9 +13,10 @@ from typing import NamedTuple, Protocol
 
 from eventflow.checkpoint import Checkpoint
 from eventflow.codec import FORKED, REWOUND, Packed, PackedState, Place, Stored, seal
-from eventflow.errors import Conflict, EventflowError, Fenced, RunNotFound, RunOwned, VersionConflict, VersionNotFound
+from eventflow.errors import EventflowError, Fenced, RunNotFound, RunOwned, VersionConflict, VersionNotFound
+from eventflow.log.mirror import Mirror
 from eventflow.log.queueing import Claim, Claimed, Queued
-from eventflow.log.removal import Clear, Cleared, Compaction, Guard, Sweep, Swept, check_above, rewind_target
+from eventflow.log.removal import Clear, Cleared, Compaction, Guard, Sweep, Swept, check_above
 from eventflow.proof import digest, genesis
 from eventflow.state import Status, WaitingFor
 
@@ -211,7 +212,7 @@ class Posted:
     message: int
 
 
-Write = Append | Upkeep | Act | Post | Clear | Sweep | Bring | Claim
+Write = Append | Upkeep | Act | Post | Clear | Sweep | Bring | Claim | Mirror
 Answer = Appended | Kept | Acted | Posted | Cleared | Swept | Claimed
 
 
@@ -423,27 +424,6 @@ def check_parent(first: First, parent: Head | None, origin: int = 0) -> None:
     if not entry.parent_at == first.at <= parent.version:
         raise VersionNotFound(parent.run_id, first.at, parent.version)
     check_above(parent.run_id, first.at, origin, parent.version)
-
-
-def check_origin(act: Act) -> None:
-    """Refuse a compaction without the snapshot that its run shall begin with, vouched for by the same event. Raises Conflict."""
-    compact, upkeep = act.compact, act.upkeep
-    packed = upkeep.snapshot if upkeep is not None else None
-    if compact is None:
-        return
-    named = act.event.header.get("snapshot")
-    if upkeep is None or packed is None or [packed.version, packed.digest] != named or packed.version != compact.at:
-        raise Conflict("a compaction comes with the snapshot at its version, which its event names")
-    if upkeep.run_key != compact.run_key:
-        raise Conflict("a compaction comes with a snapshot of the same run")
-
-
-def check_rewinds(append: Append, origin: int) -> None:
-    """Refuse a rewind to before the run's origin: it was decided before the run was compacted. Raises VersionCompacted."""
-    for packed in append.events:
-        to = rewind_target(packed)
-        if to is not None:
-            check_above(append.run_id, to, origin, append.expected)
 
 
 def _fresh_head(append: Append, old: Head | None) -> Head:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from eventflow.checkpoint import Checkpoint
 from eventflow.errors import Conflict, HasForks, RunNotFound
-from eventflow.log.protocol import STORE_RUN, Act, Entry, Head, check_origin
+from eventflow.log.checking import check_origin
+from eventflow.log.protocol import STORE_RUN, Act, Entry, Head
 from eventflow.log.removal import (
     Cleared,
     Compaction,

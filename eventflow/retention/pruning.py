@@ -119,7 +119,7 @@ def _leaves_first(wanted: Iterable[bytes], by_key: Mapping[bytes, Listed], stays
             children.setdefault(one.entry.parent_key, []).append(key)
     order: dict[bytes, None] = {}
     going = {key for key in wanted if key not in stays}
-    todo = [(key, False) for key in wanted if key in going]
+    todo = [(key, False) for key in reversed(list(wanted)) if key in going]  # the oldest first
     while todo:
         key, seen = todo.pop()
         if key in order or key in stays:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from eventflow.codec import TOMBSTONE, blob_names, piece_names, refers
-from eventflow.errors import Conflict, Corrupt
+from eventflow.errors import Conflict, Corrupt, NoKey
 from eventflow.forking import write_one
-from eventflow.log import STEP, Answer, Clear, Cleared, Head, Log, Query, Sweep, Swept, Write
+from eventflow.log import STEP, Answer, Clear, Cleared, Head, LockedLog, Log, Query, Sweep, Swept, Write
 
 PAGE = 1_000  # events read at a time: a few MB, a few ms under a read transaction
 WINDOW = 500_000  # blobs looked after in one pass over the store: 60 MB of digests
@@ -56,7 +56,7 @@ def blobs_of(log: Log, head: Head) -> set[bytes]:
     first = entry.parent_at + 1 if entry is not None else 1
     for start in range(max(first, 1), head.version + 1, PAGE):
         events = log.read(head.run_key, start, min(start + PAGE - 1, head.version))
-        found |= blob_names(one for one in events if refers(one.data))
+        found |= blob_names((one for one in events if refers(one.data)), hidden=True)
     for names in _of_snapshots(log, head.run_key):
         found |= names
     return found
@@ -107,11 +107,16 @@ def _batched(names: Iterable[bytes], count: int) -> Iterator[tuple[bytes, ...]]:
 
 
 def _spare(log: Log, dead: set[bytes]) -> None:
-    """Take out of a set of blobs those that an event or a snapshot refers to."""
+    """Take out of a set of blobs those that an event or a snapshot refers to.
+
+    What is encrypted with a key that is not here stays; what was shredded refers to nothing that anybody could read.
+    """
+    if isinstance(log, LockedLog):
+        dead -= log.kept_by_others(dead)
     position = 0
     while dead and (page := log.feed(position, PAGE)):
         position = page[-1].position
-        dead -= blob_names(one for one in page if one.data[:1] != TOMBSTONE and refers(one.data))
+        dead -= blob_names((one for one in page if one.data[:1] != TOMBSTONE and refers(one.data)), hidden=True)
     for listed in log.runs(Query()) if dead else ():
         for names in _of_snapshots(log, listed.head.run_key):
             dead -= names
@@ -120,7 +125,10 @@ def _spare(log: Log, dead: set[bytes]) -> None:
 def _of_snapshots(log: Log, run_key: bytes) -> Iterator[set[bytes]]:
     """The blobs of each snapshot of a run."""
     for version, _ in log.snapshots(run_key, LAST_VERSION):
-        root = log.snapshot(run_key, version)
+        try:
+            root = log.snapshot(run_key, version)
+        except NoKey:  # its blobs are under the same key
+            return
         if root is None:  # dropped since it was listed
             continue
         try:

@@ -32,7 +32,6 @@ __all__ = [
     "Shop",
     "Threads",
     "Visit",
-    "redactor_for",
     "begin",
     "called_off",
     "facts",
@@ -42,5 +41,6 @@ __all__ = [
     "is_from",
     "last_words",
     "message",
+    "redactor_for",
     "takes",
 ]

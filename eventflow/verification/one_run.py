@@ -11,7 +11,7 @@ from eventflow.errors import Corrupt, EventflowError, NoKey
 from eventflow.event import Forked, Recorded, Rewound, RunStarted
 from eventflow.log import NOBODY, Entry, Head, Log
 from eventflow.proof import genesis
-from eventflow.recovery import history, recover, vouch_by
+from eventflow.recovery import as_own, history, recover, vouch_by
 from eventflow.state import State, evolve
 from eventflow.verification.legality import Legality
 from eventflow.verification.outside import outside
@@ -48,9 +48,10 @@ class _Run:
         self.version = 0
 
     def found(self, version: int, problem: str) -> None:
-        """Report what does not hold, unless it is because the run was deleted meanwhile."""
-        now = self._log.head(self._head.run_id)
-        if now is not None and now.run_key == self._head.run_key:
+        """Report what does not hold, unless it is because the run was deleted or compacted meanwhile."""
+        now, entry = self._log.head(self._head.run_id), self._log.entry(self._head.run_key)
+        same = entry is None or self._entry is None or entry.origin == self._entry.origin
+        if now is not None and now.run_key == self._head.run_key and same:
             self._report.add(self._head.run_id, version, problem)
 
     def verify(self) -> None:
@@ -108,7 +109,7 @@ class _Run:
                 state = _parent_state(log, event)
                 before = state.digest
             elif isinstance(event, Rewound):
-                state = recover(log, head, event.to, snapshots=False).state
+                state = _gone_back(log, head, event.to)
             elif isinstance(event, RunStarted):
                 before = genesis(event.store_id, event.run_id, recorded.incarnation, event.definition_digest)
             if recorded.before != before:
@@ -208,3 +209,9 @@ def _parent_state(log: Log, event: Forked) -> State:
     if parent is None:
         raise Corrupt("the fork", f"continues run {event.parent_id}, which is not in this store")
     return recover(log, parent, event.at, snapshots=False).state
+
+
+def _gone_back(log: Log, head: Head, to: int) -> State:
+    """The state that a run goes on from after a rewind; one to before it was a fork goes on under the fork's name."""
+    state = recover(log, head, to, snapshots=False).state
+    return state if state.run.run_key == head.run_key else as_own(log, state, head.run_key)

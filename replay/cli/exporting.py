@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
@@ -134,6 +135,7 @@ def _written(log: Log, file: IO[bytes], heads: list[Head] | None, form: Form, re
 def _capsule(log: Log, file: IO[bytes], heads: Sequence[Head], redaction: Redaction, store: str | None) -> int:
     """Write one run as a page; what was redacted is nowhere in it, so then it holds no history's bytes and no proof."""
     head = heads[0]
+    _check_whole(log, head)
     view = capsule_view(log, head, redaction=redaction)
     sequence, proof = io.BytesIO(), ""
     if not redaction.paths:
@@ -143,20 +145,30 @@ def _capsule(log: Log, file: IO[bytes], heads: Sequence[Head], redaction: Redact
     return int(head.version)
 
 
+def _check_whole(log: Log, head: Head) -> None:
+    """Refuse a run whose history does not prove itself from its start. Raises SettingsError."""
+    key = head.run_key
+    while (entry := log.entry(key)) is not None:
+        if entry.origin:
+            raise SettingsError(
+                f"run {head.run_id} was compacted, or the run it goes on from; a capsule is of a whole history, `replay report` tells of what is left"
+            )
+        if entry.parent_id is None:
+            return
+        key = entry.parent_key
+
+
 def _proof(log: Log, head: Head, store: str | None) -> str:
     """Proof that the newest sealed event of a run is in what the newest seal is of; empty if there is none."""
     kept = kept_seals(Path(store_path(store)))
     if not kept:
         return ""
     seal = max(kept, key=lambda one: one.head.size)
-    version = head.version
     first = first_version(log, head.run_key)
-    while version >= first:
-        position = position_of(log, Address(head, version))
-        if position <= seal.head.size:
-            return str(prove_event(log, position, seal))
-        version -= 1
-    return ""
+    sealed = bisect_right(
+        range(first, head.version + 1), seal.head.size, key=lambda version: position_of(log, Address(head, version))
+    )
+    return str(prove_event(log, position_of(log, Address(head, first + sealed - 1)), seal)) if sealed else ""
 
 
 def _line(document: dict[str, Any]) -> bytes:

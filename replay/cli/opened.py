@@ -76,7 +76,7 @@ class _Answer:
 
 
 def open_(
-    file: str, run: str | None = None, /, *, at: AtArg = None, drive: RunArg = False, run_id: IdArg = None,
+    file: str, name: str | None = None, /, *, at: AtArg = None, drive: RunArg = False, run_id: IdArg = None,
     flow: FlowArg = None, store: StoreArg = None, output: FormatArg = "table",
 ) -> int:  # fmt: skip
     """Open the file of a history from anybody: verify it, say what it is and where it stands; go on from it in a new store.
@@ -85,8 +85,8 @@ def open_(
     ----------
     file
         The file: a capsule, or an export.
-    run
-        One of its runs, where it holds several.
+    name
+        The id of one of its runs, where it holds several.
     """
     if drive and store is None:
         raise SettingsError("say where to go on from it: --store and the path of a new store")
@@ -97,7 +97,7 @@ def open_(
     if code != OK:
         return code
     log = export_from(opened.capsule.sequence, check=False)  # the very bytes that were verified
-    standing = _standing(log, run, at)
+    standing = _standing(log, name, at)
     if drive:
         _check_goes_on(standing, run_id)
     if store is not None:
@@ -116,9 +116,9 @@ def _verified(opened: Opened) -> int:
         return run_confined(["verify", str(copy)], quiet=True)
 
 
-def _standing(log: ExportLog, run: str | None, at: str | None) -> _Standing | None:
+def _standing(log: ExportLog, name: str | None, at: str | None) -> _Standing | None:
     """The run that is meant, None where the file holds several and none was named. Raises NotFound, SettingsError."""
-    name = run or log.run
+    name = name or log.run
     if not name:
         if at is not None:
             raise SettingsError("the file holds several runs; name one, as `replay open FILE RUN --at 3`")

@@ -137,9 +137,9 @@ class Trail:
 
     def reach(self, head: Head) -> None:
         """Take in what has been recorded since."""
-        self._pages.forget((self.head.version - 1) // PAGE)
-        self.head = head
-        self._stretches = stretches(self.log, [head])
+        grown = (self.head.version - 1) // PAGE
+        self.head, self._stretches = head, stretches(self.log, [head])
+        self._pages.forget(grown)  # only now: another thread may have been reading it
         self._look()
 
     def on_line(self, version: int) -> bool:
@@ -164,13 +164,18 @@ class Trail:
         if version == segment.first:
             return recover(self.log, self.head, version).state
         before, recorded = self._states.at_hand(version - 1), self._at(version)[1]
-        if before is not None and before.digest == recorded.before:
+        if before is not None and before.digest == recorded.before and self._vouched(recorded):
             return evolve(before, recorded)
         state = before
-        for seen, state in walk(self.log, self.head, version, after=max(segment.first, version - NEAR)):  # noqa: B007
+        for seen, state in walk(self.log, self.head, version, after=max(segment.first, version - NEAR)):
             self._states.put(seen.version, state)
         assert state is not None  # noqa: S101 - a version after the first of a stretch has been walked to
         return state
+
+    def _vouched(self, recorded: Recorded) -> bool:
+        """Whether the event after it, or the head, says that it is this one."""
+        last = recorded.version == self.head.version
+        return recorded.digest == (self.head.digest if last else self._at(recorded.version + 1)[1].before)
 
     def _at(self, version: int) -> tuple[Line, Recorded]:
         return self._pages.get((version - 1) // PAGE)[(version - 1) % PAGE]

@@ -102,7 +102,7 @@ class RunScreen(Screen[None]):
         self.following = version is None and head.status not in ENDED
         self.view: View = "state"
         self._marked = marked
-        self._text, self._hits, self._seen = "", list[int](), log.change_mark()
+        self._text, self._hits, self._seen = "", list[int](), -1  # so that what came since `head` was read is seen
         self._gone = False
 
     @property

@@ -49,7 +49,12 @@ def test_a_key_file_that_others_may_read_is_refused(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "m")
     (tmp_path / "junk").write_text("not a key")
     (tmp_path / "junk").chmod(0o600)
-    for name, said in (("link", "can't be read"), ("junk", "no master key"), ("gone", "can't be read"), ("", "no file")):
+    for name, said in (
+        ("link", "can't be read"),
+        ("junk", "no master key"),
+        ("gone", "can't be read"),
+        ("", "no file"),
+    ):
         with pytest.raises(SettingsError, match=said):
             master_from_file(tmp_path / name)
     (tmp_path / "m").chmod(0o640)
@@ -206,7 +211,9 @@ def test_a_rotation_that_was_cut_off_can_be_repeated(shelf):
         for _, _count in zip(range(stop), both.rotate(new), strict=False):
             pass
         keys_of(shelf, Keyring(old, new)).check()
-        assert [keys_of(shelf, Keyring(new, old)).get(one.key_id, "").secret for one in made] == [one.secret for one in made]
+        assert [keys_of(shelf, Keyring(new, old)).get(one.key_id, "").secret for one in made] == [
+            one.secret for one in made
+        ]
         left = [one.key.kind for one in both.listed() if one.master == old.id]
         assert not left or left[-1] == "store"
     assert {one.master for one in keys_of(shelf, Keyring(new)).listed()} == {new.id}

@@ -23,10 +23,10 @@ from tests.eventflow.test_cipher_store import FLOW, RING, WORDS, forge, found_in
 CLOCK = SystemClock()
 
 
-@pytest.fixture
-def store(tmp_path):
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
     """A store with two runs of eve, a fork of one, and one of bob."""
-    place = tmp_path / "s"
+    place = tmp_path_factory.mktemp("template") / "s"
     for name, subject in (("e1", "eve"), ("e2", "eve"), ("b", "bob")):
         asyncio.run(lived(place, run_id=name, subject=subject))
 
@@ -36,6 +36,13 @@ def store(tmp_path):
 
     asyncio.run(fork())
     return place
+
+
+@pytest.fixture
+def store(template, tmp_path):
+    """A copy of it."""
+    shutil.copytree(template, tmp_path / "s")
+    return tmp_path / "s"
 
 
 def shredded(place, name="eve"):
@@ -100,7 +107,9 @@ def test_a_broken_chain_of_a_shredded_run_is_found(store):
 
 def test_an_old_backup_with_the_master_key_opens_nothing_of_a_shredded_subject(store, tmp_path):
     """A copy from before, as backups are: without `keys/`; so its runs have no key there either."""
-    shutil.copytree(store, tmp_path / "backup", ignore=lambda folder, names: [one for one in names if folder.endswith("keys")])
+    shutil.copytree(
+        store, tmp_path / "backup", ignore=lambda folder, names: [one for one in names if folder.endswith("keys")]
+    )
     keys = {path.name: path.read_bytes() for path in (store / "keys").glob("*.key")}
     shredded(store)
     for path in (store / "keys").glob("*.key"):  # what the store still has is all that a restore could bring back
@@ -183,7 +192,9 @@ def test_a_shredding_that_was_cut_off_is_finished_by_the_next(store):
 def test_what_has_no_key_of_its_own_says_whose_it_has(store):
     """A fork is shredded with its subject; an unknown name is not found."""
     log = locked_log(open_log(store, keys=RING))
-    with pytest.raises(SettingsError, match="has the key of subject eve; shred that, and all that is under it: e1, e2, fork"):
+    with pytest.raises(
+        SettingsError, match="has the key of subject eve; shred that, and all that is under it: e1, e2, fork"
+    ):
         to_shred(log, "fork")
     with pytest.raises(KeyNotFound, match="nobody"):
         to_shred(log, "nobody")

@@ -12,15 +12,30 @@ import pytest
 
 from eventflow import CheckpointPolicy, Engine, Keyring, MemoryLog, Wait, Workflow
 from eventflow.cipher import MasterKey
+from eventflow.clock import SystemClock
 from eventflow.codec import LockedBlob, decode, encode, is_locked_message, read_events
-from eventflow.errors import Corrupt, NoKey, WrongKey
+from eventflow.errors import Corrupt, NoKey, SettingsError, WrongKey
+from eventflow.exchange.writing import write_sequence
+from eventflow.ingest import bring
 from eventflow.log import LmdbLog, LockedLog, Post, Query, open_log
 from eventflow.recovery import history, recover
+from eventflow.retention.sweeping import sweep
 from eventflow.run import SIGNAL, message
+from eventflow.shredding import shred, to_shred
 from eventflow.verification import verify_store
 
 RING = Keyring(MasterKey(b"m" * 32))
-WORDS = ["swordfish", "belladonna", "quicksilver", "nightshade", "foxglove", "hemlock", "oleander", "larkspur", "wolfsbane"]
+WORDS = [
+    "swordfish",
+    "belladonna",
+    "quicksilver",
+    "nightshade",
+    "foxglove",
+    "hemlock",
+    "oleander",
+    "larkspur",
+    "wolfsbane",
+]
 SMALL, LONG, CALL, GOT, SENT, WRONG, MORE, INNER, NESTED = WORDS
 
 
@@ -59,10 +74,18 @@ async def lived(store, *, ring=RING, run_id="r", subject=None, policy=None):
             await run.result()
 
 
-@pytest.fixture
-def store(tmp_path):
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
     """A store with that run."""
-    asyncio.run(lived(tmp_path / "s"))
+    place = tmp_path_factory.mktemp("template") / "s"
+    asyncio.run(lived(place))
+    return place
+
+
+@pytest.fixture
+def store(template, tmp_path):
+    """A copy of it."""
+    shutil.copytree(template, tmp_path / "s")
     return tmp_path / "s"
 
 
@@ -172,6 +195,7 @@ def test_runs_that_began_before_go_on_in_the_open_and_new_ones_are_encrypted(tmp
 
 def test_an_encrypted_store_takes_no_new_run_without_its_keys(store):
     """It would lie in the open, in a store whose owner believes it does not."""
+
     async def begin():
         async with Engine(store, workflows=[FLOW]) as engine:
             await engine.start(FLOW, {"q": SMALL}, run_id="new")
@@ -286,8 +310,15 @@ def forge(store, table, changed):
 
 def test_events_that_are_swapped_between_versions_or_runs_are_refused(tmp_path):
     """Each body at each other's place, under a header that fits: the key says no, whatever the chain says."""
+
     async def two():
-        flow = Workflow("f").add_node("a", lambda state: {"n": state["n"] + "x"}).add_node("b", lambda state: {}).add_edge("a", "b").set_start("a")
+        flow = (
+            Workflow("f")
+            .add_node("a", lambda state: {"n": state["n"] + "x"})
+            .add_node("b", lambda state: {})
+            .add_edge("a", "b")
+            .set_start("a")
+        )
         async with Engine(tmp_path / "s", workflows=[flow], keys=RING) as engine:
             for name in ("one", "two"):
                 await (await engine.start(flow, {"n": name}, run_id=name, subject="eve")).result()
@@ -322,7 +353,7 @@ def test_a_store_s_key_does_not_open_another_store(store, tmp_path):
 
 
 @pytest.mark.parametrize("table", [b"log", b"blobs", b"snapshots"])
-def test_a_flipped_bit_in_what_is_storedis_found(store, table):
+def test_a_flipped_bit_in_what_is_stored_is_found(store, table):
     """In an event, a blob or a snapshot: reading it, or verifying the store, says so; nothing comes back wrong."""
     right = _state(store)
     rows = {key: value for key, value in rows_of(store, table).items() if len(key) <= 24 and len(value) > 60}
@@ -375,3 +406,30 @@ def test_a_log_in_memory_is_encrypted_too():
     assert isinstance(open_log(inner, keys=RING), LockedLog)
     assert inner.position() > 5
     assert not any(word.encode() in one.data for one in inner.feed(0, 1_000) for word in WORDS)
+
+
+def test_what_is_encrypted_is_not_exported_to_where_its_key_is_not(store, tmp_path):
+    """An export of an encrypted run is refused in one sentence, and leaves nothing of it in the open."""
+    log = open_log(store, readonly=True, keys=RING)
+    with (tmp_path / "x.cborseq").open("wb") as file, pytest.raises(SettingsError, match="is encrypted"):
+        write_sequence(log, file, [log.head("r")])
+    with pytest.raises(SettingsError, match="is encrypted"):
+        bring(log, log.head("r"))
+    log.close()
+    assert found_in(tmp_path, WORDS) == set()
+
+
+def test_a_sweep_leaves_what_others_have_the_key_of_and_takes_what_nobody_can_read(store):
+    """Without the key no blob of an encrypted run goes; after it was shredded, all of them may."""
+    plain = open_log(store)
+    there = set(plain.blob_names(b"", 1_000))
+    assert len(there) > 3
+    assert sweep(plain).blobs == 0
+    plain.close()
+    log = open_log(store, keys=RING)
+    assert sweep(log).blobs == 0
+    assert set(log.blob_names(b"", 1_000)) == there
+    shred(log, SystemClock(), to_shred(log, "r"))
+    assert sweep(log).blobs == len(there)
+    assert list(verify_store(log))[-1].sound
+    log.close()

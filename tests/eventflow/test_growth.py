@@ -35,7 +35,12 @@ def read_time(data: bytes) -> int:
     return cbor2.loads(data)[6]
 
 
-@given(st.lists(st.integers(0, 40_000), max_size=40), st.integers(0, 100_000))
+gaps_of = st.sampled_from([0, 1, 3_600, 82_800, 86_400]) | st.integers(
+    0, 40_000
+)  # an hour and a day to the ns among them
+
+
+@given(st.lists(gaps_of, max_size=40), gaps_of)
 def test_the_last_hour_and_day_are_counted_exactly(gaps, later):
     """As if every event's time were compared."""
     log, times = store(gaps)

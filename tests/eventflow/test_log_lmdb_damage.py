@@ -130,6 +130,65 @@ def test_an_older_copy_put_back_is_noticed(filled: Path) -> None:
         assert log.head("r") == head
 
 
+_NUMBER = 16 + 24 + 2 * 48 + 8  # where the transaction's number stands in a meta page, its last 8 bytes
+
+
+@pytest.mark.parametrize("page", [0, 1])
+def test_no_flipped_bit_in_a_transactions_number_goes_unnoticed(filled: Path, page: int) -> None:
+    """LMDB takes the older of its two roots then, and nothing inside the file tells; the mark does."""
+    file = filled / "data.1" / "data.mdb"
+    whole = file.read_bytes()
+    with closing(LmdbLog(filled, readonly=True)) as log:
+        position = log.position()
+    noticed = 0
+    for bit in range(64):
+        changed = bytearray(whole)
+        changed[page * 4096 + _NUMBER + bit // 8] ^= 1 << bit % 8
+        file.write_bytes(changed)
+        try:
+            with closing(LmdbLog(filled, readonly=True)) as log:
+                assert log.position() == position
+        except Corrupt:
+            noticed += 1
+    assert noticed
+
+
+def test_a_meta_sector_torn_in_its_middle_is_noticed(filled: Path) -> None:
+    """Its end from after a commit, its beginning from before: the new number with the old root, or the other way round."""
+    file = filled / "data.1" / "data.mdb"
+    before = file.read_bytes()
+    with closing(LmdbLog(filled)) as log:
+        head = log.head("r")
+        assert head is not None
+        Author(log).add(head, MOVE)
+        position = log.position()
+    after = file.read_bytes()
+    for page in (0, 1):
+        start, end = page * 4096, page * 4096 + _NUMBER + 8
+        for cut in range(start, end, 4):
+            for whole, torn in ((before, after), (after, before)):
+                file.write_bytes(after[:start] + whole[start:cut] + torn[cut:end] + after[end:])
+                try:
+                    with closing(LmdbLog(filled, readonly=True)) as log:
+                        assert log.position() == position
+                except Corrupt:
+                    pass
+
+
+def test_a_flag_of_a_meta_page_that_ends_the_first_writer_is_noticed(filled: Path) -> None:
+    """No check of the structure sees it; any other flag than those we write is refused."""
+    file = filled / "data.1" / "data.mdb"
+    whole = file.read_bytes()
+    for page in (0, 1):
+        for table in (0, 48):
+            for bit in range(16):
+                changed = bytearray(whole)
+                changed[page * 4096 + 16 + 24 + table + 4 + bit // 8] ^= 1 << bit % 8
+                file.write_bytes(changed)
+                with pytest.raises(Corrupt, match="flags in a meta page"):
+                    LmdbLog(filled)
+
+
 def test_another_history_of_the_same_length_is_noticed(filled: Path) -> None:
     """The mark holds the digest of the event at its position too."""
     file = filled / "data.1" / "data.mdb"

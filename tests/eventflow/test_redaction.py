@@ -28,7 +28,11 @@ from tests.eventflow.test_cipher_store import found_in
 # One of each shape, put together here so that no scanner takes this file for a leak: (shape's name, text around, secret).
 BODY = "Ab3dEf6hIj9kLm2nOp5qRs8tUv1wXy4z"
 SECRETS = [
-    ("private key (PEM)", "key: {}", f"-----BEGIN RSA PRIVATE {'KEY'}-----\n{BODY}\n{BODY}\n-----END RSA PRIVATE {'KEY'}-----"),
+    (
+        "private key (PEM)",
+        "key: {}",
+        f"-----BEGIN RSA PRIVATE {'KEY'}-----\n{BODY}\n{BODY}\n-----END RSA PRIVATE {'KEY'}-----",
+    ),
     ("JSON web token", "token {} sent", f"eyJ{BODY[:12]}.eyJ{BODY[:20]}.{BODY}"),
     ("OpenAI, Anthropic and alike", "Incorrect API key provided: {}.", f"sk-proj-{BODY}"),
     ("OpenAI, Anthropic and alike", "x-api-key: {}", f"sk-ant-api03-{BODY}"),
@@ -101,7 +105,9 @@ def test_the_same_secret_has_the_same_hash_and_no_other_has_it():
 def test_a_declared_field_goes_wherever_it_stands():
     """At the top, below lists and in changes; whole, whatever type it is; nothing else goes."""
     redactor = Redactor(Redaction(fields=["ssn", "user.pin"], shapes=False))
-    data = freeze({"ssn": "123", "user": {"pin": 4711, "name": "eve"}, "pin": 1, "rows": [{"ssn": [1, 2]}, {"x": None}]})
+    data = freeze(
+        {"ssn": "123", "user": {"pin": 4711, "name": "eve"}, "pin": 1, "rows": [{"ssn": [1, 2]}, {"x": None}]}
+    )
     found = redactor.value(data)
     assert found["ssn"].startswith("«redacted:")
     assert found["user"]["pin"].startswith("«redacted:")
@@ -119,7 +125,14 @@ def test_a_declared_field_goes_wherever_it_stands():
 def test_values_without_secrets_are_the_very_same_objects():
     """Dicts, lists, long lists, shared values and bytes; those with one are not."""
     redactor, secret = Redactor(Redaction()), f"sk-{BODY}"
-    for clean in (freeze({"a": [1, "b", None, b"c"]}), Rope.of(["x"] * 600), Shared(freeze(["a"])), b"bytes", 1.5, None):
+    for clean in (
+        freeze({"a": [1, "b", None, b"c"]}),
+        Rope.of(["x"] * 600),
+        Shared(freeze(["a"])),
+        b"bytes",
+        1.5,
+        None,
+    ):
         assert redactor.value(clean) is clean
     assert secret not in str(redactor.value(freeze({"a": [{"b": secret}]})))
     assert secret not in redactor.value(Rope.of(["x", secret])).items()

@@ -18,7 +18,7 @@ from eventflow.errors import Conflict, Corrupt, NotFound, SettingsError
 from eventflow.event import CheckpointCreated, RunDeleted, RunPinned, StoreRestored
 from eventflow.forking import write_one
 from eventflow.log import NOBODY, STORE_RUN, Act, Guard, LmdbLog, Post, Query
-from eventflow.log.lmdb.cutting import EPOCH_BITS
+from eventflow.log.mirror import EPOCH_BITS
 from eventflow.recovery import recover
 from eventflow.run.mail import message
 

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from freezegun import freeze_time
+from structlog.testing import capture_logs
 
 from eventflow import CheckpointPolicy, Engine, ManualClock, RecoveryOutOfReach, Workflow, extend
 from eventflow.clock import SystemClock
 from eventflow.costs import BELIEVED, FOLD, LOAD
 from eventflow.engine import stats_of
 from eventflow.log import LmdbLog
+from eventflow.telemetry import log_lines, spans
 
 TARGET = CheckpointPolicy(recovery="5 ms")
 
@@ -63,7 +66,25 @@ def test_a_clock_that_stands_still_makes_the_same_history_byte_for_byte():
     first, second = (drive("memory", loop(600), clock=ManualClock(), checkpoints=TARGET) for _ in range(2))
     assert first[1] == second[1]
     assert first[2] == second[2] != []
+    assert first[0].measured == second[0].measured
     assert first[0].measured.checkpoint_seconds == 0.0
+
+
+def test_nothing_is_measured_while_time_is_frozen():
+    """Under freezegun the processor's own time does not count either: the constants stay."""
+    seen = []
+
+    async def tell() -> None:
+        flow = loop(400)
+        async with Engine(workflows=[flow], checkpoints=CheckpointPolicy(recovery="2 s")) as engine:
+            run = await engine.start(flow, {"n": 0, "items": []}, run_id="r")
+            journal = engine._desk.seat(engine.log.head("r").run_key).driver.journal
+            await run.result()
+            seen.append(journal.gauge.costs)
+
+    with freeze_time("2026-11-24 10:00", real_asyncio=True):
+        asyncio.run(tell())
+    assert (seen[0].fold, seen[0].load, seen[0].folded) == (FOLD, LOAD, BELIEVED)
 
 
 def test_what_events_cost_is_measured_as_they_come():
@@ -138,6 +159,17 @@ def test_a_state_that_can_t_be_read_in_time_is_said_once_and_snapshotted_in_prop
     assert heard[0].estimate > heard[0].target
     assert not stats.measured.in_reach
     assert 1 < len(marks) < 60
+
+
+def test_a_target_out_of_reach_is_a_line_of_the_log():
+    """One warning with both times, and nothing else of it is counted or drawn."""
+    with capture_logs() as lines:
+        drive(
+            "memory", loop(300, 4_000), checkpoints=CheckpointPolicy(recovery="300 us"), listeners=[log_lines(), spans()]
+        )  # fmt: skip
+    [line] = [line for line in lines if line["event"] == "recovery.out_of_reach"]
+    assert line["log_level"] == "warning"
+    assert line["target"] == 0.0003 < line["seconds"]
 
 
 @pytest.mark.parametrize("options", [{"every": 20}, {"after_node": True}, {"interval": 0.001}])

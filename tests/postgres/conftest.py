@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,12 +59,13 @@ class LossyWay:
         self._door.bind(str(directory / ".s.PGSQL.5432"))
         self._door.listen()
         self._loses = threading.Event()
+        self._waits_for: bytes | None = None
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def lose_answers(self) -> None:
-        """Cut each connection that is open when the server answers on it next; later ones are whole."""
-        self._loses.set()
+    def lose_answer(self, to: bytes) -> None:
+        """Cut the connection on which something with these bytes is sent next, once the server has answered it."""
+        self._waits_for = to
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -72,7 +74,6 @@ class LossyWay:
                 there = socket.socket(socket.AF_UNIX)
                 there.connect(self._behind)
                 self._open += [client, there]
-                self._loses.clear()
                 for one, other, answers in ((client, there, False), (there, client, True)):
                     threading.Thread(target=self._pass, args=(one, other, answers), daemon=True).start()
 
@@ -80,7 +81,11 @@ class LossyWay:
         with contextlib.suppress(OSError):
             while data := one.recv(1 << 16):
                 if answers and self._loses.is_set():
+                    self._loses.clear()
                     break
+                if not answers and self._waits_for is not None and self._waits_for in data:
+                    self._waits_for = None
+                    self._loses.set()
                 other.sendall(data)
         for end in (one, other):
             with contextlib.suppress(OSError):
@@ -101,6 +106,20 @@ def way(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
     lossy = LossyWay(directory, server)
     yield lossy, f"postgresql://postgres@/postgres?host={directory}&schema=s{next(_numbers)}"
     lossy.close()
+
+
+def until(true: Callable[[], object], *, seconds: float = 20) -> None:
+    """Look again and again until something is so."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "this never came to be"
+        time.sleep(0.005)
+
+
+@pytest.fixture(name="until")
+def until_fixture() -> Callable[..., None]:
+    """Waits until something is so, within a bound."""
+    return until
 
 
 class Program:

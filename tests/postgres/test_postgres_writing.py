@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -48,15 +47,18 @@ def test_a_commit_whose_answer_is_lost_is_found_and_done_once(way, what: str) ->
         author = Author(log)
         head, other = author.start("r"), author.start("s")
         written(log, Post(other.run_key, b"before"))
-        batch: list[Any] = {
-            "append": [author.then(head, MOVE, MOVE)],
-            "post": [Post(head.run_key, b"x")],
-            "upkeep": [Upkeep(head.run_key, marks=(Checkpoint(1, ("manual",), 5),))],
-            "mixed": [author.then(head, MOVE), Post(other.run_key, b"x"), author.then(head, MOVE), author.first("t")],
-            "deletion": [author.then(head, MOVE), deletion(other, 9)],
-        }[what]
+        batches: dict[str, Callable[[], list[Any]]] = {
+            "append": lambda: [author.then(head, MOVE, MOVE)],
+            "post": lambda: [Post(head.run_key, b"x")],
+            "upkeep": lambda: [Upkeep(head.run_key, marks=(Checkpoint(1, ("manual",), 5),))],
+            "mixed": lambda: [author.then(head, MOVE), Post(other.run_key, b"x"), author.then(head, MOVE), author.first("t")],
+            "deletion": lambda: [author.then(head, MOVE), deletion(other, 9)],
+        }
         before, messages = log.position(), len(log.inbox(head.run_key)) + len(log.inbox(other.run_key))
-        lossy.lose_answers()
+        head = author.add(head, MOVE)  # as prepared statements: the next message is the write itself
+        before += 1
+        batch = batches[what]()
+        lossy.lose_answer(b"COMMIT" if what == "deletion" else b"_pg3_")
         answers = log.write(batch)
         kinds = {
             "append": [Appended], "post": [Posted], "mixed": [Appended, Posted, VersionConflict, Appended],
@@ -89,7 +91,7 @@ def test_a_batch_that_never_arrived_is_sent_again(server: PostgresServer, addres
 
 
 def test_a_session_that_is_killed_while_it_waits_for_its_turn_writes_nothing(
-    server: PostgresServer, address: str
+    server: PostgresServer, address: str, until
 ) -> None:
     """It is sent again on a new one; who held it up comes first."""
     with closing(PostgresLog(address)) as log, closing(PostgresLog(address)) as slow:
@@ -102,8 +104,7 @@ def test_a_session_that_is_killed_while_it_waits_for_its_turn_writes_nothing(
             thread = threading.Thread(target=lambda: answers.extend(log.write([author.then(head, MOVE)])))
             thread.start()
             waits = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
-            while server.psql(waits) == "0":
-                time.sleep(0.005)
+            until(lambda: server.psql(waits) != "0")
             kill_writer(server, log)
         thread.join()
         assert isinstance(answers[0], Appended)
@@ -125,7 +126,7 @@ def test_a_server_that_stays_away_is_told_with_what_is_not_known(address: str, s
         assert versions(log, author.add(head, MOVE)) == [1, 2]
 
 
-def test_a_wait_for_a_standby_that_is_cut_short_is_no_success() -> None:
+def test_a_wait_for_a_standby_that_is_cut_short_is_no_success(until) -> None:
     """The server says the commit is there; it counts only once a standby has it, or none is asked for any more."""
     with PostgresServer() as server, closing(PostgresLog(server.url())) as log:
         author = Author(log)
@@ -136,11 +137,10 @@ def test_a_wait_for_a_standby_that_is_cut_short_is_no_success() -> None:
         thread = threading.Thread(target=lambda: answers.extend(log.write([author.then(head, MOVE)])))
         thread.start()
         waits = "select pid from pg_stat_activity where wait_event = 'SyncRep' and query like '%append_batch%'"
-        while not (pid := server.psql(waits)):
-            time.sleep(0.005)
+        until(lambda: server.psql(waits))
+        pid = server.psql(waits)
         server.psql(f"select pg_cancel_backend({pid})")
-        while not server.psql("select pid from pg_stat_activity where wait_event = 'SyncRep'").replace(pid, ""):
-            time.sleep(0.005)
+        until(lambda: server.psql("select pid from pg_stat_activity where wait_event = 'SyncRep'").replace(pid, ""))
         assert versions(log, head) == [1, 2]  # it is there, and nobody was told so
         assert not answers
         server.psql("alter system reset synchronous_standby_names")

@@ -39,7 +39,7 @@ plain = st.recursive(
 )
 
 
-def read(raw: Any, texts: list[str]) -> Any:
+def read(raw: Any, texts: list[str]) -> Any:  # noqa: PLR0911 - a table
     """A value as a page reads it."""
     if not isinstance(raw, list):
         return raw
@@ -219,6 +219,13 @@ def test_a_page_is_a_function_of_its_history(hostile):
     again = export_from(open_capsule(page).sequence)
     assert open_capsule(page).sequence == data
     assert capsule_page(capsule_view(again, again.head("evil")), data) == page
+
+
+def test_a_forks_view_is_the_same_from_its_own_bytes(long):
+    """Its parent is there only as far as the fork goes on from it."""
+    log, head = long
+    again = export_from(sequence(log, head), check=False)
+    assert capsule_view(again, again.head("child")) == capsule_view(log, head)
 
 
 def test_no_text_of_a_history_is_markup(hostile):

@@ -5,6 +5,7 @@ Skipped where playwright or Chromium is missing: `pip install playwright`, `apt-
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -13,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from eventflow.cipher.signing import new_key
+from eventflow.log import open_log
+from eventflow.sealing import keep, seal
+from eventflow.testing.author import Author
 
 CHROMIUM = Path(os.environ.get("EVENTFLOW_CHROMIUM", "/usr/bin/chromium"))
 FLAGS = [
@@ -170,6 +176,29 @@ def test_a_page_that_was_changed_says_so(page, hostile, desk, run_replay):
     page.page.goto((desk / "script.html").as_uri())
     assert page.page.evaluate("window.pwned") is None
     assert any("Content Security Policy" in one for one in page.said)
+
+
+def test_a_page_follows_the_path_to_a_seal(page, hostile, desk, run_replay):
+    """And says so where it does not lead there."""
+    log = open_log("runs.eventflow")
+    author = Author(log)
+    for number in range(6):
+        author.start(f"other-{number}")
+    keep(desk / "runs.eventflow", seal(log, new_key("me")))
+    log.close()
+    assert run_replay("export", "evil", "evil.html", "--format", "capsule").code == 0
+    page.open(desk / "evil.html")
+    page.page.locator("#sides button[data-name=proof]").click()
+    assert f"Version {hostile.version} and all before it are among the 18 events that are sealed" in page.text("proofs")
+    page.quiet(desk / "evil.html")
+    data = (desk / "evil.html").read_text()
+    proof = re.search(r'id="proof">([^<]*)', data)[1]
+    lines = base64.b64decode(proof).decode().split("\n")
+    lines[3], lines[4] = lines[4], lines[3]
+    (desk / "forged.html").write_text(data.replace(proof, base64.b64encode("\n".join(lines).encode()).decode()))
+    page.open(desk / "forged.html")
+    page.page.locator("#sides button[data-name=proof]").click()
+    assert "does not lead to what is sealed" in page.text("proofs")
 
 
 def test_a_phone_shows_one_part_at_a_time(browser, hostile, desk, run_replay):

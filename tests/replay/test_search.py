@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
 from eventflow.address import resolve
@@ -17,9 +19,12 @@ from eventflow.event import (
     RunResumed,
     SignalReceived,
     Transitioned,
+    WaitClosed,
+    WaitOpened,
 )
 from eventflow.log import MemoryLog
 from eventflow.plain import freeze
+from eventflow.recovery import history
 from eventflow.testing.author import Author
 from replay.search import AROUND, Hit, search, search_all, stats
 
@@ -96,6 +101,47 @@ def test_a_fork_is_searched_with_its_parents(author):
         ("r", 3),
     ]
     assert hits(author, "s") == []
+
+
+def everywhere(event: object, text: str) -> int:
+    """In how many places of an event a text stands, by looking at all of it."""
+
+    def inside(value: object) -> int:
+        if isinstance(value, str):
+            return text in value.casefold()
+        if isinstance(value, dict):
+            return sum((text in key.casefold()) + inside(item) for key, item in value.items())
+        return sum(map(inside, value)) if isinstance(value, list | tuple) else 0
+
+    found = text in type(event).__name__.casefold()
+    for one in fields(event):
+        value = getattr(event, one.name)
+        if one.name == "change":
+            found += sum(inside(op.value) for op in value)
+        elif isinstance(value, Failure):
+            found += inside([value.type, value.message])
+        elif one.name != "definition":
+            found += inside(value)
+    return found
+
+
+@pytest.mark.parametrize("text", ["needle", "transitioned", "done", "m", "e", "Ünder", "deadline", "pay", "x" * 40])
+def test_what_is_found_is_what_a_look_at_every_event_finds(author, text):
+    """However little of an event is read: names of types, values that are left out, long ones kept beside it."""
+    head = author.start("r", {"a": ["no", "a needle", "x" * 3_000], "ÜNDER": None})
+    head = author.add(head, *asked("where is the NEEDLE?" + "x" * 2_000, "needle: here"))
+    change = (Op("set", ("b",), freeze({"needle": 1})), Op("set", ("c",), "x" * 3_000), Op("set", ("d",), "ünder" * 30))
+    head = author.add(head, Transitioned("a", "a", change=change), Transitioned("a", "needle", "failed", (), BROKE))
+    head = author.add(head, SignalReceived("needle", {"m": [1]}, 1), AttemptFailed("needle", 1, BROKE, 5))
+    head = author.add(head, WaitOpened("needle", "timer"), WaitClosed("needle", "timeout", message=4))
+    head = author.add(head, EffectStarted("pay", "k", "call", True, "x" * 2_000, bytes(32), "ef", undo="unpay"))
+    author.add(
+        head, RunResumed("needle", b"", freeze({"nodes": {"needle": "m"}}), why="Needle"), RunFailed("needle", BROKE)
+    )
+    wanted = text.casefold()
+    recorded = history(author.log, head.run_key, 1, resolve(author.log, "r").head.version)
+    expected = {one.version: places for one in recorded if (places := everywhere(one.event, wanted))}
+    assert {hit.version: hit.places for hit in hits(author, "r", text)} == expected
 
 
 # --- stats ---------------------------------------------------------------------------------------------------------

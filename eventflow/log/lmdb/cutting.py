@@ -29,11 +29,10 @@ from eventflow.log.lmdb.tables import (
     versioned,
 )
 from eventflow.log.lmdb.writing import last_number
+from eventflow.log.mirror import of_generation
 from eventflow.log.protocol import NOBODY, STORE_NAME, STORE_RUN, STORE_VOUCH, Head
 from eventflow.log.removal import tombstone
 from eventflow.state import Status, WaitingFor
-
-EPOCH_BITS = 40  # of an epoch, below the generation: how often a run's lease is taken in one life of a store; 2^40 is never reached
 
 
 @dataclass(slots=True)
@@ -95,8 +94,7 @@ class Copied:
                 head = head_from(name, rows.get(rows.tables.names, name) or b"")
                 if head.run_key not in (STORE_RUN, NOBODY):
                     count += 1
-                    epoch = (generation << EPOCH_BITS) + (head.epoch & ((1 << EPOCH_BITS) - 1)) + 1
-                    _restate(rows, head, replace(head, owner=NOBODY, epoch=epoch))
+                    _restate(rows, head, of_generation(head, generation))
             rows.delete(rows.tables.store, KEY_VACUUM)
             for key in list(keys_under(txn, rows.tables.store, KEY_CHANGE)):
                 rows.delete(rows.tables.store, key)

@@ -29,6 +29,7 @@ from eventflow.log.lmdb.tables import (
     FACET_STATUS,
     FACET_TAG,
     FACET_WORKFLOW,
+    KEY_FOLLOWS,
     U64,
     VERSIONED,
     Tables,
@@ -393,6 +394,12 @@ class LmdbLog:
         with self._env.reading() as txn:
             last = int(txn.id())
         return Readers(tuple(self._env.readers()), last, cleared, gate_holder(self.path))
+
+    @property
+    def follows(self) -> bool:
+        """Whether this is a copy of another store, which nobody may drive until it is promoted."""
+        with self._reading() as (txn, t):
+            return bool(txn.get(KEY_FOLLOWS, db=t.store) == b"\x01")
 
     def change_mark(self) -> int:
         """The number of the last transaction that a reader sees, by any process, and above it that of the file.

@@ -36,6 +36,7 @@ KEY_FORMAT, KEY_STORE_ID, KEY_MESSAGES = b"format", b"id", b"messages"
 KEY_BUCKET = b"bucket"  # and the name of a queue -> how many of its runs may be claimed, and when that was so
 KEY_CHANGE = b"change"  # and a number -> table and key of a row that changed while the file is being copied elsewhere
 KEY_CLEAR = b"clear"  # and a run key -> the version up to which what was removed of it is still to be tidied up
+KEY_FOLLOWS = b"follows"  # -> 1 if this is a copy of another store that nobody may drive
 KEY_GUARD = b"guard"  # and a run key and a kind -> why nothing of that run may be removed
 KEY_SWEEP = b"sweep"  # -> number of the newest sweep, last place in `blobs` when it began or 0
 KEY_VACUUM = b"vacuum"  # -> COPYING and who copies, or MOVED and the name of the directory

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eventflow.checkpoint import Checkpoint, merged
-from eventflow.codec import REWOUND, Blob
+from eventflow.codec import REWOUND, TOMBSTONE, Blob
 from eventflow.errors import Conflict, Corrupt, EventflowError, NotFound, RunNotFound, VersionConflict
+from eventflow.log.checking import check_origin, check_rewinds
 from eventflow.log.lmdb import queues, removing
 from eventflow.log.lmdb.rows import Rows, Txn, keys_under
 from eventflow.log.lmdb.tables import (
@@ -37,6 +38,8 @@ from eventflow.log.lmdb.tables import (
     number,
     versioned,
 )
+from eventflow.log.lmdb.mirroring import keep_mirrored
+from eventflow.log.mirror import Mirror, of_generation
 from eventflow.log.protocol import (
     NOBODY,
     STORE_NAME,
@@ -57,9 +60,7 @@ from eventflow.log.protocol import (
     Write,
     admit,
     admit_brought,
-    check_origin,
     check_parent,
-    check_rewinds,
     claimed,
     fresh,
     store_append,
@@ -172,6 +173,8 @@ class Batch:
                     return removing.sweep(self._rows, one, self._last_place())
                 case Claim():
                     return self._claim(one)
+                case Mirror():
+                    return self._mirror(one)
         except (Conflict, NotFound) as error:
             return error
 
@@ -381,6 +384,29 @@ class Batch:
         self._put(self._t.store, KEY_MESSAGES, number(message))
         self._put(self._t.inbox, versioned(post.run_key, message), post.data)
         return Posted(message)
+
+
+    def _mirror(self, mirror: Mirror) -> Kept:
+        for head in mirror.deleted:
+            held = self._head(head.run_id)
+            if held != head:
+                raise VersionConflict(head.run_id, head.version, held.version if held else 0)
+        for name in mirror.tombstones:
+            self.position += 1
+            self.events, self.digest = self.events + 1, name
+            self._rows.append(self._t.log, number(self.position), TOMBSTONE + name)
+        for head in mirror.deleted:
+            self._delete(head)
+        for head in mirror.gone:
+            if self._head(head.run_id) is None:
+                self._heads[head.run_id] = head
+        if mirror.generation:
+            heads = [self._head(bytes(key).decode()) for key in keys_under(self._txn, self._t.names, b"")]
+            for head in [one for one in heads if one is not None and one.run_key != STORE_RUN]:
+                freed = self._heads[head.run_id] = of_generation(head, mirror.generation)
+                self._requeue(head, freed)
+        keep_mirrored(self._rows, mirror)
+        return Kept()
 
 
 def put(txn: Txn, table: Any, key: bytes, value: bytes) -> None:

@@ -20,7 +20,7 @@ COLUMNS: dict[str, bool] = {
         ("b", "h_was_owner"), ("n", "h_version"), ("b", "h_digest"), ("n", "h_epoch"), ("b", "h_owner"),
         ("n", "h_status h_waiting h_updated"), ("b", "n_id n_key"), ("n", "n_incarnation n_version"),
         ("b", "n_digest"), ("n", "n_epoch"), ("b", "n_owner"), ("n", "n_status n_waiting n_updated"), ("b", "n_queue"), ("n", "n_priority"),
-        ("b", "i_key i_id i_entry i_workflow i_parent t_tag t_key a_runs a_gone a_blobs b_digest b_stored"),
+        ("b", "i_key i_id i_entry i_workflow i_parent"), ("n", "i_origin"), ("b", "t_tag t_key a_runs a_gone a_blobs b_digest b_stored"),
         ("b", "d_key"), ("n", "d_version"), ("b", "v_key"), ("n", "v_version v_by"), ("b", "k_key"),
         ("n", "k_message"), ("b", "m_key"), ("n", "m_version m_kinds m_time"), ("b", "m_label"), ("n", "m_size"),
         ("b", "m_digest s_key"), ("n", "s_version"), ("b", "s_root x_key"), ("n", "x_version x_snapshot"),
@@ -101,17 +101,17 @@ def _begun(heads: list[Head], plan: Plan) -> dict[str, Column]:
     ])  # fmt: skip
     listed = [(head, plan.firsts[head.run_id].entry) for head in heads if head.run_id != STORE_NAME]
     if listed:
-        found.update(_named("i_", "key id entry workflow parent", [_info(head, entry) for head, entry in listed]))
+        found.update(_named("i_", "key id entry workflow parent origin", [_info(head, entry) for head, entry in listed]))
     tags = [(facet(FACET_TAG, tag), head.run_key) for head, entry in listed for tag in dict.fromkeys(entry.tags)]
     if tags:
         found.update(_named("t_", "tag key", tags))
     return found
 
 
-def _info(head: Head, entry: Entry) -> tuple[bytes, bytes, bytes, bytes, bytes | None]:
+def _info(head: Head, entry: Entry) -> tuple[bytes, bytes, bytes, bytes, bytes | None, int]:
     parent = None if entry.parent_id is None else entry.parent_key
     row = entry_row(head.run_id, entry)
-    return head.run_key, text_bytes(head.run_id), row, facet(FACET_WORKFLOW, entry.workflow), parent
+    return head.run_key, text_bytes(head.run_id), row, facet(FACET_WORKFLOW, entry.workflow), parent, entry.origin
 
 
 def _rest(plan: Plan) -> dict[str, Column]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from eventflow.log.mirror import Mirror
 from eventflow.log.postgres.rows import HEAD, HEAD_FIELDS, NEWEST, head_from, text_bytes
 from eventflow.log.postgres.wire import ByteColumn, NumberColumn
 from eventflow.log.protocol import NOBODY, STORE_NAME, Act, Append, Bring, Head, Post, Upkeep, Write
@@ -78,6 +79,8 @@ def _needs(batch: Sequence[Write]) -> tuple[set[str], set[bytes], set[tuple[byte
                     keys.add(one.first.entry.parent_key)
             case Post():
                 keys.add(one.run_key)
+            case Mirror():
+                names.update(head.run_id for head in one.deleted)
             case Upkeep():
                 _upkeep_needs(one, keys, blobs)
             case Act():

@@ -14,10 +14,12 @@ from psycopg.types.numeric import Int8
 
 from eventflow.codec import REWOUND
 from eventflow.errors import Conflict, Corrupt, EventflowError, NotFound
+from eventflow.log.mirror import Mirror
 from eventflow.log.postgres import claiming, removing
 from eventflow.log.postgres.address import Address
 from eventflow.log.postgres.columns import COLUMNS, columns, events
 from eventflow.log.postgres.facts import look_up
+from eventflow.log.postgres.mirroring import mirror
 from eventflow.log.postgres.planning import Plan
 from eventflow.log.postgres.portable import write_portably
 from eventflow.log.postgres.wire import ByteColumn
@@ -77,7 +79,7 @@ class Sender:
 
 def stands_alone(one: Write) -> bool:
     """Whether a write is done by itself under the lock, and what comes after it must look again."""
-    return isinstance(one, Clear | Sweep | Claim) or (isinstance(one, Act) and removing.removes(one))
+    return isinstance(one, Clear | Sweep | Claim | Mirror) or (isinstance(one, Act) and removing.removes(one))
 
 
 def needs_lock(one: Write) -> bool:
@@ -95,7 +97,7 @@ def write_parts(connection: psycopg.Connection, batch: Sequence[Write], sender: 
     answers: Answers = []
     for part in _parts(batch):
         first = part[0]
-        if isinstance(first, Clear | Sweep | Claim):
+        if isinstance(first, Clear | Sweep | Claim | Mirror):
             answers.append(_alone(connection, first, sender, number))
         else:
             answers += _planned(connection, part, sender, number)
@@ -128,7 +130,7 @@ def _planned(connection: psycopg.Connection, part: Sequence[Write], sender: Send
     return plan.answered(*before)
 
 
-def _alone(connection: psycopg.Connection, one: Clear | Sweep | Claim, sender: Sender, number: int) -> Answer | EventflowError:
+def _alone(connection: psycopg.Connection, one: Clear | Sweep | Claim | Mirror, sender: Sender, number: int) -> Answer | EventflowError:
     try:
         match one:
             case Clear():
@@ -137,6 +139,8 @@ def _alone(connection: psycopg.Connection, one: Clear | Sweep | Claim, sender: S
                 answer = removing.sweep(connection, one)
             case Claim():
                 answer = claiming.claim(connection, one, own_clock=sender.own_clock)
+            case Mirror():
+                answer = mirror(connection, one, look_up(connection, [one]))
     except Conflict as error:
         return error
     connection.execute("update tip set changes = changes + 1")

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from eventflow.checkpoint import Checkpoint, merged
 from eventflow.codec import Blob
 from eventflow.errors import Conflict, EventflowError, NotFound, RunNotFound, VersionConflict
+from eventflow.log.checking import check_rewinds
 from eventflow.log.postgres.facts import Facts, Unknown
 from eventflow.log.protocol import (
     NOBODY,
@@ -35,7 +36,6 @@ from eventflow.log.protocol import (
     admit,
     admit_brought,
     check_parent,
-    check_rewinds,
     fresh,
     store_append,
 )

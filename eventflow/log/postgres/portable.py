@@ -41,7 +41,7 @@ _STEPS = (
             version = excluded.version, digest = excluded.digest, epoch = excluded.epoch, owner = excluded.owner,
             status = excluded.status, waiting = excluded.waiting, updated = excluded.updated,
             queue = excluded.queue, priority = excluded.priority where h.run_key is null""", counted=True),
-    _Step("i_key", "insert into info select * from unnest(%(i_key)b, %(i_id)b, %(i_entry)b, %(i_workflow)b, %(i_parent)b)"),
+    _Step("i_key", "insert into info select * from unnest(%(i_key)b, %(i_id)b, %(i_entry)b, %(i_workflow)b, %(i_parent)b, %(i_origin)b)"),
     _Step("t_tag", "insert into tags select * from unnest(%(t_tag)b, %(t_key)b) on conflict do nothing"),
     _Step("e_key", """insert into log select %(before)s::bigint + e.number, e.key, e.version, e.data
         from unnest(%(e_key)b, %(e_epoch)b, %(e_version)b, %(e_data)b) with ordinality as e (key, epoch, version, data, number)

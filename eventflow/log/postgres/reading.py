@@ -12,7 +12,16 @@ from eventflow.checkpoint import Checkpoint
 from eventflow.codec import Stored, unpack_blob
 from eventflow.errors import Corrupt
 from eventflow.log.lmdb.tables import FACET_TAG, FACET_WORKFLOW, entry_from, facet
-from eventflow.log.postgres.rows import HEAD, HEAD_FIELDS, NEWEST, STATUS_NUMBER, head_from, mark_from, text_bytes, unsigned
+from eventflow.log.postgres.rows import (
+    HEAD,
+    HEAD_FIELDS,
+    NEWEST,
+    STATUS_NUMBER,
+    head_from,
+    mark_from,
+    text_bytes,
+    unsigned,
+)
 from eventflow.log.postgres.wire import ByteColumn
 from eventflow.log.protocol import STORE_RUN, Entry, Head, Listed, Query, Usage, fits
 
@@ -178,6 +187,11 @@ def owner(connection: psycopg.Connection, name: bytes) -> tuple[bool, str]:
     """Whether an owner's lease still runs, and what it said of itself."""
     found = _all(connection, "select lease_until > clock_timestamp(), said from owners where owner = %b", name)
     return (found[0][0], found[0][1].decode()) if found else (False, "")
+
+
+def follows(connection: psycopg.Connection) -> bool:
+    """Whether this is a copy of another store."""
+    return any(row[0] for row in _all(connection, "select follows from store"))
 
 
 def usage(connection: psycopg.Connection) -> Usage:

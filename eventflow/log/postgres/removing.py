@@ -14,10 +14,11 @@ import psycopg
 from psycopg.types.numeric import Int8
 
 from eventflow.errors import Conflict, HasForks, RunNotFound
+from eventflow.log.checking import check_origin
 from eventflow.log.lmdb.tables import entry_from, entry_row
 from eventflow.log.postgres.rows import text_bytes
 from eventflow.log.postgres.wire import ByteColumn
-from eventflow.log.protocol import NOBODY, STORE_RUN, Act, Head, check_origin
+from eventflow.log.protocol import NOBODY, STORE_RUN, Act, Head
 from eventflow.log.removal import (
     GUARDS,
     STEP,
@@ -100,9 +101,9 @@ def _check_compacting(connection: psycopg.Connection, compaction: Compaction) ->
 def perform(connection: psycopg.Connection, act: Act) -> None:
     """Do what an operation removes, and its guards, once its event is written."""
     if act.delete_run is not None:
-        _unlist(connection, act.delete_run)
+        unlist(connection, act.delete_run)
     if act.compact is not None:
-        _compact(connection, act.compact)
+        compact(connection, act.compact)
     if act.guard is not None:
         one = act.guard
         connection.execute(
@@ -116,7 +117,7 @@ def perform(connection: psycopg.Connection, act: Act) -> None:
         clear(connection, STEP)
 
 
-def _unlist(connection: psycopg.Connection, head: Head) -> None:
+def unlist(connection: psycopg.Connection, head: Head) -> None:
     """Take a run out of every list, put the tombstone of its last event, and note down what is left to tidy up."""
     key = head.run_key
     connection.execute(_BURY.format("=").encode(), (key, Int8(head.version), Int8(1)))
@@ -130,7 +131,7 @@ def _unlist(connection: psycopg.Connection, head: Head) -> None:
     connection.execute("insert into clearing values (%b, %b)", (key, Int8(_EVERYTHING)))
 
 
-def _compact(connection: psycopg.Connection, compaction: Compaction) -> None:
+def compact(connection: psycopg.Connection, compaction: Compaction) -> None:
     """Set a run's origin, and note down what is left to tidy up."""
     key, at = compaction.run_key, Int8(compaction.at)
     run_id, entry = entry_from(_rows(connection, "select entry from info where run_key = %b", key)[0][0])

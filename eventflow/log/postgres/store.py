@@ -169,6 +169,11 @@ class PostgresLog:
         """Register a living owner, whose lease is kept alive from now on; returns what ends it."""
         return self._leases.new(owner)
 
+    @property
+    def follows(self) -> bool:
+        """Whether this is a copy of another store, which nobody may drive until it is promoted."""
+        return self._readers.use(reading.follows)
+
     def change_mark(self) -> int:
         """A number that changes whenever any process has written."""
         return self._readers.use(lambda c: reading.tip(c)[2])

@@ -24,13 +24,13 @@ def main() -> int:
             failed += bool(ended.problems)
             events, processes = events + ended.events, processes + ended.processes
             _tell(ended)
-    print(f"{given.count} seeds, {processes} processes, {events} events: {failed} failed")
+    sys.stdout.write(f"{given.count} seeds, {processes} processes, {events} events: {failed} failed\n")
     return 1 if failed else 0
 
 
 def _tell(ended: Simulated) -> None:
     for problem in ended.problems:
-        print(f"seed {ended.seed}: {problem}", file=sys.stderr)
+        sys.stderr.write(f"seed {ended.seed}: {problem}\n")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def simulate(seed: int, *, plant: Plant = "", odds: Odds | None = None) -> Simul
     """Run one simulation; the same seed gives the same events, byte for byte."""
     loop = SimulatedLoop()
     loop.set_exception_handler(lambda _loop, _context: None)  # what dies with a process is nobody's to hear of
-    loop.set_task_factory(_tracked)
+    loop.set_task_factory(_tracked)  # type: ignore[arg-type] # its stub is of a later Python
     story = _Story(seed, plant, odds or Odds())
     try:
         loop.run_until_complete(story.tell())

@@ -218,4 +218,4 @@ class SimulatedWriter:
 
 def as_log(log: ProcessLog) -> Log:
     """The same to who wants a log: it has what a log has, in part through the store."""
-    return log  # type: ignore[return-value] # the rest comes by __getattr__
+    return log

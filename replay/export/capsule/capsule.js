@@ -44,6 +44,7 @@
     node.addEventListener("click", () => goto(version));
     return node;
   }
+  const prose = (text, kind) => el("p", kind || "note", ...text.split("`").map((part, index) => (index % 2 ? el("code", "", part) : part)));
   const empty = (node) => (node.replaceChildren(), node);
   const many = (count, one, more) => count.toLocaleString("en") + " " + (count === 1 ? one : more || one + "s");
 
@@ -151,7 +152,8 @@
       more.addEventListener("click", () => { ahead.forEach((one) => one.remove()); more.remove(); show(shown + SHOWN * 4); if (shown < entries.length) node.append(more); });
       node.append(...ahead, more);
     }
-    for (const [name, was] of changes.gone.get(pointer) || []) {
+    const removed = changes.gone.get(pointer) || []; // a list loses its items from the end
+    for (const [name, was] of held instanceof Map ? removed : [...removed].reverse()) {
       const gone = el("div", "item gone", el("span", "sign", "−"), el("span", "key", name));
       gone.append(holds(was) ? el("span", "was size", many(size(was), was instanceof Map ? "field" : "item")) : el("span", "was", leaf(was)));
       node.append(gone);
@@ -230,7 +232,7 @@
     const count = changes.made.size + [...changes.gone.values()].reduce((sum, one) => sum + one.length, 0);
     put(empty($("changed")), count ? many(count, "change") + " since version " + (event.v - 1) : now ? "as before" : "");
     const box = $("state"), top = box.scrollTop;
-    empty(box).append(held === null ? el("p", "note", "This version's state is left out: the page would be too large. replay show FILE@" + event.v + " shows it.") : size(held) || changes.gone.size ? tree(held, "", changes, 0) : el("p", "note", "The state is empty."));
+    empty(box).append(held === null ? prose("This version's state is left out: the page would be too large. `replay show FILE@" + event.v + "` shows it.") : size(held) || changes.gone.size ? tree(held, "", changes, 0) : el("p", "note", "The state is empty."));
     box.scrollTop = top;
     const marked = box.querySelector(".added, .other, .gone");
     if (marked && (marked.offsetTop < box.scrollTop || marked.offsetTop > box.scrollTop + box.clientHeight)) marked.scrollIntoView({ block: "center" });
@@ -447,20 +449,20 @@
   let seal = null;
   function proofs() {
     const box = empty($("proofs")), event = events[now];
-    box.append(el("h4", "", "Chain"), el("p", "note" + (chain.state === "bad" ? " bad" : ""), chain.told));
+    box.append(el("h4", "", "Chain"), prose(chain.told, "note" + (chain.state === "bad" ? " bad" : "")));
     box.append(facts([["version", event.v], ["digest", el("code", "", event.digest)], ["before it", el("code", "", event.before)], ["store", view.store], ["definition", el("code", "", view.definition)]]));
     if (view.problems.length) box.append(el("h4", "", "Found wrong when it was exported"), ...view.problems.map((one) => el("p", "note bad", one)));
     box.append(el("h4", "", "Seal"));
     if (!seal) box.append(el("p", "note", "No seal came with this capsule. Without one, nobody can tell a history that was rewritten as a whole."));
     else {
       const at = events.find((one) => one.digest === seal.name);
-      box.append(el("p", "note" + (seal.holds && at ? "" : " bad"), seal.holds && at ? "Version " + at.v + " and all before it are among the " + Number(seal.note[1]).toLocaleString("en") + " events that are sealed: the path to the root was computed here. Whose signature it is, `replay check-proof FILE --key KEY` tells." : "The proof in this capsule does not lead to what is sealed."));
+      box.append(prose(seal.holds && at ? "Version " + at.v + " and all before it are among the " + Number(seal.note[1]).toLocaleString("en") + " events that are sealed: the path to the root was computed here. Whose signature it is, `replay check-proof FILE --key KEY` tells." : "The proof in this capsule does not lead to what is sealed.", "note" + (seal.holds && at ? "" : " bad")));
       box.append(el("pre", "", seal.text));
     }
     const left = view.left_out, told = [[left.versions, "version"], [left.states, "state"], [left.fields, "event's content", "events' contents"], [left.texts, "text, after its first 40,000 characters,", "texts, after their first 40,000 characters,"]].filter(([count]) => count).map(([count, one, more]) => many(count, one, more));
-    if (told.length) box.append(el("h4", "", "Left out of the page"), el("p", "note", told.join(", ") + " would make this page too large." + (view.redacted.length ? "" : " The history in this file has all of it: replay show FILE@VERSION.")));
+    if (told.length) box.append(el("h4", "", "Left out of the page"), prose(told.join(", ") + " would make this page too large." + (view.redacted.length ? "" : " The history in this file has all of it: `replay show FILE@VERSION`.")));
     if (view.redacted.length) box.append(el("h4", "", "Redacted"), el("p", "note", "Values under " + view.redacted.join(", ") + " were taken out. Texts elsewhere may repeat them."));
-    box.append(el("h4", "", "What a page can't prove"), el("p", "note", "States were folded from the events when this page was made. `replay open FILE` folds them again from the bytes in it, and says if the page shows something else."));
+    box.append(el("h4", "", "What a page can't prove"), prose("States were folded from the events when this page was made. `replay open FILE` folds them again from the bytes in it, and says if the page shows something else."));
   }
 
   // --- moving about
@@ -477,7 +479,10 @@
     document.body.dataset.panel = name;
     if (["event", "calls", "decisions", "proof"].includes(name)) side = name;
     for (const node of document.querySelectorAll(".side .panel")) node.classList.toggle("shown", node.dataset.name === side);
-    for (const node of document.querySelectorAll("#tabs button")) node.setAttribute("aria-pressed", node.dataset.name === panel);
+    for (const node of document.querySelectorAll("#tabs button")) {
+      node.setAttribute("aria-pressed", node.dataset.name === panel);
+      if (node.dataset.name === panel && node.offsetParent) node.scrollIntoView({ block: "nearest", inline: "nearest" });
+    }
     for (const node of document.querySelectorAll("#sides button")) node.setAttribute("aria-pressed", node.dataset.name === side);
     details();
     follow();

@@ -5,7 +5,7 @@ create table store (
     one smallint primary key default 1 check (one = 1),
     format bigint not null,
     store_id bytea not null,
-    follows bytea not null default '',      -- not empty: a copy, which nobody may drive until it is promoted
+    follows smallint not null default 0,    -- 1: a copy of another store, which nobody may drive until it is promoted
     system_id text not null default '',     -- of the server that was seen last, and its timeline
     timeline bigint not null default 0
 );

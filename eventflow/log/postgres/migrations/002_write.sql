@@ -25,7 +25,7 @@ create function write_batch(
     -- runs that begin
     n_id bytea[], n_key bytea[], n_incarnation bigint[], n_version bigint[], n_digest bytea[], n_epoch bigint[],
     n_owner bytea[], n_status bigint[], n_waiting bigint[], n_updated bigint[], n_queue bytea[], n_priority bigint[],
-    i_key bytea[], i_id bytea[], i_entry bytea[], i_workflow bytea[], i_parent bytea[],
+    i_key bytea[], i_id bytea[], i_entry bytea[], i_workflow bytea[], i_parent bytea[], i_origin bigint[],
     t_tag bytea[], t_key bytea[],
     -- what must be so: runs that are there, owners that are gone, blobs that are there
     a_runs bytea[], a_gone bytea[], a_blobs bytea[],
@@ -90,7 +90,7 @@ begin
         if many <> cardinality(n_id) then perform stale('a run exists'); end if;
     end if;
     if i_key is not null then
-        insert into info select * from unnest(i_key, i_id, i_entry, i_workflow, i_parent);
+        insert into info select * from unnest(i_key, i_id, i_entry, i_workflow, i_parent, i_origin);
     end if;
     if t_tag is not null then
         insert into tags select * from unnest(t_tag, t_key) on conflict do nothing;

@@ -1,0 +1,100 @@
+"""`store keys`: init, list, rotate, shred; and what other commands say of values they can't read."""
+
+from __future__ import annotations
+
+import pytest
+
+from eventflow.errors import NoKey
+
+STORE = "runs.eventflow"
+
+
+@pytest.fixture
+def store(run_eventflow, flows, desk, monkeypatch):
+    """An encrypted store with a run of eve and one of nobody, and the settings that name its key."""
+    assert run_eventflow("store", "keys", "init", "master.key").code == 0
+    monkeypatch.setenv("EVENTFLOW_KEY_FILE", str(desk / "master.key"))
+    assert run_eventflow("run", "flows:flow", "--id", "e", "--input", '{"n": 1}', "--subject", "eve").code == 0
+    assert run_eventflow("run", "flows:flow", "--id", "r", "--input", '{"n": 1}').code == 0
+    return desk / STORE
+
+
+def test_init_makes_a_key_and_says_where_it_is(run_eventflow, desk):
+    """Once; again it is used as it is. The setting can stand in eventflow.toml."""
+    first = run_eventflow("store", "keys", "init", "master.key")
+    again = run_eventflow("store", "keys", "init", "master.key", "-o", "json").json
+    assert "EVENTFLOW_KEY_FILE=master.key" in first.out
+    assert (again["schema"], again["made"]) == ("eventflow.encryption/1", False)
+    assert again["master"] in first.out
+    assert (desk / "master.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_setting_key_file_names_the_master_key(run_eventflow, flows, desk, store, monkeypatch):
+    """For every command, and for the processes they start."""
+    monkeypatch.delenv("EVENTFLOW_KEY_FILE")
+    assert run_eventflow("show", "e").code == NoKey.exit_code
+    monkeypatch.setenv("EVENTFLOW_KEY_FILE", "")
+    (desk / "eventflow.toml").write_text('key_file = "master.key"\n')
+    assert run_eventflow("show", "e").code == 0
+    (desk / "eventflow.toml").write_text("key_file = 3\n")
+    monkeypatch.setenv("EVENTFLOW_KEY_FILE", "")
+    assert run_eventflow("show", "e").code == 2
+
+
+def test_list_says_whose_keys_there_are_without_any_key(run_eventflow, store, monkeypatch):
+    """Kind, name, since when, and by which master key they are wrapped."""
+    monkeypatch.delenv("EVENTFLOW_KEY_FILE")
+    rows = run_eventflow("store", "keys", "list", "-o", "json").json["rows"]
+    assert {(one["kind"], one["name"]) for one in rows} == {("subject", "eve"), ("run", "r"), ("store", "")}
+    assert len({one["master"] for one in rows}) == 1
+
+
+def test_without_keys_list_log_and_verify_work_and_values_are_placeholders(
+    run_eventflow, run_replay, store, monkeypatch
+):
+    """Exit code 0 for what needs no values, 6 and one sentence for what does; never a traceback."""
+    monkeypatch.delenv("EVENTFLOW_KEY_FILE")
+    assert run_eventflow("list").code == run_eventflow("store", "verify").code == 0
+    lines = run_replay("log", "e")
+    assert lines.code == 0
+    assert "[encrypted]" in lines.out
+    shown = run_replay("show", "e", "-o", "json")
+    assert (shown.code, shown.json["hidden"], shown.json["state"]) == (6, "encrypted", None)
+    for argv in (("diff", "e@1", "e@2"), ("export", "e", "x.cborseq"), ("blame", "e", "n"), ("verify", "--all")):
+        ended = run_replay(*argv)
+        assert ended.code in ((0,) if argv[0] == "verify" else (2, 6)), argv
+        assert "Traceback" not in ended.err
+    assert run_eventflow("show", "e").code == run_eventflow("resume", "e", "--flow", "flows:flow").code == 6
+
+
+def test_shredding_asks_and_names_what_goes(run_eventflow, run_replay, store):
+    """Without a terminal it takes --yes; then the values are gone and everything still verifies."""
+    asked = run_eventflow("store", "keys", "shred", "eve")
+    assert asked.code == 2
+    assert "The values of 1 runs are gone for good then: e." in asked.err
+    done = run_eventflow(
+        "store", "keys", "shred", "eve", "--yes", "--why", "art. 17", "--actor", "ann", "-o", "json"
+    ).json
+    assert (done["shredded"], done["runs"]) == (True, ["e"])
+    assert "[shredded]" in run_replay("log", "e").out
+    assert run_replay("show", "e").code == 6
+    assert "shredded" in run_eventflow("show", "e").err
+    assert run_eventflow("show", "r").code == 0
+    assert run_eventflow("store", "verify", "-o", "json").json["sound"]
+    assert run_eventflow("store", "keys", "shred", "eve", "--yes").code == 3
+
+
+def test_rotation_takes_the_old_key_from_the_settings(run_eventflow, store, desk, monkeypatch):
+    """Afterwards the new one opens everything, the old one nothing, and doing it again changes nothing."""
+    done = run_eventflow("store", "keys", "rotate", "new.key", "-o", "json").json
+    assert done["keys"] == 3
+    assert run_eventflow("show", "e").code == 6
+    monkeypatch.setenv("EVENTFLOW_KEY_FILE", str(desk / "new.key"))
+    assert run_eventflow("show", "e").code == run_eventflow("show", "r").code == 0
+    assert run_eventflow("store", "keys", "rotate", "new.key", "-o", "json").json["keys"] == 3
+
+
+def test_a_store_in_the_open_says_how_to_begin(run_eventflow, flows, desk):
+    """In one sentence."""
+    run_eventflow("run", "flows:flow", "--id", "r", "--input", '{"n": 1}')
+    assert "store keys init FILE" in run_eventflow("store", "keys", "list").sentence
