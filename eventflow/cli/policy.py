@@ -68,7 +68,7 @@ def retention_of() -> RetentionPolicy | None:
     known = {one.name for one in fields(RetentionPolicy)}
     if not isinstance(found, dict) or not found.keys() <= known:
         raise SettingsError(f"the setting `retention` is a table of {', '.join(sorted(known))}")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in found.items()}
     try:
         return RetentionPolicy(**values) if values else None
     except TypeError as error:

@@ -18,6 +18,7 @@ from eventflow.cli.shell import (
     visible,
 )
 from eventflow.clock import id_text
+from eventflow.log import ADDRESSES
 from eventflow.proof.note import parse_head
 from eventflow.sealing import keep, kept_seals, origin, seal
 
@@ -52,11 +53,12 @@ def keygen(file: str, /, *, name: NameArg = None, store: StoreArg = None, output
 def seal_(*, key: KeyArg, store: StoreArg = None, output: FormatArg = "table") -> int:
     """Sign what the store holds now, to be kept elsewhere: exit code 4 if it is not what was sealed before."""
     signing = read_signing_key(Path(key))
-    place = Path(store_path(store))
+    named = store_path(store)
+    place = None if named.startswith(ADDRESSES) else Path(named)  # beside a database there is no place for a file
     opened = open_store(store)
     try:
-        note = seal(opened, signing, kept_seals(place))
-        path = keep(place, note)
+        note = seal(opened, signing, [] if place is None else kept_seals(place))
+        path = None if place is None else keep(place, note)
         store_id = id_text(opened.store_id)
     finally:
         opened.close()
@@ -65,5 +67,5 @@ def seal_(*, key: KeyArg, store: StoreArg = None, output: FormatArg = "table") -
     else:
         head = parse_head(note.text)
         document = {"schema": "eventflow.seal/1", "store": store_id, "size": head.size, "root": head.root.hex()}
-        print_json({**document, "note": str(note), "path": str(path)}, lines=output == "jsonl")
+        print_json({**document, "note": str(note), "path": None if path is None else str(path)}, lines=output == "jsonl")
     return OK

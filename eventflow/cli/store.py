@@ -20,7 +20,7 @@ from eventflow.cli.shell import (
 )
 from eventflow.clock import SystemClock, id_text
 from eventflow.growth import growth
-from eventflow.log import Log, Query, Usage
+from eventflow.log import Log, Query, Usage, store_text
 
 app = sub_app("store", "Look at a store, verify it, seal it.")
 # Loaded when they are asked for.
@@ -42,6 +42,10 @@ app.command(
     name="verify",
     help="Read every byte again and compare it with all that speaks of it.",
 )
+app.command("eventflow.cli.copying:copy", name="copy", help="Copy a store to another place, of whatever kind.")
+app.command("eventflow.cli.copying:follow", name="follow", help="Keep a copy of a store up to date.")
+app.command("eventflow.cli.copying:promote_", name="promote", help="Let a copy be driven from now on.")
+app.command("eventflow.cli.copying:migrate_", name="migrate", help="Make or change the tables of a store in PostgreSQL.")
 app.command(
     "eventflow.cli.backing:backup_", name="backup", help="Copy the store while runs go on, whole or what has changed."
 )
@@ -60,7 +64,7 @@ def info(*, store: StoreArg = None, output: FormatArg = "table") -> int:
     """Show what a store holds, by kind, in rows and bytes."""
     log = open_store(store)
     try:
-        document = _info(log, store_path(store))
+        document = _info(log, store_text(store_path(store)))
     finally:
         log.close()
     if output != "table":

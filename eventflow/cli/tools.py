@@ -28,6 +28,7 @@ from eventflow.cli.shell import (
 )
 from eventflow.clock import SystemClock
 from eventflow.errors import EventflowError, StoreNotFound
+from eventflow.log import ADDRESSES
 from eventflow.log.lmdb.files import network_file_system
 
 PACKAGES = ("lmdb", "cbor2", "transitions", "openai", "structlog", "pydantic", "zstandard", "cyclopts", "rich")
@@ -60,12 +61,26 @@ def check(
 
 def doctor(*, store: StoreArg = None, output: FormatArg = "table") -> int:
     """Look whether this machine, its packages and the store are fit; exit code 6 if something keeps runs from going."""
-    findings = [*_packages(), *_disk(Path(store_path(store))), *_model(), _store(store)]
+    place = store_path(store)
+    kept = _server(place) if place.startswith(ADDRESSES) else [*_disk(Path(place)), _store(store)]
+    findings = [*_packages(), *_model(), *kept]
     if output == "table":
         print_table(findings, ("what", "state", "detail"))
     else:
         print_json({"schema": "eventflow.doctor/1", "findings": findings}, lines=output == "jsonl")
     return UNUSABLE if any(one["state"] == "bad" for one in findings) else OK
+
+
+def _server(url: str) -> list[dict[str, Any]]:
+    """A store in a database: the client, the server and the tables."""
+    try:
+        from eventflow.log.postgres.examination import examine  # noqa: PLC0415 - most stores need no psycopg
+    except ImportError:
+        return [_finding("psycopg", "bad", "is missing; pip install 'eventflow[postgres]'")]
+    from eventflow.log.postgres.address import parse  # noqa: PLC0415
+
+    client = _finding("psycopg", "ok", version("psycopg"))
+    return [client, *(_finding(one.what, one.state, one.detail) for one in examine(parse(url)))]
 
 
 def _finding(what: str, state: str, detail: str) -> dict[str, Any]:

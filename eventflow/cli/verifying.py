@@ -19,6 +19,7 @@ from eventflow.cli.shell import (
     store_path,
     visible,
 )
+from eventflow.log import ADDRESSES
 from eventflow.untrusted import Examiner
 from eventflow.verification import Report, verify_run, verify_store
 
@@ -50,7 +51,7 @@ def verify(
         if what is not None and Path(what).is_dir():
             with Examiner() as examiner:
                 report = examiner.verify(what, progress=tell)
-        elif what is None and not in_process:
+        elif what is None and not in_process and not store_path(store).startswith(ADDRESSES):
             with Examiner() as examiner:
                 report = examiner.verify(store_path(store), own=True, progress=tell)
         else:

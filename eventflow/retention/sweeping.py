@@ -111,8 +111,6 @@ def _spare(log: Log, dead: set[bytes]) -> None:
 
     What is encrypted with a key that is not here stays; what was shredded refers to nothing that anybody could read.
     """
-    if isinstance(log, LockedLog):
-        dead -= log.kept_by_others(dead)
     position = 0
     while dead and (page := log.feed(position, PAGE)):
         position = page[-1].position
@@ -120,6 +118,8 @@ def _spare(log: Log, dead: set[bytes]) -> None:
     for listed in log.runs(Query()) if dead else ():
         for names in _of_snapshots(log, listed.head.run_key):
             dead -= names
+    if isinstance(log, LockedLog):
+        dead -= log.kept_by_others(dead)
 
 
 def _of_snapshots(log: Log, run_key: bytes) -> Iterator[set[bytes]]:

@@ -66,7 +66,7 @@ class _Stretch:
     heard: int
     node: Span | None = None
     attempt: int = 1
-    calls: dict[tuple[str, str], Span] = field(default_factory=dict)
+    calls: dict[tuple[str, str, str], Span] = field(default_factory=dict)
 
 
 class _Spans:
@@ -152,7 +152,7 @@ class _Spans:
             case EffectFinished():
                 _finished(stretch, notice, event)
             case EffectFailed():
-                if (span := stretch.calls.pop((event.name, event.key), None)) is not None:
+                if (span := stretch.calls.pop((event.branch, event.name, event.key), None)) is not None:
                     _end_call(span, "failed", notice, event.error)
             case Transitioned():
                 _leave(stretch, notice.time, event.error)
@@ -180,7 +180,7 @@ class _Spans:
         from opentelemetry.trace import SpanKind  # noqa: PLC0415 - an extra
 
         name, more = _call_names(state, event)
-        stretch.calls[event.name, event.key] = self._tracer.start_span(
+        stretch.calls[event.branch, event.name, event.key] = self._tracer.start_span(
             name,
             _inside(stretch.node or stretch.run),
             kind=SpanKind.INTERNAL if event.kind == "tool" else SpanKind.CLIENT,
@@ -263,7 +263,7 @@ def _call_names(state: State, event: EffectStarted) -> tuple[str, dict[str, Any]
 
 
 def _finished(stretch: _Stretch, notice: Recorded, event: EffectFinished) -> None:
-    span = stretch.calls.pop((event.name, event.key), None)
+    span = stretch.calls.pop((event.branch, event.name, event.key), None)
     if span is None:
         return
     for name, attribute in (("input_tokens", names.INPUT_TOKENS), ("output_tokens", names.OUTPUT_TOKENS)):

@@ -62,7 +62,7 @@ def _entries(recorded: Iterable[Recorded]) -> Iterator[dict[str, Any]]:
 
 
 def _goes_without_saying(name: str, value: Any) -> bool:
-    return value in (None, "", [], {}) or (name == "reused" and not value)
+    return value in (None, "", [], {}) or (name in ("reused", "priority") and not value)
 
 
 def _without(value: dict[str, Any], name: str) -> dict[str, Any]:

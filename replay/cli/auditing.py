@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +17,7 @@ from eventflow.cli.shell import (
     FormatArg,
     StoreArg,
     argument,
+    open_store,
     print_json,
     progress,
     store_path,
@@ -22,10 +25,10 @@ from eventflow.cli.shell import (
 )
 from eventflow.errors import ProofFailed, SettingsError
 from eventflow.exchange import verified
-from eventflow.log import Log
+from eventflow.log import ADDRESSES, Log
 from eventflow.sealing import Seal, differences, kept_seals, read_seal, surveyed
 from eventflow.untrusted import Examiner
-from eventflow.verification import Report, verify_run
+from eventflow.verification import Report, verify_run, verify_store
 from replay.cli.opening import is_export, open_history
 from replay.export import ExportLog
 
@@ -104,12 +107,22 @@ def _apart(store: str | None) -> Report:
     """What a verification of the whole store finds, in a process of its own: a damaged file may end who reads it."""
     say, done = progress()
     try:
+        if store_path(store).startswith(ADDRESSES):  # no file: what it holds can't end this process
+            return _read_here(store, say)
         with Examiner() as examiner:
             return examiner.verify(
                 store_path(store), own=True, progress=lambda runs, events: say(f"verifying: {runs} runs, {events} events")
             )
     finally:
         done()
+
+
+def _read_here(store: str | None, say: Callable[[str], None]) -> Report:
+    report = Report()
+    with closing(open_store(store)) as log:
+        for report in verify_store(log):
+            say(f"verifying: {report.runs} runs, {report.events} events")
+    return report
 
 
 def _kept(store: str | None, report: Report) -> list[Seal]:

@@ -7,6 +7,7 @@ import sys
 from eventflow.address import resolve
 from eventflow.cli.shell import OK, StoreArg, store_path
 from eventflow.errors import SettingsError
+from eventflow.log import store_text
 from replay.cli.opening import is_export, open_history, opened_at
 from replay.tui import browse
 
@@ -21,7 +22,7 @@ def tui_(address: str | None = None, /, *, store: StoreArg = None) -> int:
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):  # it draws on stderr
         raise SettingsError("there is no terminal to draw on; `replay log` and `replay show` print the same")
-    name = address if address is not None and is_export(address) else store_path(store)
+    name = address if address is not None and is_export(address) else store_text(store_path(store))
     opened, address = (open_history(store), None) if address is None else opened_at(address, store)
     try:
         browse(opened, name, None if address is None else resolve(opened, address))

@@ -6,4 +6,13 @@ from replay.export.redaction import Redaction
 from replay.export.tracing import write_spans
 from replay.export.writing import write_lines
 
-__all__ = ["ExportLog", "Redaction", "read_export", "read_file", "read_history", "write_lines", "write_sequence", "write_spans"]
+__all__ = [
+    "ExportLog",
+    "Redaction",
+    "read_export",
+    "read_file",
+    "read_history",
+    "write_lines",
+    "write_sequence",
+    "write_spans",
+]

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from eventflow import RetentionPolicy
+from eventflow.cli.policy import retention_of
+from eventflow.errors import SettingsError
+
 STORE = "runs.eventflow"
 
 
@@ -87,3 +91,16 @@ def test_a_vacuum_says_what_it_gave_back(run_eventflow, store):
     assert not (store / "data.1").exists()
     assert run_eventflow("list", "-o", "json").out == before
     assert run_eventflow("store", "verify").code == 0
+
+
+def test_a_worker_takes_the_rules_from_the_settings(desk, monkeypatch):
+    """A table of the rules' names; what is none of them is a sentence."""
+    monkeypatch.chdir(desk)
+    assert retention_of() is None
+    settings = desk / "eventflow.toml"
+    settings.write_text('[retention]\nmax_age = 60\nkeep = 3\nstatuses = ["failed"]\n')
+    assert retention_of() == RetentionPolicy(max_age=60, keep=3, statuses=("failed",))
+    for wrong in ("[retention]\nage = 1\n", "[retention]\nkeep = 'x'\n"):
+        settings.write_text(wrong)
+        with pytest.raises(SettingsError):
+            retention_of()

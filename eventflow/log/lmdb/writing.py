@@ -385,7 +385,6 @@ class Batch:
         self._put(self._t.inbox, versioned(post.run_key, message), post.data)
         return Posted(message)
 
-
     def _mirror(self, mirror: Mirror) -> Kept:
         for head in mirror.deleted:
             held = self._head(head.run_id)

@@ -42,8 +42,11 @@ def newest(address: Address) -> int:
     return _steps(address)[-1][0]
 
 
-def version_of(connection: psycopg.Connection, address: Address) -> int:
-    """The version of the tables that are there; 0 where there are none. Raises StoreUnusable for foreign tables."""
+def version_of(connection: psycopg.Connection, address: Address, *, qualified: bool = False) -> int:
+    """The version of the tables that are there; 0 where there are none. Raises StoreUnusable for foreign tables.
+
+    `qualified` is for a connection whose search path is not the store's schema.
+    """
     row = connection.execute(
         """select exists (select from information_schema.tables where table_schema = %s and table_name = 'migrations'),
             exists (select from information_schema.tables where table_schema = %s)""",
@@ -56,7 +59,8 @@ def version_of(connection: psycopg.Connection, address: Address) -> int:
                 f"{address.text}: schema {address.schema} holds tables of something else; give another with ?schema=NAME"
             )
         return 0
-    found = connection.execute("select coalesce(max(version), 0) from migrations").fetchone()
+    table = sql.Identifier(*([address.schema] if qualified else []), "migrations")
+    found = connection.execute(sql.SQL("select coalesce(max(version), 0) from {}").format(table)).fetchone()
     return int(found[0]) if found else 0
 
 

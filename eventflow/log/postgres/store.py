@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from eventflow.checkpoint import Checkpoint
 from eventflow.clock import Clock, SystemClock
 from eventflow.codec import Stored
-from eventflow.errors import EventflowError, StoreUnusable
+from eventflow.errors import Corrupt, EventflowError, StoreUnusable
 from eventflow.log.postgres import reading
 from eventflow.log.postgres.address import parse
 from eventflow.log.postgres.claiming import taken, waiting
+from eventflow.log.postgres.connecting import connect
 from eventflow.log.postgres.leases import Leases
+from eventflow.log.postgres.migrating import migrate
 from eventflow.log.postgres.opening import Wanted, open_store
 from eventflow.log.postgres.removing import guards
 from eventflow.log.postgres.session import PATIENCE, Readers, Seen
@@ -210,3 +212,17 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def bring_up_to_date(url: str, *, clock: Clock | None = None) -> tuple[bytes, list[int]]:
+    """Make a store's tables, or bring them to this version; its id, and the steps that were taken. Raises StoreUnusable."""
+    address = parse(url)
+    connection, _ = connect(address)
+    try:
+        steps = migrate(connection, address, clock or SystemClock())
+        row = connection.execute("select store_id from store").fetchone()
+    finally:
+        connection.close()
+    if row is None:
+        raise Corrupt(address.text, "has no id")
+    return bytes(row[0]), steps

@@ -65,7 +65,7 @@ class RemovalContract(LogMaker):
             assert (log.runs(Query()), log.head("r")) == ([], None)
             left = sum(one.data[:1] != TOMBSTONE for one in log.feed(1, head.version))
             assert 0 < left < head.version
-            answers = []
+            answers: list[Cleared] = []
             while not answers or answers[-1].left:
                 answer = written(log, Clear(100))
                 assert isinstance(answer, Cleared)
