@@ -298,7 +298,7 @@ class Replica:
         return None
 
     def _keep_messages(self) -> None:
-        """The messages that wait in the source, under their numbers."""
+        """The messages that wait in the source, under their numbers, and the guards on its runs."""
         waiting = [
             (key, number, data)
             for key in self._source.mail()
@@ -309,6 +309,9 @@ class Replica:
         highest = max([self._touched.messages, *(number for _, number, _ in waiting)])
         if sorted(waiting) != sorted(here) or highest > self._touched.messages or self._touched.messages:
             self._write([Mirror(inbox=tuple(waiting), messages=highest)])
+        guards = [one for one in self._source.guards() if self._target.head_of(one.run_key) is not None]
+        if sorted(map(repr, guards)) != sorted(map(repr, self._target.guards())):
+            self._write([Mirror(guards=tuple(guards))])
         self._touched.messages = 0
 
     def prove(self) -> Proof:

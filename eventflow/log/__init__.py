@@ -12,14 +12,13 @@ from eventflow.cipher import Keyring
 from eventflow.clock import Clock, SystemClock
 from eventflow.errors import MissingExtra, StoreUnusable
 from eventflow.log.follow import follow
+from eventflow.log.heads import NOBODY, QUEUED, Entry, Head, Listed, Query, fits
 from eventflow.log.lmdb import LmdbLog
 from eventflow.log.locked import LockedLog, check_open
 from eventflow.log.locking import locked
 from eventflow.log.memory import MemoryLog
 from eventflow.log.mirror import Mirror
 from eventflow.log.protocol import (
-    NOBODY,
-    QUEUED,
     STORE_NAME,
     STORE_RUN,
     STORE_VOUCH,
@@ -29,21 +28,16 @@ from eventflow.log.protocol import (
     Append,
     Appended,
     Bring,
-    Entry,
     First,
-    Head,
     Kept,
-    Listed,
     Log,
     Post,
     Posted,
-    Query,
     Sealed,
     Upkeep,
     Usage,
     Write,
     admit,
-    fits,
     store_append,
     store_genesis,
 )

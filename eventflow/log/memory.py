@@ -24,10 +24,9 @@ from eventflow.errors import (
 )
 from eventflow.event import StoreCreated
 from eventflow.log.checking import check_rewinds
+from eventflow.log.heads import NOBODY, QUEUED, Entry, Head, Listed, Query, claimed, fits
 from eventflow.log.mirror import Mirror, of_generation
 from eventflow.log.protocol import (
-    NOBODY,
-    QUEUED,
     STORE_RUN,
     STORE_VOUCH,
     Act,
@@ -36,22 +35,16 @@ from eventflow.log.protocol import (
     Append,
     Appended,
     Bring,
-    Entry,
     First,
-    Head,
     Kept,
-    Listed,
     Post,
     Posted,
-    Query,
     Upkeep,
     Usage,
     Write,
     admit,
     admit_brought,
     check_parent,
-    claimed,
-    fits,
     fresh,
     store_append,
 )
@@ -93,7 +86,7 @@ class MemoryLog:
             self._changes += 1
             return [self._write(one) for one in batch]
 
-    def _write(self, one: Write) -> Answer | EventflowError:  # noqa: PLR0911 - a case a kind of write
+    def _write(self, one: Write) -> Answer | EventflowError:  # noqa: C901, PLR0911 - a case a kind of write
         try:
             match one:
                 case Append():
@@ -262,6 +255,8 @@ class MemoryLog:
             self._tidying.compact(compaction)
         for key, version, by in mirror.vouches:
             self._run(key).vouched[version] = by
+        if mirror.guards is not None:
+            self._tidying.set_guards(mirror.guards)
         if mirror.inbox is not None:
             for key, run in self._runs.items():
                 run.inbox = {number: data for owner, number, data in mirror.inbox if owner == key}

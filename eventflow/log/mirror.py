@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from eventflow.log.removal import Compaction
+from eventflow.log.removal import Compaction, Guard
 
 if TYPE_CHECKING:
-    from eventflow.log.protocol import Head
+    from eventflow.log.heads import Head
 
 # Bits of an epoch below the generation: how often a run's lease is taken in one life of a store; 2^40 is never reached.
 EPOCH_BITS = 40
@@ -26,8 +26,8 @@ class Mirror:
     `tombstones` are digests of deleted events, at the next positions. `deleted` are runs, as they are here, that were
     deleted there; `gone` heads of those that were never here, whose ids may be used again by a higher incarnation only;
     `compacted` runs that were compacted there, whose snapshot is here. `vouches` are (run key, snapshot's version, version
-    that vouches). `inbox` is all messages that wait there, (run key, number, data), in the place of those that wait here;
-    new ones get numbers above `messages`. `follows` says whether it is a copy from now on; `generation` lets every run go.
+    that vouches). `guards` are all there are; `inbox` is all messages that wait there, (run key, number, data), in the place of
+    those that wait here; new ones get numbers above `messages`. `follows` says whether it is a copy from now on; `generation` lets every run go.
     """
 
     tombstones: tuple[bytes, ...] = ()
@@ -35,6 +35,7 @@ class Mirror:
     gone: tuple[Head, ...] = ()
     compacted: tuple[Compaction, ...] = ()
     vouches: tuple[tuple[bytes, int, int], ...] = ()
+    guards: tuple[Guard, ...] | None = None
     inbox: tuple[tuple[bytes, int, bytes], ...] | None = None
     messages: int = 0
     follows: bool | None = None

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eventflow.errors import StoreBusy
-from eventflow.log.protocol import NOBODY
+from eventflow.log.heads import NOBODY
 
 _NAME = 32  # characters of an owner's file: 16 bytes in hex
 _TRIES, _REST = 1_000, 0.001  # times, and seconds between them; who looks at a lock holds it for some microseconds

@@ -8,89 +8,26 @@ implements `Log` and runs `eventflow.testing.LogContract`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from eventflow.checkpoint import Checkpoint
 from eventflow.codec import FORKED, REWOUND, Packed, PackedState, Place, Stored, seal
 from eventflow.errors import EventflowError, Fenced, RunNotFound, RunOwned, VersionConflict, VersionNotFound
+from eventflow.log.heads import NOBODY, Entry, Head, Listed, Query
 from eventflow.log.mirror import Mirror
 from eventflow.log.queueing import Claim, Claimed, Queued
 from eventflow.log.removal import Clear, Cleared, Compaction, Guard, Sweep, Swept, check_above
 from eventflow.proof import digest, genesis
 from eventflow.state import Status, WaitingFor
 
-NOBODY = bytes(16)  # the owner of a run that nobody drives
 STORE_RUN = bytes(16)  # the run key of the store's own stream
 STORE_NAME = "~store"  # its name, which no run id can be
 STORE_VOUCH = 1 << 63  # set in "the version that vouches": it is a version of the store's own stream, not of the run
 NO_DEFINITION = bytes(32)  # the definition digest that the store's own stream chains to
 
 
-# Head, Append, Appended and Sealed are made for every event and are not frozen: freezing them costs a tenth of a step.
-@dataclass(slots=True)
-class Head:
-    """Where a run's history ends, as the log knows it without reading the history.
-
-    `updated` is the time of the last event, ns since the epoch, UTC. `owner` is 16 bytes, NOBODY if the run is free.
-    """
-
-    run_id: str
-    run_key: bytes
-    incarnation: int
-    version: int
-    digest: bytes
-    epoch: int
-    owner: bytes
-    status: Status
-    waiting_for: WaitingFor
-    updated: int
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What `list` shows of a run besides its head; written with its first event.
-
-    `origin` is the version that the run was compacted to and its history begins with, 0 if it is whole.
-    """
-
-    workflow: str
-    tags: tuple[str, ...]
-    subject: str | None
-    started: int
-    parent_id: str | None = None
-    parent_key: bytes = NOBODY
-    parent_at: int = 0
-    origin: int = 0
-    queue: str = ""
-    priority: int = 0
-    queue_key: str = ""
-
-    @property
-    def folds_through(self) -> bool:
-        """Whether its history still goes on from its parent's: it is a fork, and was not compacted."""
-        return self.parent_id is not None and not self.origin
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A run in a list: its entry and its head."""
-
-    entry: Entry
-    head: Head
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """Which runs a list holds: all that are given must fit. `since` is ns since the epoch, UTC."""
-
-    status: Status | None = None
-    workflow: str | None = None
-    tag: str | None = None
-    since: int | None = None
-    limit: int | None = None
-
-
+# Append, Appended and Sealed are made for every event and are not frozen: freezing them costs a tenth of a step.
 @dataclass(frozen=True, slots=True)
 class First:
     """What a run's first append also says: the digest its chain begins with, its entry in the list."""
@@ -456,25 +393,6 @@ def _sealed(append: Append, head: Head, epoch: int, owner: bytes) -> Sealed:
         append.time,
     )  # fmt: skip
     return Sealed(tuple(data), tuple(digests), moved, tuple(bends), tuple(vouched))
-
-
-QUEUED: frozenset[Status] = frozenset({"pending", "running", "waiting"})  # statuses of a run that is in its queue
-
-
-def claimed(head: Head, owner: bytes) -> Head:
-    """A head once an owner has claimed its run."""
-    return replace(head, owner=owner, epoch=head.epoch + 1)
-
-
-def fits(listed: Listed, query: Query) -> bool:
-    """Whether a run is among those a query asks for."""
-    entry, head = listed.entry, listed.head
-    return (
-        (query.status is None or head.status == query.status)
-        and (query.workflow is None or entry.workflow == query.workflow)
-        and (query.tag is None or query.tag in entry.tags)
-        and (query.since is None or entry.started >= query.since)
-    )
 
 
 def store_genesis(store_id: bytes) -> bytes:

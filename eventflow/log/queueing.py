@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from eventflow.clock import NS
-
-if TYPE_CHECKING:
-    from eventflow.log.protocol import Head
+from eventflow.log.heads import Head
 
 LOOKED_AT = 1_000  # waiting runs looked at for one claim: more would hold up other writers
 LOWEST, HIGHEST = -(2**31), 2**31 - 1  # priorities: what four bytes of a key can tell apart

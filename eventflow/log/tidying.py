@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from eventflow.checkpoint import Checkpoint
 from eventflow.errors import Conflict, HasForks, RunNotFound
 from eventflow.log.checking import check_origin
-from eventflow.log.protocol import STORE_RUN, Act, Entry, Head
+from eventflow.log.heads import Entry, Head
+from eventflow.log.protocol import STORE_RUN, Act
 from eventflow.log.removal import (
     Cleared,
     Compaction,
@@ -59,6 +60,10 @@ class Tidying:
     def guards(self) -> list[Guard]:
         """All guards."""
         return list(self._guards.values())
+
+    def set_guards(self, guards: Iterable[Guard]) -> None:
+        """Let these be all guards."""
+        self._guards = {(guard.run_key, guard.kind): guard for guard in guards}
 
     def check(self, act: Act) -> None:
         """Refuse what an operation would remove that somebody needs. Raises RunNotFound and Conflicts."""

@@ -12,13 +12,13 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from eventflow.errors import Corrupt, SettingsError, StoreNotFound
+from eventflow.errors import Corrupt, SettingsError, StoreBusy, StoreNotFound
 
 MAX_FILE = 1 << 40  # bytes of an LMDB file: 1 TiB, far more than is examined in a day
 MAX_BESIDE = 1 << 16  # bytes of CURRENT and the mark, which have some dozens
 CHUNK = 1 << 20  # bytes copied at a time
 _META = 2 * 4096  # bytes of the two meta pages, by which one sees that a file was written to
-_TRIES = 5  # copies of a file that is written to meanwhile, before its last one is examined as it is
+_TRIES = 20  # copies of a file that is written to meanwhile; each commit that falls into one spoils it
 _NAME = re.compile(r"data\.[0-9]{1,18}", re.ASCII)
 
 
@@ -74,7 +74,7 @@ def other_owner(root: Path) -> bool:
 
 
 def copy_store(root: Path, goal: Path) -> Path:
-    """Copy what is examined of a store to a private directory: CURRENT, the LMDB file, the mark. Raises Corrupt."""
+    """Copy what is examined of a store to a private directory: CURRENT, the LMDB file, the mark. Raises Corrupt, StoreBusy."""
     file = data_file(root)
     directory = goal / "data.1"
     directory.mkdir(mode=0o700, parents=True)
@@ -88,6 +88,8 @@ def copy_store(root: Path, goal: Path) -> Path:
         _write(directory / "data.mdb", _chunks(file))
         if before == _read(file, _META) == _read(directory / "data.mdb", _META):
             break
+    else:
+        raise StoreBusy(f"{root} is written to without rest; verify a backup of it, or where it lies if it is yours")
     _write(goal / "CURRENT", iter([b"data.1\n"]))
     return directory / "data.mdb"
 

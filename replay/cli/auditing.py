@@ -111,7 +111,9 @@ def _apart(store: str | None) -> Report:
             return _read_here(store, say)
         with Examiner() as examiner:
             return examiner.verify(
-                store_path(store), own=True, progress=lambda runs, events: say(f"verifying: {runs} runs, {events} events")
+                store_path(store),
+                own=True,
+                progress=lambda runs, events: say(f"verifying: {runs} runs, {events} events"),
             )
     finally:
         done()

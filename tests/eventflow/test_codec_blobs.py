@@ -183,7 +183,7 @@ def test_any_blob_comes_back(data: bytes, compress: bool, repeat: int) -> None: 
 
 @pytest.mark.parametrize(
     "stored",
-    [b"", b"\x03abc", b"\xff", b"\x00other", b"\x01", b"\x01not a frame", b"\x02\x00", b"\x01" + squeeze(b"other")],
+    [b"", b"\x04abc", b"\xff", b"\x00other", b"\x01", b"\x01not a frame", b"\x02\x00", b"\x01" + squeeze(b"other")],
 )
 def test_a_blob_that_is_not_what_it_is_named_by_is_refused(stored: bytes) -> None:
     """Damaged, exchanged or of an unknown kind."""

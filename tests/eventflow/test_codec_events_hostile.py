@@ -195,7 +195,7 @@ def read_one(stored: Stored, *, strict: bool = True) -> Event:
     ("changes", "what"),
     [
         ({"format": FORMAT + 1}, "format 2"), ({"format": 99}, "format 99"), ({"type": 127}, "type 127"), ({"type": 0}, "type 0"),
-        ({"type": -1}, "type -1"), ({"flags": 8}, "flag 8"), ({"flags": FLAG_ENCRYPTED}, "flag 4"), ({"flags": -1}, "flag"),
+        ({"type": -1}, "type -1"), ({"flags": 8}, "flag 8"), ({"flags": FLAG_ENCRYPTED | 16}, "flag 16"), ({"flags": -1}, "flag"),
         ({"flags": 2**40 + FLAG_ZSTD}, "flag"), ({"body": [[], None, 5]}, "a field"), ({"header": {"node": "a", "to": "b", "new": 1}}, "a field"),
         ({"body": [[[len(codec.OPS), ["a"], 1]], None]}, "operation 5"),
     ],

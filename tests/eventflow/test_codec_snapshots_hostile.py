@@ -166,7 +166,7 @@ def refused(root: bytes, shelf: Shelf | None = None) -> EventflowError:
     "stored",
     [
         b"",
-        b"\x02",
+        b"\x03",
         b"\xff",
         b"\x00",
         b"\x01",

@@ -293,7 +293,7 @@ def test_a_snapshot_that_cant_be_unpacked_is_corruption(behind: Callable[[], tup
     author, rows = behind()
     head = author.add(author.start("r"), put("x", 1))
     head = author.add(head, MOVE, vouch=author.snapshot(head))
-    for root in (b"", b"\x00", b"\x01rubbish", b"\x02?", b"\x00" + encode([1, 2, 3, 4]), b"\x00\xff"):
+    for root in (b"", b"\x00", b"\x01rubbish", b"\x03?", b"\x00" + encode([1, 2, 3, 4]), b"\x00\xff"):
         author = rows("snapshots", lambda txn, table, root=root: txn.put(versioned(head.run_key, 2), root, db=table))
         with pytest.raises(Corrupt):
             recover(author.log, head)

@@ -187,7 +187,7 @@ def test_nothing_is_written_over_and_nothing_is_made_of_nothing(store, tmp_path)
 
 def test_a_file_of_noise_gives_an_empty_store(store, sound):
     """And that in little time."""
-    data(store).write_bytes(os.urandom(200 * PAGE) + (b"\x8b\x01\0\x50" * (PAGE // 4)) * 20)
+    data(store).write_bytes(os.urandom(100 * PAGE) + (b"\x8b\x01\0\x50" * (PAGE // 4)) * 4)
     made = repair(store, store.parent / "saved")
     assert (made.runs, made.events) == (0, 0)
     sound(made.path)

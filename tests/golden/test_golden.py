@@ -192,8 +192,21 @@ def write_retention(author: Author) -> None:
     written(author.log, Act(pack(compacted, vouch=vouch), now))
 
 
+def write_encryption(author: Author) -> None:
+    """What a store tells of its keys; its values are in the open here, for no key lies beside a golden file."""
+    head = author.start("golden-1", {"n": 1})
+    for _ in range(33):
+        head = author.add(head, change(Op("add", ("n",), 1)))
+    head = author.add(head, change(Op("set", ("text",), LONG)), vouch=author.snapshot(head))
+    for event in (
+        facts.EncryptionBegan("ab" * 8, "ann"), facts.KeysRotated("cd" * 8, 3, "ann", "a year is over"),
+        facts.SubjectShredded(b"k" * 10, "subject", "eve", FrozenList(["r1", "r2"]), "ann", "asked to be forgotten"),
+    ):  # fmt: skip
+        written(author.log, Act(pack(event), author.clock.now()))
+
+
 # Files that hold what came later, beside that of the format; each is written once.
-BESIDE = {"what-if-1": write_what_if, "retention-1": write_retention}
+BESIDE = {"what-if-1": write_what_if, "retention-1": write_retention, "encryption-1": write_encryption}
 
 
 def called(author: Author, run_id: str, caller: Head) -> Head:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from eventflow.codec import TOMBSTONE, decode
 from eventflow.errors import Corrupt
+from eventflow.log.heads import NOBODY, Head
 from eventflow.log.lmdb.environment import Environment
 from eventflow.log.lmdb.rows import Rows, keys_under
 from eventflow.log.lmdb.tables import (
@@ -30,7 +31,7 @@ from eventflow.log.lmdb.tables import (
 )
 from eventflow.log.lmdb.writing import last_number
 from eventflow.log.mirror import of_generation
-from eventflow.log.protocol import NOBODY, STORE_NAME, STORE_RUN, STORE_VOUCH, Head
+from eventflow.log.protocol import STORE_NAME, STORE_RUN, STORE_VOUCH
 from eventflow.log.removal import tombstone
 from eventflow.state import Status, WaitingFor
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eventflow.log.lmdb import removing
 from eventflow.log.lmdb.rows import Rows, keys_under
-from eventflow.log.lmdb.tables import KEY_FOLLOWS, KEY_MESSAGES, U64, number, versioned
+from eventflow.log.lmdb.tables import KEY_FOLLOWS, KEY_GUARD, KEY_MESSAGES, U64, number, versioned
 from eventflow.log.mirror import Mirror
 
 
@@ -15,6 +15,11 @@ def keep_mirrored(rows: Rows, mirror: Mirror) -> None:
         removing.compact(rows, compaction)
     for key, version, by in mirror.vouches:
         rows.put(t.snapshots, versioned(key, version) + b"v", number(by))
+    if mirror.guards is not None:
+        for row in list(keys_under(rows.txn, t.store, KEY_GUARD)):
+            rows.delete(t.store, row)
+        for guard in mirror.guards:
+            removing.set_guard(rows, guard)
     if mirror.inbox is not None:
         for row in list(keys_under(rows.txn, t.inbox, b"")):
             rows.delete(t.inbox, row)

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from eventflow.log.heads import Entry, Head
 from eventflow.log.lmdb.rows import Rows, Txn, keys_under
 from eventflow.log.lmdb.tables import (
     FACET_QUEUED,
@@ -22,7 +23,6 @@ from eventflow.log.lmdb.tables import (
     head_from,
     queue_facet,
 )
-from eventflow.log.protocol import Entry, Head
 from eventflow.log.queueing import LOOKED_AT, Bucket, Claim, Queued, choose
 
 _BUCKET = struct.Struct(">dq")

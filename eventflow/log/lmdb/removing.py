@@ -13,6 +13,7 @@ from dataclasses import replace
 from eventflow.codec import decode as decoded
 from eventflow.codec import encode
 from eventflow.errors import Conflict, Corrupt, HasForks, RunNotFound
+from eventflow.log.heads import Entry, Head
 from eventflow.log.lmdb.rows import Rows, Txn, keys_under
 from eventflow.log.lmdb.tables import (
     FACET_PARENT,
@@ -28,7 +29,6 @@ from eventflow.log.lmdb.tables import (
     number,
     versioned,
 )
-from eventflow.log.protocol import Entry, Head
 from eventflow.log.removal import (
     GUARDS,
     STEP,

@@ -18,6 +18,7 @@ from eventflow.checkpoint import Checkpoint
 from eventflow.clock import Clock, SystemClock
 from eventflow.codec import Stored, unpack_blob
 from eventflow.errors import Corrupt, EventflowError, StoreClosed, StoreUnusable
+from eventflow.log.heads import NOBODY, Entry, Head, Listed, Query, fits
 from eventflow.log.lmdb import opening, queues
 from eventflow.log.lmdb.copying import Copying, Readers
 from eventflow.log.lmdb.environment import Environment, Translated, acquire, release
@@ -43,19 +44,7 @@ from eventflow.log.lmdb.tables import (
 from eventflow.log.lmdb.vacuum import Vacuumed, vacuum
 from eventflow.log.lmdb.writing import Batch, Known, Moved, last_number
 from eventflow.log.owners import new_owner, owner_gone, owner_pid
-from eventflow.log.protocol import (
-    NOBODY,
-    STORE_NAME,
-    STORE_RUN,
-    Answer,
-    Entry,
-    Head,
-    Listed,
-    Query,
-    Usage,
-    Write,
-    fits,
-)
+from eventflow.log.protocol import STORE_NAME, STORE_RUN, Answer, Usage, Write
 from eventflow.log.queueing import Queued
 from eventflow.log.removal import Guard
 

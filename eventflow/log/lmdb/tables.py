@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from eventflow.checkpoint import KINDS, Checkpoint
 from eventflow.codec import decode, encode
 from eventflow.errors import Corrupt
-from eventflow.log.protocol import NOBODY, QUEUED, Entry, Head
+from eventflow.log.heads import NOBODY, QUEUED, Entry, Head
 from eventflow.log.queueing import HIGHEST
 from eventflow.state import STATUSES, WAITS
 

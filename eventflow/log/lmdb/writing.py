@@ -16,7 +16,9 @@ from eventflow.checkpoint import Checkpoint, merged
 from eventflow.codec import REWOUND, TOMBSTONE, Blob
 from eventflow.errors import Conflict, Corrupt, EventflowError, NotFound, RunNotFound, VersionConflict
 from eventflow.log.checking import check_origin, check_rewinds
+from eventflow.log.heads import NOBODY, Head, claimed
 from eventflow.log.lmdb import queues, removing
+from eventflow.log.lmdb.mirroring import keep_mirrored
 from eventflow.log.lmdb.rows import Rows, Txn, keys_under
 from eventflow.log.lmdb.tables import (
     COPYING,
@@ -38,10 +40,8 @@ from eventflow.log.lmdb.tables import (
     number,
     versioned,
 )
-from eventflow.log.lmdb.mirroring import keep_mirrored
 from eventflow.log.mirror import Mirror, of_generation
 from eventflow.log.protocol import (
-    NOBODY,
     STORE_NAME,
     STORE_RUN,
     STORE_VOUCH,
@@ -52,7 +52,6 @@ from eventflow.log.protocol import (
     Appended,
     Bring,
     First,
-    Head,
     Kept,
     Post,
     Posted,
@@ -61,7 +60,6 @@ from eventflow.log.protocol import (
     admit,
     admit_brought,
     check_parent,
-    claimed,
     fresh,
     store_append,
 )
@@ -154,7 +152,7 @@ class Batch:
         """
         self._known.learn(self._transaction, self.position, self._heads)
 
-    def _write(self, one: Write) -> Answer | EventflowError:  # noqa: PLR0911 - a case a kind of write
+    def _write(self, one: Write) -> Answer | EventflowError:  # noqa: C901, PLR0911 - a case a kind of write
         try:
             match one:
                 case Append():

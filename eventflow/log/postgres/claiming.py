@@ -11,10 +11,10 @@ from typing import Any
 import psycopg
 from psycopg.types.numeric import Int8
 
+from eventflow.log.heads import Head, claimed
 from eventflow.log.lmdb.tables import FACET_WORKFLOW, entry_from, facet
 from eventflow.log.postgres.rows import HEAD, HEAD_FIELDS, NEWEST, head_from, text_bytes
 from eventflow.log.postgres.wire import ByteColumn
-from eventflow.log.protocol import Head, claimed
 from eventflow.log.queueing import LOOKED_AT, Bucket, Claim, Claimed, Queued, choose
 
 # The conditions stand as in the partial indexes `heads_queued` and `heads_taken`, so that those are used.

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from eventflow.log.heads import Entry, Head
 from eventflow.log.lmdb.tables import FACET_TAG, FACET_WORKFLOW, entry_row, facet
 from eventflow.log.postgres.planning import Plan, moves_more
 from eventflow.log.postgres.rows import STATUS_NUMBER, WAIT_NUMBER, kinds_number, signed, text_bytes
 from eventflow.log.postgres.wire import ByteColumn, NumberColumn
-from eventflow.log.protocol import STORE_NAME, Entry, Head
+from eventflow.log.protocol import STORE_NAME
 
 Column = ByteColumn | NumberColumn
 # name of a column -> whether it holds numbers; the order is that of the function's parameters

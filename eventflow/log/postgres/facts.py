@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from eventflow.log.heads import NOBODY, Head
 from eventflow.log.mirror import Mirror
 from eventflow.log.postgres.rows import HEAD, HEAD_FIELDS, NEWEST, head_from, text_bytes
 from eventflow.log.postgres.wire import ByteColumn, NumberColumn
-from eventflow.log.protocol import NOBODY, STORE_NAME, Act, Append, Bring, Head, Post, Upkeep, Write
+from eventflow.log.protocol import STORE_NAME, Act, Append, Bring, Post, Upkeep, Write
 
 KNOWN_HEADS = 10_000  # runs whose heads are remembered between batches: a few MB, and most that are driven at once
 
@@ -24,7 +25,7 @@ _MESSAGES = """select b.run_key, b.message from unnest(%b, %b) as k (key, messag
 _BLOBS = "select digest from blobs, tip where digest = any (%b) and (sweep = 0 or kept = sweep)"
 
 
-class Unknown(Exception):  # noqa: N818 - no failure: what has to be looked up first
+class Unknown(Exception):
     """A fact that a plan needs is not known, or is remembered only."""
 
 

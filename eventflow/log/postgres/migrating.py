@@ -16,12 +16,13 @@ from eventflow.clock import Clock
 from eventflow.codec import pack
 from eventflow.errors import StoreUnusable, WrittenByNewer
 from eventflow.event import StoreCreated
+from eventflow.log.heads import NOBODY
 from eventflow.log.postgres.address import Address
 from eventflow.log.postgres.facts import Facts
 from eventflow.log.postgres.failures import translated
 from eventflow.log.postgres.planning import Plan
 from eventflow.log.postgres.writing import sender_for
-from eventflow.log.protocol import NOBODY, Act
+from eventflow.log.protocol import Act
 
 FORMAT = 1  # of the events and snapshots in the tables, as in any store
 _DIRECTORY = Path(__file__).parent / "migrations"

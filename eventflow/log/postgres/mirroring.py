@@ -7,12 +7,13 @@ from psycopg.types.numeric import Int8
 
 from eventflow.codec import TOMBSTONE
 from eventflow.errors import VersionConflict
+from eventflow.log.heads import NOBODY
 from eventflow.log.mirror import EPOCH_BITS, Mirror
 from eventflow.log.postgres.facts import Facts
-from eventflow.log.postgres.removing import compact, unlist
+from eventflow.log.postgres.removing import compact, set_guard, unlist
 from eventflow.log.postgres.rows import STATUS_NUMBER, signed, text_bytes
 from eventflow.log.postgres.wire import ByteColumn
-from eventflow.log.protocol import NOBODY, STORE_RUN, Kept
+from eventflow.log.protocol import STORE_RUN, Kept
 
 _TOMBSTONES = """with moved as (update tip set position = position + %b returning position - %b as before)
     insert into log select before + e.number, null, 0, e.data
@@ -45,6 +46,10 @@ def mirror(connection: psycopg.Connection, one: Mirror, facts: Facts) -> Kept:
                 on conflict (run_key, version) do update set by_version = excluded.by_version""",
             (key, Int8(version), Int8(signed(by))),
         )
+    if one.guards is not None:
+        connection.execute("delete from guards")
+        for guard in one.guards:
+            set_guard(connection, guard)
     if one.inbox is not None:
         connection.execute("delete from inbox")
         with connection.cursor() as cursor:

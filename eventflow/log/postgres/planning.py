@@ -13,9 +13,9 @@ from eventflow.checkpoint import Checkpoint, merged
 from eventflow.codec import Blob
 from eventflow.errors import Conflict, EventflowError, NotFound, RunNotFound, VersionConflict
 from eventflow.log.checking import check_rewinds
+from eventflow.log.heads import NOBODY, Head
 from eventflow.log.postgres.facts import Facts, Unknown
 from eventflow.log.protocol import (
-    NOBODY,
     STORE_NAME,
     STORE_RUN,
     STORE_VOUCH,
@@ -26,7 +26,6 @@ from eventflow.log.protocol import (
     Appended,
     Bring,
     First,
-    Head,
     Kept,
     Post,
     Posted,

@@ -11,6 +11,7 @@ from psycopg.types.numeric import Int8
 from eventflow.checkpoint import Checkpoint
 from eventflow.codec import Stored, unpack_blob
 from eventflow.errors import Corrupt
+from eventflow.log.heads import Entry, Head, Listed, Query, fits
 from eventflow.log.lmdb.tables import FACET_TAG, FACET_WORKFLOW, entry_from, facet
 from eventflow.log.postgres.rows import (
     HEAD,
@@ -23,7 +24,7 @@ from eventflow.log.postgres.rows import (
     unsigned,
 )
 from eventflow.log.postgres.wire import ByteColumn
-from eventflow.log.protocol import STORE_RUN, Entry, Head, Listed, Query, Usage, fits
+from eventflow.log.protocol import Usage
 
 LAST = (1 << 63) - 1  # the largest bigint
 _HEADS = f"select {HEAD} from heads h {NEWEST}"  # noqa: S608 - made of constants

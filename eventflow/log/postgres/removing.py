@@ -15,10 +15,11 @@ from psycopg.types.numeric import Int8
 
 from eventflow.errors import Conflict, HasForks, RunNotFound
 from eventflow.log.checking import check_origin
+from eventflow.log.heads import NOBODY, Head
 from eventflow.log.lmdb.tables import entry_from, entry_row
 from eventflow.log.postgres.rows import text_bytes
 from eventflow.log.postgres.wire import ByteColumn
-from eventflow.log.protocol import NOBODY, STORE_RUN, Act, Head
+from eventflow.log.protocol import STORE_RUN, Act
 from eventflow.log.removal import (
     GUARDS,
     STEP,
@@ -105,16 +106,20 @@ def perform(connection: psycopg.Connection, act: Act) -> None:
     if act.compact is not None:
         compact(connection, act.compact)
     if act.guard is not None:
-        one = act.guard
-        connection.execute(
-            "insert into guards values (%b, %b, %b, %b, %b) on conflict do nothing",
-            (one.run_key, GUARDS.index(one.kind), Int8(one.time), text_bytes(one.actor), text_bytes(one.why)),
-        )
+        set_guard(connection, act.guard)
     if act.unguard is not None:
         gone = (act.unguard.run_key, GUARDS.index(act.unguard.kind))
         connection.execute("delete from guards where run_key = %b and kind = %b", gone)
     if act.delete_run is not None or act.compact is not None:
         clear(connection, STEP)
+
+
+def set_guard(connection: psycopg.Connection, one: Guard) -> None:
+    """Put a guard on a run; the first one of its kind stays."""
+    connection.execute(
+        "insert into guards values (%b, %b, %b, %b, %b) on conflict do nothing",
+        (one.run_key, GUARDS.index(one.kind), Int8(one.time), text_bytes(one.actor), text_bytes(one.why)),
+    )
 
 
 def unlist(connection: psycopg.Connection, head: Head) -> None:

