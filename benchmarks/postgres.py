@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -105,10 +106,11 @@ class _Pair:
         batch = len(self._heads)
         keys = [(head.run_key, head.version - rounds + 1) for head in self._heads]
         rows = [(one.position, *keys[number % batch], one.data) for number, one in enumerate(self._rows)]
-        batches = [list(zip(*rows[begin : begin + batch], strict=True)) for begin in range(0, len(rows), batch)]
-        batches = [[list(column) for column in one] for one in batches]
-        for number, one in enumerate(batches):
-            one[2] = [version + number for version in one[2]]
+        batches: list[list[list[Any]]] = []
+        for number, begin in enumerate(range(0, len(rows), batch)):
+            columns = [list(column) for column in zip(*rows[begin : begin + batch], strict=True)]
+            columns[2] = [version + number for version in columns[2]]
+            batches.append(columns)
         began = time.perf_counter()
         for one in batches:
             self._bare.execute(_INSERT, one, prepare=True)

@@ -39,7 +39,6 @@ from eventflow.log import (
     STORE_VOUCH,
     Act,
     Append,
-    Appended,
     Bring,
     Clear,
     Cleared,
@@ -144,7 +143,9 @@ class Replica:
             self._tree.add(leaf_hash(name))
         old, new = self._tree.size, self._source.position()
         if old > new:
-            raise Conflict(f"the target holds {old} events and the source {new}: it is ahead, or the source was rolled back")
+            raise Conflict(
+                f"the target holds {old} events and the source {new}: it is ahead, or the source was rolled back"
+            )
         spans = consistency_spans(old, new)
         found = surveyed(self._source, new, sizes=[old, new], spans=spans)
         root, of_root = self._tree.root(), found.roots[new]
@@ -254,13 +255,17 @@ class Replica:
                 event.run_id, NOBODY, event.incarnation, 0, bytes(32), 0, NOBODY, "cancelled", "", recorded.time
             )
             yield Mirror(gone=(gone,)) if here is None else Mirror(deleted=(here,))
-        if isinstance(event, RunCompacted) and (entry := self._target.entry(event.run_key)) is not None:
-            if entry.origin < event.at:
-                yield from self._origin(event.run_key, event.at)
-                yield Mirror(compacted=(Compaction(event.run_key, event.at),))
-        if isinstance(event, RunCompacted) and recorded.vouch is not None:
-            if self._target.entry(event.run_key) is not None or event.run_key in ends:
-                yield Mirror(vouches=((event.run_key, event.at, STORE_VOUCH | recorded.version),))
+        if isinstance(event, RunCompacted):
+            yield from self._compacted(event, recorded.version, begun=event.run_key in ends)
+
+    def _compacted(self, event: RunCompacted, version: int, *, begun: bool) -> Iterator[Write]:
+        """A run begins later from now on, in the copy too if it began earlier there."""
+        entry = self._target.entry(event.run_key)
+        if entry is not None and entry.origin < event.at:
+            yield from self._origin(event.run_key, event.at)
+            yield Mirror(compacted=(Compaction(event.run_key, event.at),))
+        if entry is not None or begun:
+            yield Mirror(vouches=((event.run_key, event.at, STORE_VOUCH | version),))
 
     def _origin(self, key: bytes, at: int) -> Iterator[Write]:
         packed = self._snapshot(key, at)
@@ -294,7 +299,9 @@ class Replica:
         with suppress(NoKey, Shredded):  # an encrypted snapshot is a cache that the copy makes anew
             names = piece_names(root, self._source.blobs)
             blobs = tuple(_blobs(self._source, sorted(names)))
-            return PackedState(version, root, root_digest(root, "a snapshot"), blobs, len(root) + sum(one.size for one in blobs))
+            return PackedState(
+                version, root, root_digest(root, "a snapshot"), blobs, len(root) + sum(one.size for one in blobs)
+            )
         return None
 
     def _keep_messages(self) -> None:

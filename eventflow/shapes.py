@@ -23,10 +23,11 @@ class Shape(NamedTuple):
     pattern: str
 
 
-# What providers say their keys begin with. What is around a secret stays, so that a sentence can still be read.
+# What providers say their keys begin with. What is around a secret stays, so that a sentence can still be read. What may
+# begin at many places of a text has a longest length, or a text of nothing else would take the square of its length.
 SHAPES: tuple[Shape, ...] = (
     Shape("private key (PEM)", r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)"),
-    Shape("JSON web token", r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),
+    Shape("JSON web token", r"\beyJ[A-Za-z0-9_-]{8,500}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),
     Shape("OpenAI, Anthropic and alike", r"\bsk-[A-Za-z0-9_-]{16,}"),
     Shape("Google", r"\bAIza[A-Za-z0-9_-]{35}"),
     Shape("Google OAuth", r"\bya29\.[A-Za-z0-9_-]{20,}"),
@@ -56,7 +57,7 @@ _PATTERN = re.compile("|".join(f"(?:{one.pattern})" for one in SHAPES), re.DOTAL
 # What every shape has somewhere: found by one pass, so that ordinary texts cost next to nothing.
 _HINT = re.compile(
     r"-----BEGIN|eyJ|sk-|AIza|ya29|A[KSRI][IO]A|AIDA|(?i:key[\"']?\s*[:=])|gh[pousr]_|github_pat|glpat|xox|_live_|_test_"
-    r"|hf_|npm_|pypi-|SG\.|(?i:bearer|basic)\s|://[^\s]*@|(?i:password=|pwd=)|EVENTFLOW\+"
+    r"|hf_|npm_|pypi-|SG\.|(?i:bearer|basic)\s|://[^\s/@\"']{2,321}@|(?i:password=|pwd=)|EVENTFLOW\+"
 )
 PROCESS_KEY = os.urandom(32)  # for what is only shown, or where no key was given: equal within one process
 

@@ -50,6 +50,7 @@ from eventflow.event import (
     SignalReceived,
     SignalRefused,
     StoreCreated,
+    StoreEvent,
     StoreRepaired,
     StoreRestored,
     SubjectShredded,
@@ -161,7 +162,11 @@ def detail(recorded: Recorded) -> str:
     return said.strip()
 
 
-def _said(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line an event, seen whole
+def _said(event: Event) -> str:
+    return _said_of_store(event) if isinstance(event, StoreEvent) else _said_of_run(event)
+
+
+def _said_of_run(event: RunEvent) -> str:  # noqa: C901, PLR0911, PLR0912 - one line an event, seen whole
     match event:
         case RunStarted():
             return f"workflow {event.workflow}, starts in {event.node}"
@@ -217,6 +222,10 @@ def _said(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line an ev
             changed = ", ".join(f"{op.op} {'.'.join(op.path)}" for op in event.change)
             kind = "what-if run " if event.effects else ""
             return f"{kind}from {event.parent_id}@{event.at}{f': {changed}' if changed else ''}{_by(event.actor, event.why)}"
+
+
+def _said_of_store(event: StoreEvent) -> str:  # noqa: C901, PLR0911, PLR0912 - the same of a store's own
+    match event:
         case StoreCreated():
             return event.store_id.hex()
         case CheckpointCreated():

@@ -7,8 +7,8 @@ of its own, and its own stream says where it comes from before anything else is 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from eventflow.backup.making import KEYS, SEALS, Progress, copy_files, write_mar
 from eventflow.backup.staging import Staging, new_file
 from eventflow.clock import Clock, SystemClock
 from eventflow.codec import Stored, encode, pack, read_events
-from eventflow.errors import Corrupt, EventflowError, SettingsError
+from eventflow.errors import Corrupt, EventflowError, NoKey, SettingsError, Shredded
 from eventflow.event import (
     BackupMade,
     CheckpointCreated,
@@ -31,7 +31,7 @@ from eventflow.event import (
     StoreRestored,
 )
 from eventflow.forking import who
-from eventflow.log import STORE_RUN, Act, LmdbLog, Log, Post, Write
+from eventflow.log import STORE_RUN, Act, Head, LmdbLog, Log, Post, Write
 from eventflow.log.lmdb.cutting import Copied, Cut
 from eventflow.log.lmdb.environment import damage
 from eventflow.log.lmdb.files import DIRECTORY_MODE, missing_bytes, set_current
@@ -88,9 +88,11 @@ def restore(
         directory = assembled(backup, point, root, progress)
         upto, cut = _cut(directory, point, wanted)
         set_current(root, "data.1")
-        generation, runs = _let_go(root, directory, point, cut)
+        generation, runs = _let_go(root, directory, point)
         _record(root, StoreRestored(generation, upto, point.number, actor or who(), why), cut, clock)
         _revouch(root, directory, point)
+        _stand(root, directory, point, cut)
+        _send_again(root, cut)
         _beside(backup.path, root, upto)
         if check is not None:
             check(root)
@@ -143,50 +145,52 @@ def _cut(directory: Path, point: Point, wanted: Wanted) -> tuple[int, Cut]:
     return upto, cut
 
 
-def _let_go(root: Path, directory: Path, point: Point, cut: Cut) -> tuple[int, int]:
-    """Runs stand where their events say, are nobody's, and of a new generation; returns that and how many there are."""
+def _let_go(root: Path, directory: Path, point: Point) -> tuple[int, int]:
+    """Runs are nobody's, and of a new generation; returns that and how many there are."""
     with closing(LmdbLog(root, readonly=True, map_size=point.size + MAP_ROOM)) as log:
-        standing = {}
-        for key in cut.touched:
-            head = log.head_of(key)
-            if head is not None:
-                state = recover(log, head).state
-                standing[key] = state.status, state.waiting_for
         own = log.head_of(STORE_RUN)
         acts = () if own is None else history(log, STORE_RUN, 1, own.version)
         generation = 1 + max((one.event.generation for one in acts if isinstance(one.event, StoreRestored)), default=0)
     with closing(Copied(directory, point.size + MAP_ROOM)) as copy:
-        copy.set_standing(standing)
         return generation, copy.let_go(generation)
+
+
+def _stand(root: Path, directory: Path, point: Point, cut: Cut) -> None:
+    """Runs that were cut back stand where their events say; that may take snapshots, so those are vouched for by now."""
+    with closing(LmdbLog(root, readonly=True)) as log:
+        heads = [head for key in cut.touched if (head := log.head_of(key)) is not None]
+        states = {head.run_key: recover(log, head).state for head in heads}
+    with closing(Copied(directory, point.size + MAP_ROOM)) as copy:
+        copy.set_standing({key: (state.status, state.waiting_for) for key, state in states.items()})
 
 
 # --- what is said of it in its own stream ---------------------------------------------------------------------------
 
 
 def _record(root: Path, event: StoreRestored, cut: Cut, clock: Clock) -> None:
-    """Where the store comes from; then what was done by hand since and can't be taken back; signals taken since wait again."""
+    """Where the store comes from; then what was done by hand since and can't be taken back."""
     with closing(LmdbLog(root, create=False)) as log:
         now = clock.now()
         acts = read_events([Stored(0, data) for data in cut.acts], log.blobs)
-        said = [Act(pack(_kept(one, cut), vouch=one.vouch), one.time) for one in acts if _still_true(log, one, cut)]
-        lost = [
-            RunDeleted(head.run_id, head.run_key, head.incarnation, head.version, head.digest, event.actor, LOST)
-            for head in cut.lost
+        said = [
+            Act(pack(_kept(one.event, cut), vouch=one.vouch), one.time) for one in acts if _still_true(log, one, cut)
         ]
-        writes: list[Write] = [
-            Act(pack(event), now),
-            *said,
-            *(Act(pack(one), now) for one in lost),
-            *_signals(log, cut.events),
-        ]
-        for answer in log.write(writes):
-            if isinstance(answer, EventflowError):
-                raise answer
+        lost = [_kept(_lost(head, event.actor), cut) for head in cut.lost]
+        _write(log, [Act(pack(event), now), *said, *(Act(pack(one), now) for one in lost)])
 
 
-def _kept(recorded: Recorded, cut: Cut) -> Event:
+def _write(log: Log, writes: Sequence[Write]) -> None:
+    for answer in log.write(writes):
+        if isinstance(answer, EventflowError):
+            raise answer
+
+
+def _lost(head: Head, actor: str) -> RunDeleted:
+    return RunDeleted(head.run_id, head.run_key, head.incarnation, head.version, head.digest, actor, LOST)
+
+
+def _kept(event: Event, cut: Cut) -> Event:
     """An operation by hand as it is said again: the end of a run that was deleted may be cut off."""
-    event = recorded.event
     if isinstance(event, RunDeleted) and event.head_digest in cut.gone:
         return replace(event, head_digest=NO_DIGEST)
     return event
@@ -204,10 +208,18 @@ def _still_true(log: Log, recorded: Recorded, cut: Cut) -> bool:
     return True
 
 
-def _signals(log: Log, events: Iterable[bytes]) -> list[Post]:
-    """Signals that had been taken after the point: they wait again, since nobody will send them a second time."""
-    taken = [one for one in read_events([Stored(0, data) for data in events], log.blobs) if _waits_again(log, one)]
-    return [Post(one.run_key, _message(one.event)) for one in taken if isinstance(one.event, SignalReceived)]
+def _send_again(root: Path, cut: Cut) -> None:
+    """Signals that had been taken after the point wait again, since nobody will send them a second time."""
+    with closing(LmdbLog(root, create=False)) as log:
+        taken = [one for one in _readable(log, cut.events) if _waits_again(log, one)]
+        _write(log, [Post(one.run_key, _message(one.event)) for one in taken if isinstance(one.event, SignalReceived)])
+
+
+def _readable(log: Log, events: Iterable[bytes]) -> Iterator[Recorded]:
+    """Events that can be read here: those of encrypted runs can't."""
+    for data in events:
+        with suppress(NoKey, Shredded):
+            yield from read_events([Stored(0, data)], log.blobs)
 
 
 def _waits_again(log: Log, recorded: Recorded) -> bool:

@@ -6,7 +6,7 @@ import sys
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -107,8 +107,8 @@ class _both:  # noqa: N801 - reads as a function
             self._stack = self._stack.pop_all()
             return there, here
 
-    def __exit__(self, *ended: Any) -> None:
-        self._stack.__exit__(*ended)
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
 
 def _same(source: str, target: str) -> bool:
@@ -151,10 +151,19 @@ def promote_(
         generation = promote(log, SystemClock(), actor=actor, why=why)
         position = log.position()
     if output != "table":
-        document = {"schema": "eventflow.promotion/1", "store": store_text(place), "generation": generation, "events": position}
+        document = {
+            "schema": "eventflow.promotion/1",
+            "store": store_text(place),
+            "generation": generation,
+            "events": position,
+        }
         print_json(document, lines=output == "jsonl")
     else:
-        print(visible(f"{store_text(place)} is promoted: generation {generation}, {position:,} events; its runs can be driven"))
+        print(
+            visible(
+                f"{store_text(place)} is promoted: generation {generation}, {position:,} events; its runs can be driven"
+            )
+        )
     return OK
 
 
@@ -167,7 +176,12 @@ def migrate_(*, store: StoreArg = None, output: FormatArg = "table") -> int:
 
     store_id, steps = bring_up_to_date(place)
     if output != "table":
-        document = {"schema": "eventflow.migration/1", "store": store_text(place), "id": id_text(store_id), "steps": steps}
+        document = {
+            "schema": "eventflow.migration/1",
+            "store": store_text(place),
+            "id": id_text(store_id),
+            "steps": steps,
+        }
         print_json(document, lines=output == "jsonl")
     else:
         done = f"steps {', '.join(map(str, steps))} taken" if steps else "nothing to do"

@@ -16,6 +16,7 @@ KIND = "eventflow export"
 BYTES, ARRAY, MAP = 2, 4, 5  # major types: a value, an event, a word about the export
 _TEXT, _TAG = 3, 6
 _IN_PLACE, _LARGEST = 24, 28  # what the low five bits of a first byte say: the number itself, or how many bytes it has
+_DEEPEST = 128  # things in each other: no decoder here goes deeper, and to walk a million of them takes a while
 
 
 def items(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -29,15 +30,19 @@ def items(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _end(data: bytes, at: int) -> int:
     """Where the item at a place ends. Every round takes a byte at least, so this ends, whatever the bytes are."""
-    left = 1
-    while left:
+    left, around = 1, list[int]()  # items to come in what is innermost, and in each thing around it
+    while True:
+        while not left:
+            if not around:
+                return at
+            left = around.pop()
         left -= 1
         if at >= len(data):
             raise _cut(at)
         major, low = data[at] >> 5, data[at] & 31
         at += 1
         value = low
-        if low >= _LARGEST or major == _TAG:
+        if low >= _LARGEST or major == _TAG or len(around) > _DEEPEST:
             raise Corrupt("the export", f"has something at byte {at - 1} that eventflow does not write")
         if low >= _IN_PLACE:
             size = 1 << (low - _IN_PLACE)
@@ -45,10 +50,10 @@ def _end(data: bytes, at: int) -> int:
         if major in (BYTES, _TEXT):
             at += value
         elif major in (ARRAY, MAP):
-            left += value * (major - 3)
-        if left > len(data) - at:  # more items are to come than there are bytes
+            around.append(left)
+            left = value * (major - 3)
+        if at > len(data) or left > len(data) - at:  # more items are to come than there are bytes
             raise _cut(at)
-    return at
 
 
 def _cut(at: int) -> Corrupt:

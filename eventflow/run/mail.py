@@ -45,7 +45,7 @@ def message(kind: str, *, name: str = "", payload: Any = None, actor: str = "", 
 def facts(state: State, number: int, data: bytes, *, driven: bool) -> tuple[Event, ...]:
     """The facts a message becomes for a run in this state; `driven` says that its code may be at work. Raises Corrupt."""
     where = f"message {number}"
-    value = decode(data, where)
+    value = decode(data, where, strict=True)  # no digest of it was compared with anything
     if not _is_message(value):
         raise Corrupt(where, "can't be read")
     if value["kind"] == SIGNAL:

@@ -15,45 +15,30 @@ from eventflow.change import Change, apply
 from eventflow.errors import Corrupt, EventflowError
 from eventflow.event import (
     AttemptFailed,
-    BackupMade,
     BranchesOpened,
     BranchFailed,
     BranchFinished,
-    CheckpointCreated,
-    CheckpointsDeleted,
     EffectFailed,
     EffectFinished,
     EffectRejected,
     EffectStarted,
-    EncryptionBegan,
     Event,
     Forked,
-    KeysRotated,
     NodeSkipped,
     Recorded,
     Rewound,
     RunCancelled,
-    RunCompacted,
     RunCompleted,
-    RunDeleted,
     RunFailed,
-    RunHeld,
     RunParked,
     RunPaused,
-    RunPinned,
-    RunReleased,
     RunResumed,
-    RunsImported,
     RunStarted,
     RunSuspended,
     RunTimedOut,
-    RunUnpinned,
     SignalReceived,
     SignalRefused,
-    StoreCreated,
-    StoreRepaired,
-    StoreRestored,
-    SubjectShredded,
+    StoreEvent,
     Transitioned,
     UndoBegan,
     WaitClosed,
@@ -215,26 +200,9 @@ def evolve(  # noqa: C901, PLR0911, PLR0912 - one match over the closed set of e
             return _forked(state, recorded, event)
         case RunStarted():
             raise Corrupt(f"version {recorded.version}", "the run starts a second time")
-        case (
-            StoreCreated()
-            | CheckpointCreated()
-            | CheckpointsDeleted()
-            | RunDeleted()
-            | RunPinned()
-            | RunCompacted()
-            | RunUnpinned()
-            | RunHeld()
-            | RunReleased()
-            | BackupMade()
-            | StoreRestored()
-            | RunsImported()
-            | StoreRepaired()
-            | KeysRotated()
-            | SubjectShredded()
-            | EncryptionBegan()
-        ):
-            raise Corrupt(f"version {recorded.version}", f"{type(event).__name__} belongs to the store's own stream")
         case _:
+            if isinstance(event, StoreEvent):
+                raise Corrupt(f"version {recorded.version}", f"{type(event).__name__} belongs to the store's own stream")
             assert_never(event)
 
 

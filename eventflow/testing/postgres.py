@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 _BUILDS = ("pginstall18", "pginstall")  # as the package calls its folders; the newer one first
@@ -53,7 +53,7 @@ class PostgresServer:
         if self._as:
             os.chown(self.directory, self._as["user"], self._as["group"])
 
-    def __enter__(self) -> PostgresServer:
+    def __enter__(self) -> Self:
         if not (self.data / "PG_VERSION").exists():
             self.program("initdb", "-D", self.data, "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C")
         self.start()
@@ -71,7 +71,7 @@ class PostgresServer:
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{name} failed: {done.stderr.strip() or done.stdout.strip()}\n{self.log()}")
-        return done.stdout
+        return str(done.stdout)
 
     def start(self) -> None:
         """Start it and wait until it takes connections."""

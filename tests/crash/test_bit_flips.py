@@ -182,5 +182,5 @@ def test_without_the_mark_a_flip_in_a_meta_page_rolls_the_store_back_unnoticed(s
 @pytest.mark.skipif(not FULL, reason="EVENTFLOW_FULL=1 flips 10,000 bits of a larger store, which takes a minute")
 def test_ten_thousand_flips_of_a_larger_store(tmp_path: Path) -> None:
     """Some hundred events, over more pages than one table's root holds."""
-    large = Held(tmp_path / "store", 60)
+    large = Held(tmp_path / "store", 30)
     settle(large, large.sampled(10_000))

@@ -26,6 +26,10 @@ def encrypted(log: Log) -> Log:
 class LockedContract(LogContract):
     """The contract; but a value is shared between runs only where they have the same key."""
 
+    # They name blobs by their digests, which is not how an encrypted log knows them; test_cipher_store.py sweeps one.
+    test_a_sweep_forgets_what_was_not_kept_anew = None  # type: ignore[assignment]
+    test_a_snapshot_takes_no_piece_for_known_that_a_sweep_may_take = None  # type: ignore[assignment]
+
     def test_a_long_value_is_kept_once(self, tmp_path: Path) -> None:
         """Twice in one run it takes one row; in two runs with keys of their own it takes two, of other names and bytes."""
         with self.author(tmp_path) as author:

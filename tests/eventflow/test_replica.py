@@ -10,7 +10,7 @@ import pytest
 from eventflow import replica
 from eventflow.checkpoint import Checkpoint
 from eventflow.clock import ManualClock, SystemClock
-from eventflow.codec import pack, read_events
+from eventflow.codec import pack, pack_state, read_events
 from eventflow.errors import Conflict, Corrupt, ProofFailed, StoreUnusable, VersionConflict
 from eventflow.event import RunCompacted, RunPinned, RunUnpinned, SignalReceived, StoreRestored, Transitioned
 from eventflow.log import (
@@ -32,7 +32,6 @@ from eventflow.log import (
     open_log,
 )
 from eventflow.log.mirror import EPOCH_BITS
-from eventflow.codec import pack_state
 from eventflow.proof import digest
 from eventflow.recovery import recover
 from eventflow.replica import Replica, birth_clock, promote
@@ -57,7 +56,9 @@ def source() -> MemoryLog:
     assert isinstance(posted, Posted)
     newest = log.head("r")
     assert newest is not None
-    author.add(newest, SignalReceived("go", None, posted.message), taken=(posted.message,), claim=OWNER, status="waiting")
+    author.add(
+        newest, SignalReceived("go", None, posted.message), taken=(posted.message,), claim=OWNER, status="waiting"
+    )
     written(log, Post(head.run_key, b"waits"))
     written(log, Act(pack(RunPinned("r", head.run_key)), 9, guard=Guard(head.run_key, "pin", 9, "ann")))
     return log
@@ -255,7 +256,7 @@ def test_a_promoted_copy_is_a_store_of_its_own_life(source: MemoryLog, made: Mak
     assert (last.event.generation, last.event.upto, last.event.actor) == (1, source.position(), "ann")
     with pytest.raises(Conflict, match="nothing to promote"):
         promote(copy, SystemClock())
-    with pytest.raises(Conflict, match="ahead|life of its own"):
+    with pytest.raises(Conflict, match=r"ahead|life of its own"):
         Replica(source, copy)
     author = Author(copy, clock=ManualClock(seed=8))
     author.log.new_owner(OWNER)

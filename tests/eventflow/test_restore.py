@@ -20,6 +20,7 @@ from eventflow.forking import write_one
 from eventflow.log import NOBODY, STORE_RUN, Act, Guard, LmdbLog, Post, Query
 from eventflow.log.mirror import EPOCH_BITS
 from eventflow.recovery import recover
+from eventflow.retention import compact_run
 from eventflow.run.mail import message
 
 
@@ -257,6 +258,22 @@ def test_what_was_done_by_hand_since_and_holds_is_said_again(tmp_path, fill, sou
             assert ("early" in labels) == (CheckpointCreated in kinds)
             assert ("early" in labels) == (head is not None and head.version >= 2)
         shutil.rmtree(goal)
+
+
+def test_a_run_that_was_compacted_beyond_the_point_is_named(tmp_path, fill, sound):
+    """Nothing of it can be brought back; everything else can, at every position."""
+    fill(tmp_path / "s", "a", "b")
+    with closing(LmdbLog(tmp_path / "s")) as log:
+        ends = {run: log.read(log.head(run).run_key, 4, 4)[0].position for run in "ab"}
+        compact_run(log, SystemClock(), "a", 4)
+    backup(tmp_path / "s", tmp_path / "b")
+    for position in range(1, read_backup(tmp_path / "b").last.position + 1):
+        made = restore(tmp_path / "b", tmp_path / "r", position=position)
+        sound(tmp_path / "r")
+        with closing(LmdbLog(tmp_path / "r")) as log:
+            assert (log.head("a") is not None) == (position >= ends["a"])
+            assert ("a" in made.lost) == (position < ends["a"])
+        shutil.rmtree(tmp_path / "r")
 
 
 async def _finished(path: Path, run_id: str, flow: Workflow) -> None:

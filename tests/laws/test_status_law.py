@@ -282,7 +282,7 @@ def recounted(state: State) -> None:
 
 def expected(state: State) -> tuple[str, str] | None:
     """Where a run that goes on stands, told from its wait and its branches alone; None where it rests or was stopped."""
-    if state.ended or state.status in ("paused", "pending") or state.waiting_for == "retry":
+    if state.ended or state.status in ("paused", "pending", "parked") or state.waiting_for == "retry":
         return None
     if state.wait is not None:
         return "waiting", state.wait["kind"]

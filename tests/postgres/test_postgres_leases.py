@@ -12,7 +12,8 @@ from eventflow.codec import read_events
 from eventflow.errors import Fenced, RunOwned
 from eventflow.event import Transitioned
 from eventflow.log import Appended, open_log
-from eventflow.log.postgres import PostgresLog, parse
+from eventflow.log.postgres import PostgresLog
+from eventflow.log.postgres.address import parse
 from eventflow.testing.author import Author
 from eventflow.testing.postgres import PostgresServer
 
@@ -129,7 +130,7 @@ def test_the_lease_is_measured_by_the_databases_clock(server: PostgresServer, ne
     address = new_address(lease="60")
     with closing(PostgresLog(address, clock=ManualClock(start=0))) as log:
         log.new_owner(OWNER)
-        left = f"select round(extract(epoch from lease_until - clock_timestamp())) from {parse(address).schema}.owners"
+        left = f"select round(extract(epoch from lease_until - clock_timestamp())) from {parse(address).schema}.owners"  # noqa: S608 - our own schema
         assert 55 <= int(server.psql(left)) <= 60
-        server.psql(f"update {parse(address).schema}.owners set lease_until = clock_timestamp() - interval '1 s'")
+        server.psql(f"update {parse(address).schema}.owners set lease_until = clock_timestamp() - interval '1 s'")  # noqa: S608 - our own schema
         assert log.owner_gone(OWNER)

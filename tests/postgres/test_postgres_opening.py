@@ -24,7 +24,8 @@ from eventflow.errors import (
 )
 from eventflow.event import Transitioned
 from eventflow.log import open_log
-from eventflow.log.postgres import PostgresLog, migrate, newest, parse
+from eventflow.log.postgres import PostgresLog, migrate, newest
+from eventflow.log.postgres.address import parse
 from eventflow.log.postgres.connecting import connect
 from eventflow.testing.author import Author
 from eventflow.testing.postgres import PostgresServer
@@ -51,7 +52,9 @@ def tables_of(address: str) -> psycopg.Connection:
 
 def test_an_address_hides_its_password() -> None:
     """What is shown has user, host and database, and neither the password nor other secrets."""
-    where = parse("postgresql://ann:s%40cret@db.example:5433/runs?sslpassword=other&schema=jobs&lease=7&sslmode=require")
+    where = parse(
+        "postgresql://ann:s%40cret@db.example:5433/runs?sslpassword=other&schema=jobs&lease=7&sslmode=require"
+    )
     assert where.text == "postgresql://ann@db.example:5433/runs?schema=jobs"
     assert (where.schema, where.lease, where.portable) == ("jobs", 7.0, False)
     assert where.conninfo == "postgresql://ann:s%40cret@db.example:5433/runs?sslpassword=other&sslmode=require"
@@ -190,7 +193,7 @@ def test_an_application_needs_no_right_to_change_tables(server: PostgresServer, 
         from eventflow.testing.contract.maker import deletion  # noqa: PLC0415 - one word of the contract's
 
         assert not isinstance(log.write([deletion(head, 1)])[0], Exception)
-    with pytest.raises(RuntimeError, match="permission denied|must be owner"):
+    with pytest.raises(RuntimeError, match=r"permission denied|must be owner"):
         server.program("psql", "-h", server.directory, "-U", role, "-d", "postgres", "-c", f"drop table {schema}.log")
 
 

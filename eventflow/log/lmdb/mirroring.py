@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from eventflow.log.lmdb import removing
 from eventflow.log.lmdb.rows import Rows, keys_under
 from eventflow.log.lmdb.tables import KEY_FOLLOWS, KEY_GUARD, KEY_MESSAGES, U64, number, versioned
@@ -16,13 +18,11 @@ def keep_mirrored(rows: Rows, mirror: Mirror) -> None:
     for key, version, by in mirror.vouches:
         rows.put(t.snapshots, versioned(key, version) + b"v", number(by))
     if mirror.guards is not None:
-        for row in list(keys_under(rows.txn, t.store, KEY_GUARD)):
-            rows.delete(t.store, row)
+        _clear(rows, t.store, KEY_GUARD)
         for guard in mirror.guards:
             removing.set_guard(rows, guard)
     if mirror.inbox is not None:
-        for row in list(keys_under(rows.txn, t.inbox, b"")):
-            rows.delete(t.inbox, row)
+        _clear(rows, t.inbox, b"")
         for key, message, data in mirror.inbox:
             rows.put(t.inbox, versioned(key, message), data)
     given = rows.get(t.store, KEY_MESSAGES)
@@ -30,3 +30,8 @@ def keep_mirrored(rows: Rows, mirror: Mirror) -> None:
         rows.put(t.store, KEY_MESSAGES, number(mirror.messages))
     if mirror.follows is not None:
         rows.put(t.store, KEY_FOLLOWS, bytes([mirror.follows]))
+
+
+def _clear(rows: Rows, table: Any, prefix: bytes) -> None:
+    for row in list(keys_under(rows.txn, table, prefix)):
+        rows.delete(table, row)

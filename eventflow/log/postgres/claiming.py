@@ -6,9 +6,8 @@ A worker that asks while nothing waits takes no lock and writes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 from psycopg.types.numeric import Int8
 
 from eventflow.log.heads import Head, claimed
@@ -16,6 +15,9 @@ from eventflow.log.lmdb.tables import FACET_WORKFLOW, entry_from, facet
 from eventflow.log.postgres.rows import HEAD, HEAD_FIELDS, NEWEST, head_from, text_bytes
 from eventflow.log.postgres.wire import ByteColumn
 from eventflow.log.queueing import LOOKED_AT, Bucket, Claim, Claimed, Queued, choose
+
+if TYPE_CHECKING:
+    import psycopg
 
 # The conditions stand as in the partial indexes `heads_queued` and `heads_taken`, so that those are used.
 _IN = "h.queue = %(queue)b and h.queue <> '' and h.status <= 2 and h.run_key is not null"

@@ -102,7 +102,9 @@ def _begun(heads: list[Head], plan: Plan) -> dict[str, Column]:
     ])  # fmt: skip
     listed = [(head, plan.firsts[head.run_id].entry) for head in heads if head.run_id != STORE_NAME]
     if listed:
-        found.update(_named("i_", "key id entry workflow parent origin", [_info(head, entry) for head, entry in listed]))
+        found.update(
+            _named("i_", "key id entry workflow parent origin", [_info(head, entry) for head, entry in listed])
+        )
     tags = [(facet(FACET_TAG, tag), head.run_key) for head, entry in listed for tag in dict.fromkeys(entry.tags)]
     if tags:
         found.update(_named("t_", "tag key", tags))

@@ -81,7 +81,9 @@ def _durability(connection: psycopg.Connection) -> Iterator[Examined]:
         commit in ("on", "remote_apply"), "synchronous_commit", commit,
         f"{commit} for this role; sessions of a store set it to on", otherwise="note",
     )  # fmt: skip
-    yield _if(sums == "on", "data_checksums", "on", f"{sums}: the server does not notice bytes that rot", otherwise="note")
+    yield _if(
+        sums == "on", "data_checksums", "on", f"{sums}: the server does not notice bytes that rot", otherwise="note"
+    )
     if not names:
         detail = "none: what is acknowledged is on one server only; set synchronous_standby_names to survive its loss"
         yield Examined("synchronous standby", "note", detail)
@@ -114,18 +116,23 @@ def _store(connection: psycopg.Connection, address: Address) -> Iterator[Examine
     if not at:
         may = _row(connection, "select has_database_privilege(current_database(), 'CREATE')")[0]
         yield Examined("store", "note", f"none in schema {address.schema} yet; the first run creates it")
-        yield _if(may, "privileges", "may create it", "this role may not create it; let another run `eventflow store migrate`")
+        yield _if(
+            may, "privileges", "may create it", "this role may not create it; let another run `eventflow store migrate`"
+        )
         return
     yield _if(
         at == wanted, "tables", f"version {at}",
         f"version {at}, and {wanted} is needed: "
         + ("run `eventflow store migrate`" if at < wanted else "upgrade eventflow, which is older than they are"),
     )  # fmt: skip
-    lacking = [text for text in _lacking(connection, address)]
+    lacking = list(_lacking(connection, address))
     detail = f"this role lacks {'; '.join(lacking)}: grant what docs/postgresql.md lists"
     yield _if(not lacking, "privileges", "all that an application needs", detail)
     if not lacking:
-        position, follows = _row(connection, f"select position, (select follows from {address.schema}.store) from {address.schema}.tip")
+        position, follows = _row(
+            connection,
+            f"select position, (select follows from {address.schema}.store) from {address.schema}.tip",  # noqa: S608 - checked
+        )
         kind = "a copy that follows another store; nobody may drive it" if follows else "a store"
         yield Examined("store", "note" if follows else "ok", f"{kind}: {position} events at {address.text}")
 

@@ -61,56 +61,63 @@ class Facts:
         self.names.clear()
 
 
-def _needs(batch: Sequence[Write]) -> tuple[set[str], set[bytes], set[tuple[bytes, int]], set[bytes]]:
+@dataclass(frozen=True, slots=True)
+class _Needs:
     """What a batch is about: run ids, run keys, messages, pieces."""
-    names: set[str] = set()
-    keys: set[bytes] = set()
-    messages: set[tuple[bytes, int]] = set()
-    blobs: set[bytes] = set()
-    for one in batch:
-        if isinstance(one, Bring):
-            one = one.append  # noqa: PLW2901 - what it is about
+
+    names: set[str] = field(default_factory=set)
+    keys: set[bytes] = field(default_factory=set)
+    messages: set[tuple[bytes, int]] = field(default_factory=set)
+    blobs: set[bytes] = field(default_factory=set)
+
+    def add(self, one: Write) -> None:
+        """What one write is about."""
         match one:
             case Append():
-                names.add(one.run_id)
-                keys.add(one.run_key)
-                keys.update(post.run_key for post in one.posts)
-                messages.update((one.run_key, message) for message in one.taken)
-                if one.first is not None and one.first.entry.parent_id is not None:
-                    keys.add(one.first.entry.parent_key)
+                self._append(one)
+            case Bring():
+                self._append(one.append)
             case Post():
-                keys.add(one.run_key)
+                self.keys.add(one.run_key)
             case Mirror():
-                names.update(head.run_id for head in one.deleted)
+                self.names.update(head.run_id for head in one.deleted)
             case Upkeep():
-                _upkeep_needs(one, keys, blobs)
+                self._upkeep(one)
             case Act():
-                names.add(STORE_NAME)
+                self.names.add(STORE_NAME)
                 if one.upkeep is not None:
-                    _upkeep_needs(one.upkeep, keys, blobs)
+                    self._upkeep(one.upkeep)
                 if one.delete_run is not None:
-                    names.add(one.delete_run.run_id)
-    return names, keys, messages, blobs
+                    self.names.add(one.delete_run.run_id)
 
+    def _append(self, append: Append) -> None:
+        self.names.add(append.run_id)
+        self.keys.add(append.run_key)
+        self.keys.update(post.run_key for post in append.posts)
+        self.messages.update((append.run_key, message) for message in append.taken)
+        if append.first is not None and append.first.entry.parent_id is not None:
+            self.keys.add(append.first.entry.parent_key)
 
-def _upkeep_needs(upkeep: Upkeep, keys: set[bytes], blobs: set[bytes]) -> None:
-    keys.add(upkeep.run_key)
-    if upkeep.snapshot is not None:
-        blobs.update(upkeep.snapshot.known)
+    def _upkeep(self, upkeep: Upkeep) -> None:
+        self.keys.add(upkeep.run_key)
+        if upkeep.snapshot is not None:
+            self.blobs.update(upkeep.snapshot.known)
 
 
 def look_up(connection: Any, batch: Sequence[Write]) -> Facts:
     """All facts a batch needs, as they are now, in one round trip."""
-    names, keys, messages, blobs = _needs(batch)
-    facts = Facts(sure=True)
+    facts, needs = Facts(sure=True), _Needs()
+    for one in batch:
+        needs.add(one)
     with connection.pipeline():
-        about = ByteColumn(map(text_bytes, names)), ByteColumn(keys)
+        about = ByteColumn(map(text_bytes, needs.names)), ByteColumn(needs.keys)
         heads = connection.execute(_HEADS, about, prepare=True)
-        asked = [
-            (facts.messages, _MESSAGES, (ByteColumn(k for k, _ in messages), NumberColumn(m for _, m in messages))),
-            (facts.blobs, _BLOBS, (ByteColumn(blobs),)),
-        ]
-        answers = [(found, connection.execute(sql, values)) for found, sql, values in asked if values[0]]
+        messages = blobs = None
+        if needs.messages:
+            columns = ByteColumn(key for key, _ in needs.messages), NumberColumn(number for _, number in needs.messages)
+            messages = connection.execute(_MESSAGES, columns, prepare=True)
+        if needs.blobs:
+            blobs = connection.execute(_BLOBS, (ByteColumn(needs.blobs),), prepare=True)
         for row in heads.fetchall():
             head = head_from(row)
             facts.learn([head])
@@ -118,6 +125,8 @@ def look_up(connection: Any, batch: Sequence[Write]) -> Facts:
                 facts.living.add(head.owner)
             if row[HEAD_FIELDS + 1]:
                 facts.origins[head.run_key] = row[HEAD_FIELDS + 1]
-        for found, answer in answers:
-            found.update(row if len(row) > 1 else row[0] for row in answer.fetchall())
+        if messages is not None:
+            facts.messages.update((row[0], row[1]) for row in messages.fetchall())
+        if blobs is not None:
+            facts.blobs.update(row[0] for row in blobs.fetchall())
     return facts

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import psycopg
+from typing import TYPE_CHECKING
+
 from psycopg.types.numeric import Int8
 
 from eventflow.codec import TOMBSTONE
@@ -15,11 +16,16 @@ from eventflow.log.postgres.rows import STATUS_NUMBER, signed, text_bytes
 from eventflow.log.postgres.wire import ByteColumn
 from eventflow.log.protocol import STORE_RUN, Kept
 
+if TYPE_CHECKING:
+    import psycopg
+
 _TOMBSTONES = """with moved as (update tip set position = position + %b returning position - %b as before)
     insert into log select before + e.number, null, 0, e.data
     from moved, unnest(%b) with ordinality as e (data, number)"""
 _GONE = """insert into heads (run_id, run_key, incarnation, version, digest, epoch, owner, status, waiting, updated)
     values (%b, null, %b, 0, %b, 0, %b, %b, 0, %b) on conflict do nothing"""
+_VOUCH = """insert into vouches values (%b, %b, %b)
+    on conflict (run_key, version) do update set by_version = excluded.by_version"""
 _LET_GO = """update heads set owner = %b, epoch = (%b::bigint << %b) + (epoch & ((1::bigint << %b) - 1)) + 1
     where run_key is not null and run_key <> %b"""
 
@@ -33,6 +39,12 @@ def mirror(connection: psycopg.Connection, one: Mirror, facts: Facts) -> Kept:
     if one.tombstones:
         many = Int8(len(one.tombstones))
         connection.execute(_TOMBSTONES, (many, many, ByteColumn(TOMBSTONE + name for name in one.tombstones)))
+    _remove(connection, one)
+    _note(connection, one)
+    return Kept()
+
+
+def _remove(connection: psycopg.Connection, one: Mirror) -> None:
     for head in one.deleted:
         unlist(connection, head)
     for head in one.gone:
@@ -40,24 +52,22 @@ def mirror(connection: psycopg.Connection, one: Mirror, facts: Facts) -> Kept:
         connection.execute(_GONE, (*values, Int8(head.updated)))
     for compaction in one.compacted:
         compact(connection, compaction)
+
+
+def _note(connection: psycopg.Connection, one: Mirror) -> None:
     for key, version, by in one.vouches:
-        connection.execute(
-            """insert into vouches values (%b, %b, %b)
-                on conflict (run_key, version) do update set by_version = excluded.by_version""",
-            (key, Int8(version), Int8(signed(by))),
-        )
+        connection.execute(_VOUCH, (key, Int8(version), Int8(signed(by))))
     if one.guards is not None:
         connection.execute("delete from guards")
         for guard in one.guards:
             set_guard(connection, guard)
     if one.inbox is not None:
         connection.execute("delete from inbox")
-        with connection.cursor() as cursor:
-            cursor.executemany("insert into inbox values (%b, %b, %b)", [(k, Int8(n), data) for k, n, data in one.inbox])
+        for key, number, data in one.inbox:
+            connection.execute("insert into inbox values (%b, %b, %b)", (key, Int8(number), data))
     connection.execute("update tip set messages = greatest(messages, %b)", (Int8(one.messages),))
     if one.follows is not None:
         connection.execute("update store set follows = %b", (int(one.follows),))
     if one.generation:
         about = (NOBODY, Int8(one.generation), EPOCH_BITS, EPOCH_BITS, STORE_RUN)
         connection.execute(_LET_GO, about)
-    return Kept()

@@ -21,7 +21,8 @@ from eventflow.log.postgres.session import Seen, connected
 from eventflow.proof import digest
 
 TAIL = 64  # events; as an LMDB store checks, and reading them takes 2 ms
-_SWEPT_AFTER = "30 days"  # writers' rows: far longer than a process looks for its lost server
+# Writers' rows are kept far longer than a process looks for its lost server.
+_SWEEP = "delete from writers where seen < clock_timestamp() - interval '30 days'"
 _TAIL = """select l.position, l.run_key, l.version, l.data, n.data, h.version, h.digest, c.upto
     from (select * from log order by position desc limit %b) l
     left join log n on n.run_key = l.run_key and n.version = l.version + 1
@@ -63,7 +64,7 @@ def _opened(connection: psycopg.Connection, address: Address, seen: Seen, wanted
         raise WrittenByNewer(address.text, f"store format {row[0]}")
     check_tail(connection, address.text)
     if not wanted.readonly:
-        connection.execute(f"delete from writers where seen < clock_timestamp() - interval '{_SWEPT_AFTER}'".encode())
+        connection.execute(_SWEEP)
         if seen.system_id:
             connection.execute(
                 "update store set system_id = %s, timeline = %s where (system_id, timeline) is distinct from (%s, %s)",

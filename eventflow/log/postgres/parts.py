@@ -30,7 +30,7 @@ from eventflow.log.removal import Clear, Sweep
 Answers = list[Answer | EventflowError]
 
 # With numbers for the parameters, as the server has them: psycopg does not look for places in a long text each time.
-_CALL = f"select * from write_batch({', '.join(f'${number}' for number in range(1, 5 + len(COLUMNS)))})".encode()
+_CALL = f"select * from write_batch({', '.join(f'${number}' for number in range(1, 5 + len(COLUMNS)))})".encode()  # noqa: S608 - numbers
 _CALL_PLAIN = b"select * from append_batch($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 _NOTE = """insert into writers values (%b, %b, (select position from tip), (select messages from tip), clock_timestamp())
     on conflict (writer) do update set batch = excluded.batch, position = excluded.position,
@@ -130,7 +130,9 @@ def _planned(connection: psycopg.Connection, part: Sequence[Write], sender: Send
     return plan.answered(*before)
 
 
-def _alone(connection: psycopg.Connection, one: Clear | Sweep | Claim | Mirror, sender: Sender, number: int) -> Answer | EventflowError:
+def _alone(
+    connection: psycopg.Connection, one: Clear | Sweep | Claim | Mirror, sender: Sender, number: int
+) -> Answer | EventflowError:
     try:
         match one:
             case Clear():

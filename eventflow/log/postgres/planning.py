@@ -224,7 +224,7 @@ class Plan:
             self.drops.setdefault((key, version), False)
         for version in upkeep.drop:
             for table in (self.marks, self.snapshots, self.vouches):
-                table.pop((key, version), None)  # type: ignore[attr-defined]
+                table.pop((key, version), None)
             self.drops[key, version] = True
         return True
 

@@ -8,11 +8,12 @@ sure way, and whatever does not fit was looked up a moment ago.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
-
-import psycopg
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eventflow.errors import Corrupt
+
+if TYPE_CHECKING:
+    import psycopg
 
 
 class _Step(NamedTuple):
@@ -74,7 +75,9 @@ _STEPS = (
 )  # fmt: skip
 
 
-def write_portably(connection: psycopg.Connection, about: tuple[Any, ...], columns: Mapping[str, Any]) -> tuple[int, int]:
+def write_portably(
+    connection: psycopg.Connection, about: tuple[Any, ...], columns: Mapping[str, Any]
+) -> tuple[int, int]:
     """Write a batch's columns in the transaction that is open; the position and the message after which it comes.
 
     Raises Corrupt where something is not as it was looked up under the same lock.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 from psycopg.types.numeric import Int8
 
 from eventflow.checkpoint import Checkpoint
@@ -26,6 +25,9 @@ from eventflow.log.postgres.rows import (
 from eventflow.log.postgres.wire import ByteColumn
 from eventflow.log.protocol import Usage
 
+if TYPE_CHECKING:
+    import psycopg
+
 LAST = (1 << 63) - 1  # the largest bigint
 _HEADS = f"select {HEAD} from heads h {NEWEST}"  # noqa: S608 - made of constants
 _RUNS = f"select {HEAD}, i.entry from heads h join info i on i.run_key = h.run_key {NEWEST}"  # noqa: S608
@@ -39,7 +41,14 @@ _TABLES = {
     "checkpoints": ("marks",),
     "messages": ("inbox",),
 }
-_COUNTED = {"events": "log", "runs": "info", "blobs": "blobs", "snapshots": "snapshots", "checkpoints": "marks", "messages": "inbox"}
+_COUNTED = {
+    "events": "log",
+    "runs": "info",
+    "blobs": "blobs",
+    "snapshots": "snapshots",
+    "checkpoints": "marks",
+    "messages": "inbox",
+}
 
 
 def _all(connection: psycopg.Connection, asked: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -77,7 +86,8 @@ def ids(connection: psycopg.Connection, prefix: str, limit: int) -> list[str]:
 
 def runs(connection: psycopg.Connection, query: Query) -> list[Listed]:
     """Runs, newest first: the keys sort by time."""
-    where, values = ["true"], []
+    where: list[str] = ["true"]
+    values: list[Any] = []
     if query.status is not None:
         where.append("h.status = %b")
         values.append(Int8(STATUS_NUMBER[query.status]))
@@ -104,7 +114,9 @@ def runs(connection: psycopg.Connection, query: Query) -> list[Listed]:
 
 def children(connection: psycopg.Connection, run_key: bytes) -> list[bytes]:
     """The keys of runs that were forked from a run."""
-    return [row[0] for row in _all(connection, "select run_key from info where parent_key = %b order by run_key", run_key)]
+    return [
+        row[0] for row in _all(connection, "select run_key from info where parent_key = %b order by run_key", run_key)
+    ]
 
 
 def read(connection: psycopg.Connection, run_key: bytes, first: int, last: int) -> list[Stored]:
@@ -129,7 +141,9 @@ def tip(connection: psycopg.Connection) -> tuple[int, int, int]:
 
 def bends(connection: psycopg.Connection, run_key: bytes) -> list[int]:
     """Versions of a run at which its line bends."""
-    return [row[0] for row in _all(connection, "select version from bends where run_key = %b order by version", run_key)]
+    return [
+        row[0] for row in _all(connection, "select version from bends where run_key = %b order by version", run_key)
+    ]
 
 
 def blobs(connection: psycopg.Connection, names: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -163,14 +177,16 @@ def snapshots(connection: psycopg.Connection, run_key: bytes, upto: int, limit: 
 
 def snapshot(connection: psycopg.Connection, run_key: bytes, version: int) -> bytes | None:
     """A snapshot's stored root."""
-    found = _all(connection, "select root from snapshots where run_key = %b and version = %b", run_key, _bounded(version))
+    found = _all(
+        connection, "select root from snapshots where run_key = %b and version = %b", run_key, _bounded(version)
+    )
     return found[0][0] if found else None
 
 
 def checkpoints(connection: psycopg.Connection, run_key: bytes) -> list[Checkpoint]:
     """A run's checkpoints, oldest first."""
     asked = "select version, kinds, time, label, size, digest from marks where run_key = %b order by version"
-    return [mark_from(*row) for row in _all(connection, asked, run_key)]
+    return [mark_from(row) for row in _all(connection, asked, run_key)]
 
 
 def inbox(connection: psycopg.Connection, run_key: bytes) -> list[tuple[int, bytes]]:
@@ -197,10 +213,10 @@ def follows(connection: psycopg.Connection) -> bool:
 
 def usage(connection: psycopg.Connection) -> Usage:
     """What the store holds: rows as they are now, bytes as the server's files have them."""
-    counts = ", ".join(f"(select count(*) from {table})" for table in _COUNTED.values())
+    counts = ", ".join(f"(select count(*) from {table})" for table in _COUNTED.values())  # noqa: S608 - ours
     names = [table for tables in _TABLES.values() for table in tables]
     sizes = ", ".join(f"pg_total_relation_size('{name}'::regclass)" for name in names)
-    row = _all(connection, f"select (select position from tip), {counts}, {sizes}")[0]
+    row = _all(connection, f"select (select position from tip), {counts}, {sizes}")[0]  # noqa: S608 - ours
     rows = dict(zip(_COUNTED, row[1:], strict=False))
     held = dict(zip(names, row[1 + len(_COUNTED) :], strict=True))
     by_kind = {kind: sum(held[name] for name in tables) for kind, tables in _TABLES.items()}

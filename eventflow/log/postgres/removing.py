@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 from psycopg.types.numeric import Int8
 
 from eventflow.errors import Conflict, HasForks, RunNotFound
@@ -33,6 +32,9 @@ from eventflow.log.removal import (
     check_unguarded,
     stored_target,
 )
+
+if TYPE_CHECKING:
+    import psycopg
 
 _EVERYTHING = (1 << 63) - 1  # up to which version a deleted run is tidied up
 _BURY = """update log set run_key = null,

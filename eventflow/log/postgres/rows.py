@@ -50,8 +50,9 @@ def kinds_number(mark: Checkpoint) -> int:
     return sum(1 << KINDS.index(kind) for kind in mark.kinds)
 
 
-def mark_from(version: int, kinds: int, time: int, label: bytes, size: int, name: bytes) -> Checkpoint:
-    """A checkpoint from its columns."""
+def mark_from(row: Sequence[Any]) -> Checkpoint:
+    """A checkpoint from its columns: version, kinds, time, label, size, digest."""
+    version, kinds, time, label, size, name = row
     found = tuple(kind for bit, kind in enumerate(KINDS) if kinds >> bit & 1)
     return Checkpoint(version, found, time, label.decode(), size, name)
 

@@ -61,12 +61,7 @@ def connected(address: Address, seen: Seen, *, readonly: bool) -> psycopg.Connec
     try:
         seen.meet(address, server)
         if seen.position and not server.standby:
-            row = connection.execute("select position from tip").fetchone()
-            if row is None or row[0] < seen.position:
-                raise StoreUnusable(
-                    f"{address.text} ends at position {row[0] if row else 0}, and {seen.position} was acknowledged: "
-                    f"events are lost; do not go on before it is known where they are"
-                )
+            _check_position(connection, address, seen)
     except psycopg.Error as error:
         connection.close()
         raise translated(address, error) from None
@@ -74,6 +69,16 @@ def connected(address: Address, seen: Seen, *, readonly: bool) -> psycopg.Connec
         connection.close()
         raise
     return connection
+
+
+def _check_position(connection: psycopg.Connection, address: Address, seen: Seen) -> None:
+    """Refuse a server that lacks what this process was told is durable. Raises StoreUnusable."""
+    row = connection.execute("select position from tip").fetchone()
+    if row is None or row[0] < seen.position:
+        raise StoreUnusable(
+            f"{address.text} ends at position {row[0] if row else 0}, and {seen.position} was acknowledged: "
+            f"events are lost; do not go on before it is known where they are"
+        )
 
 
 def patiently(attempt: Callable[[], _T], *, patience: float = PATIENCE) -> _T:

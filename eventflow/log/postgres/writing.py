@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg.errors import Diagnostic
 from psycopg.types.numeric import Int8
 
 from eventflow.errors import StoreBusy, StoreUnreachable
@@ -25,6 +25,9 @@ from eventflow.log.postgres.planning import Plan
 from eventflow.log.postgres.session import Seen, connected, patiently
 from eventflow.log.protocol import Write
 from eventflow.log.queueing import Claim, Claimed
+
+if TYPE_CHECKING:
+    from psycopg.errors import Diagnostic
 
 _FOUND = "select position, messages from writers where writer = %b and batch = %b"
 _TOUCH = "update writers set seen = clock_timestamp() where writer = %b"
@@ -81,9 +84,8 @@ class Writing:
                 if answers is not None:
                     return answers
             one = batch[0]
-            if len(batch) == 1 and isinstance(one, Claim):
-                if not waiting(connection, one.queue, 1, workflows=one.workflows):
-                    return [Claimed(())]
+            if len(batch) == 1 and isinstance(one, Claim) and self._nothing_waits(connection, one):
+                return [Claimed(())]
             self.known.forget()
             return self._under_lock(connection, batch)
         except psycopg.Error as error:
@@ -112,6 +114,9 @@ class Writing:
         self.known.learn(plan.heads.values())
         self._seen.position = max(self._seen.position, before[0] + len(plan.events))
         return plan.answered(*before)
+
+    def _nothing_waits(self, connection: psycopg.Connection, one: Claim) -> bool:
+        return not waiting(connection, one.queue, 1, workflows=one.workflows)
 
     def _under_lock(self, connection: psycopg.Connection, batch: Sequence[Write]) -> Answers:
         self._outcome = None

@@ -21,12 +21,13 @@ LONGEST = 1 << 24  # bytes of a string; no single call here writes more
 _LINE = re.compile(r"^(?:\d+ +)?(\w+)\((.*)$")
 _RESUMED = re.compile(r"^(?:\d+ +)?<\.\.\. (\w+) resumed>(.*)$")
 _RESULT = re.compile(r"\)\s*= (-?\d+)[^=]*$")
+_NUMBER = re.compile(r"-?\d+")
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call, or one of its halves if others came between: `begins` and `ends` say which."""
+    """A call, its text without its strings, or one of its halves if others came between: `begins` and `ends` say which."""
 
     name: str
     text: str
@@ -37,8 +38,9 @@ class Call:
 
     def number(self, index: int) -> int:
         """An argument that is a number, by its place among the arguments."""
-        plain = _STRING.sub('""', self.text)
-        return int(plain.split(",")[index].strip().rstrip(")").split(")")[0], 0)
+        found = _NUMBER.match(self.text.split(",")[index].strip())
+        assert found, self.text
+        return int(found[0])
 
 
 def recorded(command: Sequence[str], record: Path) -> None:
@@ -72,12 +74,13 @@ def calls(record: Path) -> Iterator[Call]:
             elif (whole := _LINE.match(line)) is not None:
                 name, rest = whole.groups()
                 strings = tuple(bytes.fromhex(one.replace("\\x", "")) for one in _STRING.findall(rest))
-                call = Call(name, rest, strings, 0, ends=False)
+                plain = _STRING.sub('""', rest)
+                call = Call(name, plain, strings, 0, ends=False)
                 if "<unfinished ...>" in rest[-40:]:
                     open_halves[thread] = call
                     yield call
                 else:
-                    yield Call(name, rest, strings, _result(line))
+                    yield Call(name, plain, strings, _result(line))
 
 
 def _result(line: str) -> int:
