@@ -112,4 +112,4 @@ class Burr:
 
 
 if __name__ == "__main__":
-    main(Burr, "apache-burr")
+    main(Burr)

@@ -142,4 +142,4 @@ class Dbos:
 
 
 if __name__ == "__main__":
-    main(Dbos, "dbos")
+    main(Dbos)

@@ -112,4 +112,4 @@ class Eventflow:
 
 
 if __name__ == "__main__":
-    main(Eventflow, "eventflow")
+    main(Eventflow)

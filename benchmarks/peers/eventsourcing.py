@@ -120,4 +120,4 @@ class EventSourcing:
 
 
 if __name__ == "__main__":
-    main(EventSourcing, "eventsourcing")
+    main(EventSourcing)

@@ -144,4 +144,4 @@ class LangGraph:
 
 
 if __name__ == "__main__":
-    main(LangGraph, "langgraph")
+    main(LangGraph)

@@ -181,4 +181,4 @@ class Restate:
 
 
 if __name__ == "__main__":
-    main(Restate, "restate-sdk")
+    main(Restate)

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -112,29 +111,26 @@ def size(place: Path) -> int:
     return sum(path.stat().st_size for path in place.rglob("*") if path.is_file() and path.name != "lock.mdb")
 
 
-def main(open_subject: Callable[[Job], Subject], package: str) -> None:
+def main(open_subject: Callable[[Job], Subject]) -> None:
     """The worker's program: do the job of the command line, say what was seen."""
     job = Job(**json.loads(sys.argv[1]))
-    place = Path(job.place)
-    place.mkdir(parents=True, exist_ok=True)
+    Path(job.place).mkdir(parents=True, exist_ok=True)
     subject = open_subject(job)
     try:
-        for seen in _asked(subject, job, place):
+        for seen in _asked(subject, job):
             sys.stdout.write(json.dumps(seen) + "\n")
-        sys.stdout.write(json.dumps({"version": version(package)}) + "\n")
         sys.stdout.flush()
     finally:
         subject.close()
 
 
-def _asked(subject: Subject, job: Job, place: Path) -> Iterator[dict[str, Any]]:
+def _asked(subject: Subject, job: Job) -> Iterator[dict[str, Any]]:
     if job.question == "concurrent":
         yield {"seconds": _concurrent(subject, job)}
         return
     laps = Laps()
     if job.question == "growing":
         texts = [text(number) for number in range(job.steps)]
-        yield {"empty": size(place)}
         subject.grow(RUN, texts, laps)
     else:
         subject.count(RUN, job.steps, laps)

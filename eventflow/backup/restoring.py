@@ -31,7 +31,7 @@ from eventflow.event import (
     StoreRestored,
 )
 from eventflow.forking import who
-from eventflow.log import STORE_RUN, Act, Head, LmdbLog, Log, Post, Write
+from eventflow.log import STORE_RUN, Act, Head, LmdbLog, Log, Post, Write, open_log
 from eventflow.log.lmdb.cutting import Copied, Cut
 from eventflow.log.lmdb.environment import damage
 from eventflow.log.lmdb.files import DIRECTORY_MODE, missing_bytes, set_current
@@ -91,9 +91,9 @@ def restore(
         generation, runs = _let_go(root, directory, point)
         _record(root, StoreRestored(generation, upto, point.number, actor or who(), why), cut, clock)
         _revouch(root, directory, point)
+        _beside(backup.path, root, upto)
         _stand(root, directory, point, cut)
         _send_again(root, cut)
-        _beside(backup.path, root, upto)
         if check is not None:
             check(root)
         (directory / "lock.mdb").unlink(missing_ok=True)
@@ -157,7 +157,7 @@ def _let_go(root: Path, directory: Path, point: Point) -> tuple[int, int]:
 
 def _stand(root: Path, directory: Path, point: Point, cut: Cut) -> None:
     """Runs that were cut back stand where their events say; that may take snapshots, so those are vouched for by now."""
-    with closing(LmdbLog(root, readonly=True)) as log:
+    with closing(open_log(root, readonly=True, create=False)) as log:  # with the keys there are
         heads = [head for key in cut.touched if (head := log.head_of(key)) is not None]
         states = {head.run_key: recover(log, head).state for head in heads}
     with closing(Copied(directory, point.size + MAP_ROOM)) as copy:

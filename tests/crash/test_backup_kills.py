@@ -33,7 +33,7 @@ from eventflow.verification import verify_store
 
 COUNTED = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "shutil.rmtree")
 EVERY, EVERY_FULL = 13, 1  # steps from one kill to the next
-MOMENTS, MOMENTS_FULL = 2, 60  # kills at random moments
+MOMENTS, MOMENTS_FULL = 2, 20  # kills at random moments
 MOST = 400  # steps, more than any of these takes
 FLOW = Workflow("w").add_node("a", lambda state: {"load": os.urandom(3_000)}).set_start("a")
 

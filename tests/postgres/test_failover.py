@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -58,7 +57,7 @@ class Pair:
 
     def fail(self) -> None:
         """Kill the primary as a power cut does, and promote the standby, which then needs none itself."""
-        os.kill(self.primary.pid, signal.SIGKILL)
+        self.primary.kill()
         self.standby.program("pg_ctl", "-w", "-D", self.standby.data, "promote")
         self.standby.psql("alter system set synchronous_standby_names = ''")
         self.standby.psql("select pg_reload_conf()")
@@ -140,7 +139,6 @@ def test_no_acknowledged_event_is_lost_when_the_primary_dies(pair: Pair, round_:
     assert all(before)
     log = writers[0].log
     check(log, writers)
-    (pair.primary.data / "postmaster.pid").unlink()
     pair.primary.start()
     with pytest.raises(StoreUnreachable, match="primary of the past"):
         connected(parse(pair.primary.url()), log._seen, readonly=True)

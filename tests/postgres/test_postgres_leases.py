@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 from eventflow.clock import ManualClock
 from eventflow.codec import read_events
@@ -134,3 +135,57 @@ def test_the_lease_is_measured_by_the_databases_clock(server: PostgresServer, ne
         assert 55 <= int(server.psql(left)) <= 60
         server.psql(f"update {parse(address).schema}.owners set lease_until = clock_timestamp() - interval '1 s'")  # noqa: S608 - our own schema
         assert log.owner_gone(OWNER)
+
+
+# Runs a workflow whose second node stands still when it is told to: to be killed there.
+STEPS = """
+    import asyncio, sys
+    from pathlib import Path
+    from typing import TypedDict
+    from eventflow import Engine, Workflow
+    class Data(TypedDict):
+        called: list[str]
+    async def first(state, run):
+        return {"called": [await run.effect("pay", lambda idempotency_key: note("first"))]}
+    async def second(state, run):
+        paid = await run.effect("pay", lambda idempotency_key: note("second"))
+        if sys.argv[2] == "hang":
+            print("hangs", flush=True)
+            await asyncio.sleep(600)
+        return {"called": [*state["called"], paid]}
+    def note(name):
+        with Path(sys.argv[3]).open("a") as file:
+            file.write(f"{name}\\n")
+        return name
+    flow = (
+        Workflow("steps", state=Data).add_node("first", first).add_node("second", second).add_edge("first", "second")
+        .set_start("first")
+    )
+    async def main():
+        async with Engine(sys.argv[1], workflows=[flow]) as engine:
+            if sys.argv[2] == "hang":
+                run = await engine.start(flow, {"called": []}, run_id="r")
+            else:
+                while not (taken := (await engine.pick_up())[0]):
+                    await asyncio.sleep(0.05)
+                run = taken[0]
+            print((await run.result())["called"], flush=True)
+    asyncio.run(main())
+"""
+
+
+def test_a_killed_engines_run_goes_on_in_another(new_address: Callable[..., str], program, tmp_path: Path) -> None:
+    """After the lease another engine picks the run up; calls that were recorded are not made again."""
+    address, notes = new_address(lease="1"), tmp_path / "notes"
+    first = program(STEPS, address, "hang", str(notes))
+    assert first.line() == "hangs"
+    first.signal(signal.SIGKILL)
+    second = program(STEPS, address, "go on", str(notes))
+    assert second.line() == "['first', 'second']"
+    assert notes.read_text().split() == ["first", "second"]
+    with closing(open_log(address, readonly=True)) as log:
+        head = log.head("r")
+        assert head is not None
+        assert (head.status, head.epoch) == ("completed", 2)
+        events = read_events(log.read(head.run_key, 1, 99), log.blobs)
+        assert [one.epoch for one in events] == sorted(one.epoch for one in events)

@@ -46,7 +46,7 @@ class Address:
 
 def parse(url: str) -> Address:
     """An address from its text. Raises SettingsError, which does not repeat it."""
-    found = _ADDRESS.fullmatch(url)
+    found = _ADDRESS.fullmatch(url) if url == url.encode("utf-8", "replace").decode() else None
     if found is None:
         raise SettingsError("the store is no postgresql:// address; write postgresql://USER@HOST/DATABASE")
     scheme, login, hosts, path, query = (part or "" for part in found.groups())
