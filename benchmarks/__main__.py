@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import sys
 import tempfile
 import time
@@ -23,6 +24,7 @@ from benchmarks import (
     concurrency,
     frontier,
     overhead,
+    postgres,
     recover,
     scale,
     storage,
@@ -33,7 +35,7 @@ from benchmarks import (
 from benchmarks.environment import environment
 from benchmarks.figures import Figure, Size
 from benchmarks.progress import Progress, progress
-from benchmarks.report import Report, as_json, as_markdown, as_table
+from benchmarks.report import Report, as_json, as_markdown, as_table, between
 
 Measure = Callable[[Size, Path, Progress], list[Figure]]
 # As a program with many objects sets it (docs/engine.md): CPython's 700 makes the collector walk a thousand live runs every
@@ -52,6 +54,7 @@ QUESTIONS: dict[str, tuple[Measure, str]] = {
     "scale": (scale.measure, scale.ABOUT),
 }
 BY_DEFAULT = tuple(QUESTIONS)
+QUESTIONS["postgres"] = (postgres.measure, postgres.ABOUT)  # starts a server, so only who names it gets it
 if find_spec("benchmarks.peers") is not None:  # installs other software, so only who names it gets it
     peers = import_module("benchmarks.peers")
     QUESTIONS["peers"] = (peers.measure, peers.ABOUT)
@@ -69,13 +72,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     size: Size = "smoke" if asked.smoke else "full" if asked.full else "default"
     names = asked.questions or list(BY_DEFAULT)
+    if asked.into and "peers" not in names:
+        sys.stderr.write("--into puts the figures of peers into a page: python -m benchmarks peers --into FILE\n")
+        return 2
     gc.set_threshold(*COLLECTOR)
-    began = time.time()
+    began, load = time.time(), os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="eventflow-bench-", dir=asked.dir) as directory:
         place = Path(directory)
         figures = [figure for name in names for figure in _measured(name, size, place)]
-        report = Report(_command(names, asked), began, time.time() - began, environment(place), figures)
+        where = environment(place) | {"load average": f"{load:.1f} before, {os.getloadavg()[0]:.1f} after"}
+        report = Report(_command(names, asked), began, time.time() - began, where, figures)
     sys.stdout.write(as_table(report))
+    if not asked.questions:
+        sys.stderr.write("peers are not among these, for they are installed first: python -m benchmarks peers\n")
     _written(report, asked)
     return 0
 
@@ -87,6 +96,9 @@ def _written(report: Report, asked: argparse.Namespace) -> None:
         asked.json.write_text(as_json(report))
     if asked.markdown:
         asked.markdown.write_text(as_markdown(report, about))
+    if asked.into:
+        section = import_module("benchmarks.peers.tables").section(report)
+        asked.into.write_text(between(asked.into.read_text(), "peers", section))
     if asked.plot:
         from benchmarks.plots import drawn, panels  # noqa: PLC0415 - loads matplotlib
 
@@ -119,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them as SVG too")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with tables and drawings too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page of docs/benchmarks.md too")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="put the figures of peers into docs/performance.md")
     parser.add_argument(
         "--dir", type=Path, metavar="DIR", help="where stores are made; put it on the disk you ask about"
     )

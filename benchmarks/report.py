@@ -28,19 +28,20 @@ def rows(figures: Sequence[Figure]) -> list[tuple[str, ...]]:
     """The table's cells."""
     return [
         (
-            figure.question, figure.name, f"{_number(figure.value.median)} {figure.unit}", _p99(figure.value),
-            "" if figure.baseline is None else f"{_number(figure.baseline.median)} {figure.unit}",
-            "" if figure.ratio is None else f"{figure.ratio:.2f}x", _target(figure), _verdict(figure), figure.note,
+            figure.question, figure.name, f"{number(figure.value.median)} {figure.unit}", _p99(figure.value),
+            "" if figure.baseline is None else f"{number(figure.baseline.median)} {figure.unit}",
+            "" if figure.ratio is None else f"{figure.ratio:.2f}x", target_of(figure), verdict_of(figure), figure.note,
         )
         for figure in figures
     ]  # fmt: skip
 
 
 def _p99(spread: Spread) -> str:
-    return _number(spread.p99) if spread.count > 1 else ""
+    return number(spread.p99) if spread.count > 1 else ""
 
 
-def _target(figure: Figure) -> str:
+def target_of(figure: Figure) -> str:
+    """The bound on a figure, empty if it has none."""
     if figure.target is None:
         return ""
     sign = "<=" if figure.target.at == "most" else ">="
@@ -48,11 +49,13 @@ def _target(figure: Figure) -> str:
     return f"{sign} {figure.target.limit:g}{unit}"
 
 
-def _verdict(figure: Figure) -> str:
+def verdict_of(figure: Figure) -> str:
+    """Met or missed, empty where there is no bound."""
     return "" if figure.met is None else "met" if figure.met else "missed"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A number as people read it: three digits, thousands apart."""
     if abs(value) >= 1_000:
         return f"{value:,.0f}"
     return f"{value:.3g}" if value else "0"
@@ -92,6 +95,19 @@ def as_markdown(report: Report, about: Mapping[str, str]) -> str:
     ])  # fmt: skip
 
 
+def between(page: str, name: str, text: str) -> str:
+    """A page with a text put between its lines `<!-- figures: NAME -->` and `<!-- end of figures: NAME -->`.
+
+    Raises ValueError if the page has no such lines.
+    """
+    begin, end = f"<!-- figures: {name} -->\n", f"<!-- end of figures: {name} -->"
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"no place for the figures of {name}: the page has no line {begin.strip()} with its end")
+    return f"{before}{begin}\n{text.strip()}\n\n{end}{after}"
+
+
 _INTRODUCTION = """\
 This page is written by the program it describes; figures are never typed in by hand.
 
@@ -105,6 +121,8 @@ python -m benchmarks --plot FILE.svg     drawings: the frontier, steps as bars
 python -m benchmarks --html FILE         all of it as one page that needs nothing else
 python -m benchmarks --dir DIR           stores on the disk that you ask about
 python -m benchmarks --markdown docs/benchmarks.md
+python -m benchmarks peers               beside other systems, which are installed first; only asked by name
+python -m benchmarks peers --into docs/performance.md
 ```
 
 Run it from the root of the repository, with the extra `bench` installed (`pip install -e '.[bench]'`); 99th percentiles

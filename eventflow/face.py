@@ -12,6 +12,7 @@ from eventflow.engine import Engine, Queue, Run
 from eventflow.errors import EventflowError, RunFailed
 from eventflow.log import Log, MemoryLog, open_log
 from eventflow.plain import clean_text
+from eventflow.quota import NO_QUOTA, LimitNear, Quota
 from eventflow.recovery import recover
 from eventflow.redaction import Redaction
 from eventflow.retention import RetentionPolicy
@@ -25,6 +26,7 @@ from eventflow.workflow import Child, Choice, Go, Human, Map, Parallel, Sleep, W
 
 __all__ = [
     "NO_CHECKPOINTS",
+    "NO_QUOTA",
     "Budget",
     "Checkpoint",
     "CheckpointPolicy",
@@ -38,12 +40,14 @@ __all__ = [
     "Go",
     "Human",
     "Keyring",
+    "LimitNear",
     "Log",
     "ManualClock",
     "Map",
     "MemoryLog",
     "Parallel",
     "Queue",
+    "Quota",
     "RecoveryOutOfReach",
     "Redaction",
     "RetentionPolicy",

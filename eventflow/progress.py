@@ -13,13 +13,14 @@ from typing import Any
 
 from eventflow.address import find_run
 from eventflow.clock import NS
-from eventflow.event import Forked, Recorded, Rewound, RunCompleted, RunResumed, RunStarted, Transitioned
+from eventflow.event import Forked, Recorded, Rewound, RunCompleted, RunParked, RunResumed, RunStarted, Transitioned
 from eventflow.log import Head, Log, Query
 from eventflow.recovery import history, line, recover
 from eventflow.state import State
 
 EARLIER = 20  # runs that durations are taken from: the newest completed ones
 MAX_EVENTS = 20_000  # of a run, to count the nodes behind it: half a second of reading
+LOOKED_BACK = 1_000  # events after the one that parked a run, at most: messages that came since
 MAX_EARLIER = 500  # events of an earlier run; longer ones are left out, so that all of them take a quarter of a second
 
 
@@ -47,6 +48,15 @@ def progress(log: Log, run: str, *, now: int | None = None) -> Progress:
     """
     head = find_run(log, run)
     return progress_at(log, head, recover(log, head).state, now=now)
+
+
+def parked_why(log: Log, state: State) -> str:
+    """Why a run is parked, empty if it is not, or if that is too long ago."""
+    if state.status != "parked":
+        return ""
+    first = max(state.version - LOOKED_BACK + 1, 1 if state.run.parent is None else state.run.parent.at + 1)
+    events = list(history(log, state.run.run_key, first, state.version, hidden=True))
+    return next((one.event.why for one in reversed(events) if isinstance(one.event, RunParked)), "")
 
 
 def progress_at(log: Log, head: Head, state: State, *, now: int | None = None) -> Progress:

@@ -14,11 +14,11 @@ PACKAGES = ("eventflow", "replay")
 SOURCES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 
 FLOORS = {
-    "errors": 0, "plain": 0, "change": 0, "event": 0, "clock": 0, "retry": 0, "costs": 0, "markup": 0, "shapes": 0,
+    "errors": 0, "plain": 0, "change": 0, "event": 0, "clock": 0, "retry": 0, "costs": 0, "markup": 0, "shapes": 0, "quota": 0,
     "state": 1, "checkpoint": 1,
     "codec": 2, "proof": 2, "cipher": 2, "redaction": 2, "budget": 2, "workflow": 2,
     "log": 3,
-    "recovery": 4, "address": 4, "verification": 4, "forking": 4, "progress": 4, "subscription": 4, "sealing": 4, "shredding": 4, "retention": 4, "growth": 4, "what_if": 4,
+    "recovery": 4, "address": 4, "verification": 4, "forking": 4, "progress": 4, "subscription": 4, "sealing": 4, "shredding": 4, "retention": 4, "growth": 4, "what_if": 4, "replica": 4,
     "exchange": 4, "ingest": 4, "backup": 4, "untrusted": 4, "repair": 4,
     "run": 5,
     "engine": 6,

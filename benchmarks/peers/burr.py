@@ -102,7 +102,7 @@ class Burr:
         state: dict[str, Any] = saved["state"].get_all()
         return state
 
-    def history(self, run: str) -> int:
+    def history(self, run: str) -> int:  # noqa: ARG002 - the protocol's
         """Its persister lists applications, not what one of them went through."""
         raise Absent("the persister lists applications, not the steps of one")
 

@@ -29,7 +29,7 @@ def add_one(n: int) -> dict[str, Any]:
 @DBOS.workflow()
 def counted(steps: int) -> dict[str, Any]:
     """One step after the other."""
-    state = {"n": 0, "note": ""}
+    state: dict[str, Any] = {"n": 0, "note": ""}
     while state["n"] < steps:
         state = add_one(state["n"])
     return state
@@ -44,7 +44,7 @@ async def add_one_async(n: int) -> dict[str, Any]:
 @DBOS.workflow()
 async def counted_async(steps: int) -> dict[str, Any]:
     """One step after the other, for an event loop."""
-    state = {"n": 0, "note": ""}
+    state: dict[str, Any] = {"n": 0, "note": ""}
     while state["n"] < steps:
         state = await add_one_async(state["n"])
     return state

@@ -108,7 +108,8 @@ class EventSourcing:
 
     def _read(self, run: str, version: int | None) -> dict[str, Any]:
         one: Any = self._runs.repository.get(uuid5(NAMESPACE_URL, run), version=version)
-        return vars(one)
+        state: dict[str, Any] = vars(one)
+        return state
 
     def history(self, run: str) -> int:
         """All events."""

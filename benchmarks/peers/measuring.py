@@ -161,7 +161,7 @@ def _micros(
             continue
         best = min(found, key=lambda one: one.median)
         due = Target(system.times, "least") if times else target
-        yield _beside(f"{name}: {system.name}", "us", best, ours, due, version, worse="least")
+        yield _beside(f"{name}: {system.name}", "us", best, ours, due, note=version, worse="least")
 
 
 def _rates(name: str, systems: Sequence[System], seen: Mapping[str, Seen], steps: int) -> Iterator[Figure]:
@@ -176,7 +176,7 @@ def _rates(name: str, systems: Sequence[System], seen: Mapping[str, Seen], steps
             continue
         best, way = max(found)
         target = Target(SHARE, "most") if system.judged else None
-        yield _beside(f"{name}: {system.name}", "steps/s", once(best), ours, target, way, worse="most")
+        yield _beside(f"{name}: {system.name}", "steps/s", once(best), ours, target, note=way, worse="most")
 
 
 def _kept(name: str, systems: Sequence[System], seen: Mapping[str, Seen], plan: Plan) -> Iterator[Figure]:
@@ -191,7 +191,7 @@ def _kept(name: str, systems: Sequence[System], seen: Mapping[str, Seen], plan: 
         if ours is None or system_name == EVENTFLOW.name:
             yield Figure(NAME, f"{name}: {system_name}", "B a step", once(value))
         else:
-            yield _beside(f"{name}: {system_name}", "B a step", once(value), once(ours), None, "", worse="least")
+            yield _beside(f"{name}: {system_name}", "B a step", once(value), once(ours), None, note="", worse="least")
 
 
 def _syncs(systems: Sequence[System], seen: Mapping[str, Seen]) -> Iterator[Figure]:
@@ -213,7 +213,7 @@ def _middle(turns: Sequence[Sequence[float]]) -> Spread | None:
 
 
 def _beside(
-    name: str, unit: str, theirs: Spread, ours: Spread, target: Target | None, note: str, *, worse: str
+    name: str, unit: str, theirs: Spread, ours: Spread, target: Target | None, *, note: str, worse: str
 ) -> Figure:  # fmt: skip
     """A peer's line: its figure, eventflow's as the baseline, and plain words where the peer is ahead."""
     ratio = theirs.median / ours.median

@@ -102,7 +102,7 @@ def text(number: int) -> str:
 
 def in_threads(way: str, one: Callable[[str], Any], runs: list[str]) -> None:
     """Each run whole, so many at a time as the way says: "8 threads"."""
-    with ThreadPoolExecutor(int(way.split()[0])) as pool:
+    with ThreadPoolExecutor(int(way.split(maxsplit=1)[0])) as pool:
         list(pool.map(one, runs))
 
 

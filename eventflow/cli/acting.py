@@ -23,7 +23,7 @@ from eventflow.cli.batch import (
 )
 from eventflow.cli.driving import VerboseArg, asked_for, drive, lines_on_stderr, stopping
 from eventflow.cli.flows import load_flows
-from eventflow.cli.policy import NO_OPTIONS, PolicyArgs, policy_of
+from eventflow.cli.policy import NO_OPTIONS, PolicyArgs, policy_of, quota_of
 from eventflow.cli.shell import (
     OK,
     STOPPED,
@@ -156,7 +156,9 @@ def drive_many(job: Job, batch: Batch, begin: Callable[[Engine, str], Awaitable[
 
 async def _drive_all(job: Job, ids: list[str], teller: Teller, begin: Callable[[Engine, str], Awaitable[Run]]) -> int:
     listeners = [lines_on_stderr()] if job.verbose else []
-    engine = Engine(store_path(job.store), workflows=job.flows, checkpoints=job.policy, listeners=listeners)
+    engine = Engine(
+        store_path(job.store), workflows=job.flows, checkpoints=job.policy, listeners=listeners, quota=quota_of()
+    )
     told_to_stop = asyncio.Event()
 
     async def one(run_id: str) -> tuple[str, int]:

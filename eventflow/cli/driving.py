@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from eventflow.checkpoint import CheckpointPolicy
+from eventflow.cli.policy import quota_of
 from eventflow.cli.shell import (
     FAILED,
     OK,
@@ -28,6 +29,8 @@ from eventflow.cli.standing import goes_on, print_standing
 from eventflow.engine import Engine, Run
 from eventflow.event import AttemptFailed, EffectStarted, Recorded, RunFailed, Transitioned
 from eventflow.log import Log
+from eventflow.progress import parked_why
+from eventflow.quota import LimitNear
 from eventflow.recovery import recover
 from eventflow.run import CheckpointTaken, Listener, Notice, RecoveryOutOfReach
 from eventflow.state import State, open_waits
@@ -50,12 +53,16 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """How a run was left: its state, whether this process was done with it then, and whether a signal had asked for it."""
+    """How a run was left: its state, whether this process was done with it then, whether a signal had asked for it.
+
+    `parked` is why it stands still, if it was parked.
+    """
 
     run_id: str
     state: State
     here: bool
     stopped: bool
+    parked: str = ""
 
 
 def asked_for(output: Format, verbose: bool, flows: Iterable[str], store: str | None) -> Asked:  # noqa: FBT001 - as typed
@@ -73,7 +80,7 @@ def drive(
     SIGINT and SIGTERM let the run go after its node (a second one, or five seconds, cuts it off): it can be resumed.
     """
     left = driven(store, flows, begin, asked, checkpoints=checkpoints)
-    return report(left.run_id, left.state, asked, here=left.here)
+    return report(left, asked)
 
 
 def driven(
@@ -85,7 +92,7 @@ def driven(
     stands = asyncio.Event()
     listeners = [lines_on_stderr() if asked.verbose else progress_of(say), _when_it_stands(stands)]
     try:
-        engine = Engine(store, workflows=flows, checkpoints=checkpoints, listeners=listeners)
+        engine = Engine(store, workflows=flows, checkpoints=checkpoints, listeners=listeners, quota=quota_of())
         return asyncio.run(_driven(engine, begin, stands))
     finally:
         done()
@@ -117,7 +124,8 @@ async def _driven(
                 await asyncio.wait({ended}, timeout=LAST_LOOK)
             here = ended.done()
             ended.cancel()
-            return Left(run.id, ended.result() if here else run.state, here, asked_to_stop.is_set())
+            state = ended.result() if here else run.state
+            return Left(run.id, state, here, asked_to_stop.is_set(), parked_why(engine.log, state))
 
 
 def _when_it_stands(stands: asyncio.Event) -> Listener:
@@ -173,25 +181,24 @@ def stopping(engine: Engine, *, told: asyncio.Event | None = None) -> Iterator[a
             loop.remove_signal_handler(number)
 
 
-def report(run_id: str, state: State, asked: Asked, *, here: bool = True) -> int:
-    """Print where a run was left; returns the exit code that says the same, which a sentence on stderr explains.
-
-    `here` is False where another process drives the run and goes on doing so.
-    """
+def report(left: Left, asked: Asked) -> int:
+    """Print where a run was left; returns the exit code that says the same, which a sentence on stderr explains."""
+    run_id, state = left.run_id, left.state
     if asked.output == "table":
         print_standing(run_id, state)
     else:
         print_json(state_document(run_id, state), lines=asked.output == "jsonl")
     if state.status == "completed":
         return OK
-    sentence = _sentence(run_id, state, f"eventflow resume {run_id}{asked.again}", here=here)
+    sentence = _sentence(left, f"eventflow resume {run_id}{asked.again}")
     print(f"eventflow: {visible(sentence)}", file=sys.stderr)
     return FAILED if state.ended else STOPPED
 
 
-def _sentence(run_id: str, state: State, resume: str, *, here: bool) -> str:
+def _sentence(left: Left, resume: str) -> str:
     """Why a run has not completed, and what to do next."""
-    if not here:
+    run_id, state = left.run_id, left.state
+    if not left.here:
         return f"run {run_id} is driven by another process and goes on there; `eventflow show {run_id}` tells how far it is"
     if state.ended:
         return _of_ended(run_id, state, resume)
@@ -203,6 +210,9 @@ def _sentence(run_id: str, state: State, resume: str, *, here: bool) -> str:
     children = [one["name"] for _, one in open_waits(state) if one["kind"] == "child"]
     if children:
         return f"run {run_id} waits for run {children[0]}; `eventflow show {children[0]}` says what that waits for, `{resume}` goes on"
+    if state.status == "parked":
+        known = left.parked.replace(f"`eventflow resume {run_id}`", f"`{resume}`")
+        return f"run {run_id} was parked: {known}" + ("" if known != left.parked else f"; `{resume}` goes on")
     if state.status == "paused":
         return f"run {run_id} was paused and can go on: `{resume}`"
     return f"run {run_id} was stopped and can go on: `{resume}`"
@@ -235,6 +245,8 @@ def progress_of(say: Callable[[str], None]) -> Listener:
             say(f"{run}: checkpoint {notice.checkpoint.id}")
         elif isinstance(notice, RecoveryOutOfReach):
             say(f"{run}: a recovery takes {notice.estimate:.3g} s, longer than it may")
+        elif isinstance(notice, LimitNear):
+            say(str(notice))
         elif isinstance(notice.event, Transitioned):
             say(f"{run}: version {state.version}, in node {notice.event.to}")
         elif isinstance(notice.event, EffectStarted):

@@ -1,4 +1,4 @@
-"""The checkpoint policy from the command line: an option each, over `checkpoints` in the settings, over the default."""
+"""Policies from the command line: an option each, over `checkpoints` in the settings, over the default; rules and limits."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from cyclopts import Group, Parameter
 from eventflow.checkpoint import CheckpointPolicy
 from eventflow.cli.shell import settings
 from eventflow.errors import SettingsError
+from eventflow.quota import Quota
 from eventflow.retention import RetentionPolicy
 
 _GROUP = Group("Checkpoints")
@@ -73,3 +74,15 @@ def retention_of() -> RetentionPolicy | None:
         return RetentionPolicy(**values) if values else None
     except TypeError as error:
         raise SettingsError(f"the setting `retention` can't be used: {error}") from None
+
+
+UNLIMITED = "none"  # how settings, which have no null, say that there is no limit
+
+
+def quota_of() -> Quota | None:
+    """The limits that settings give as `[tool.eventflow.quota]`; None without any: the engine's own. Raises SettingsError."""
+    found = settings().get("quota", {})
+    known = {one.name for one in fields(Quota)}
+    if not isinstance(found, dict) or not found.keys() <= known:
+        raise SettingsError(f"the setting `quota` is a table of {', '.join(sorted(known))}")
+    return Quota(**{name: None if value == UNLIMITED else value for name, value in found.items()}) if found else None

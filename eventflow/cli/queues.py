@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from eventflow.cli.flows import load_flow
 from eventflow.cli.limits import BudgetArg, TimeoutArg, budget_of, seconds_of
+from eventflow.cli.policy import quota_of
 from eventflow.cli.shell import (
     OK,
     FormatArg,
@@ -75,7 +76,7 @@ def put(
     limit, most = seconds_of(timeout), budget_of(budget)
 
     async def begin() -> tuple[str, str]:
-        async with Engine(store_path(store)) as engine:
+        async with Engine(store_path(store), quota=quota_of()) as engine:
             run = await engine.start(
                 loaded, data, run_id=id, tags=tag, subject=subject, timeout=limit, budget=most, queue=name,
                 priority=priority, queue_key=key, actor=who(),

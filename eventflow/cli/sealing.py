@@ -67,5 +67,7 @@ def seal_(*, key: KeyArg, store: StoreArg = None, output: FormatArg = "table") -
     else:
         head = parse_head(note.text)
         document = {"schema": "eventflow.seal/1", "store": store_id, "size": head.size, "root": head.root.hex()}
-        print_json({**document, "note": str(note), "path": None if path is None else str(path)}, lines=output == "jsonl")
+        print_json(
+            {**document, "note": str(note), "path": None if path is None else str(path)}, lines=output == "jsonl"
+        )
     return OK

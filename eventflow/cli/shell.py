@@ -39,7 +39,7 @@ _GAP = "  "  # between the columns of a table
 OK, FAILED, USAGE, NOT_FOUND, DIFFERENCE, CONFLICT, UNUSABLE, STOPPED = range(8)
 
 StoreArg = Annotated[
-    str | None, Parameter(name="--store", help="The store: a directory. [default: EVENTFLOW_STORE, or runs.eventflow]")
+    str | None, Parameter(name="--store", help="The store: a directory, or postgresql://… [default: EVENTFLOW_STORE, or runs.eventflow]")
 ]
 Format = Literal["table", "json", "jsonl"]
 FormatArg = Annotated[Format, Parameter(name=["--output", "-o"], help="table for people, json or jsonl for programs.")]

@@ -9,11 +9,12 @@ import shlex
 from typing import Any
 
 from eventflow.budget import used
+from eventflow.cli.keeping import kept_document, kept_lines
 from eventflow.cli.shell import FAILED, OK, STOPPED, print_state, print_table, time_text, visible, wait_document
 from eventflow.event import WaitOpened
 from eventflow.log import Head, Log
 from eventflow.plain import FrozenDict
-from eventflow.progress import MAX_EVENTS
+from eventflow.progress import MAX_EVENTS, parked_why
 from eventflow.recovery import history, line
 from eventflow.state import State, branch, branch_names, open_waits
 from eventflow.workflow import MESSAGE
@@ -32,12 +33,15 @@ def print_standing(run_id: str, state: State, *, all_waits: bool = False) -> Non
     print_state(state)
 
 
-def left_sentence(state: State) -> str:
-    """How a run was left by whoever drove it, without its name; an error by its type alone, for it may hold secrets."""
+def left_sentence(state: State, parked: str = "") -> str:
+    """How a run was left by whoever drove it, without its name; an error by its type alone, for it may hold secrets.
+
+    `parked` is why it was parked, if it was.
+    """
     said = f"{state.status.replace('_', ' ')} at version {state.version}, node {state.node}"
     if state.status == "failed" and state.error is not None:
         said += f" ({state.error.type}; `eventflow show {state.run.run_id}` tells more)"
-    return said
+    return f"{said}: {parked}" if parked else said
 
 
 def exit_code(state: State) -> int:
@@ -104,6 +108,8 @@ def standing_document(log: Log, head: Head, state: State, now: int) -> dict[str,
         "undoing": None if state.undoing is None else state.undoing["ending"],
         "budget": _budget(state, now),
         "deadline": time_text(run.deadline) if run.deadline else None,
+        "parked": parked_why(log, state) or None,
+        "kept": kept_document(log, head),
     }  # fmt: skip
 
 
@@ -152,6 +158,8 @@ def _budget(state: State, now: int) -> dict[str, Any] | None:
 
 def print_around(run_id: str, state: State, known: dict[str, Any]) -> None:
     """The same for people: tables of what there are several of, lines of the rest, nothing of what there is not."""
+    if known["parked"]:
+        print(visible(f"parked: {known['parked']}"))
     _print_waits(run_id, state)
     if known["branches"]:
         _print_branches(known["branches"])
@@ -168,6 +176,8 @@ def print_around(run_id: str, state: State, known: dict[str, Any]) -> None:
         print(f"budget used: {', '.join(parts)}")
     if known["deadline"] and not state.ended:
         print(f"its time is over at {known['deadline']}")
+    for said in kept_lines(known["kept"]):
+        print(visible(said))
 
 
 def _more(rows: list[Any]) -> str:

@@ -54,7 +54,7 @@ def drive_by_step(
                 break
         fresh = False
         left = driven(store, flows, go_on, asked, checkpoints=checkpoints)
-    return report(run_id, left.state, asked, here=left.here)
+    return report(left, asked)
 
 
 def _between(left: Left, *, fresh: bool) -> bool:

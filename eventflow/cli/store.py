@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eventflow.cli.attending import attending, lines
+from eventflow.cli.keeping import store_kept, store_lines
 from eventflow.cli.shell import (
     OK,
     FormatArg,
@@ -45,7 +46,9 @@ app.command(
 app.command("eventflow.cli.copying:copy", name="copy", help="Copy a store to another place, of whatever kind.")
 app.command("eventflow.cli.copying:follow", name="follow", help="Keep a copy of a store up to date.")
 app.command("eventflow.cli.copying:promote_", name="promote", help="Let a copy be driven from now on.")
-app.command("eventflow.cli.copying:migrate_", name="migrate", help="Make or change the tables of a store in PostgreSQL.")
+app.command(
+    "eventflow.cli.copying:migrate_", name="migrate", help="Make or change the tables of a store in PostgreSQL."
+)
 app.command(
     "eventflow.cli.backing:backup_", name="backup", help="Copy the store while runs go on, whole or what has changed."
 )
@@ -82,7 +85,7 @@ def info(*, store: StoreArg = None, output: FormatArg = "table") -> int:
     print_table(rows, ("table", "rows", "bytes"))
     if document["growth"]["last"] is not None:
         print(_growth_text(document["growth"]))
-    for line in lines(document["attending"] or {}):
+    for line in [*lines(document["attending"] or {}), *store_lines(document["kept"])]:
         print(visible(line))
     return OK
 
@@ -97,7 +100,7 @@ def _info(log: Log, path: str) -> dict[str, Any]:
         "schema": "eventflow.store/1", "path": path, "id": id_text(log.store_id), "format": 1, "runs": len(runs),
         "by_status": by_status, "driven": sum(not log.owner_gone(one.head.owner) for one in runs),
         "events": usage.positions, "rows": dict(usage.rows), "bytes": dict(usage.bytes), "file_bytes": usage.file_bytes,
-        "free_bytes": usage.free_bytes, "growth": _growth(log, usage), "attending": attending(log),
+        "free_bytes": usage.free_bytes, "growth": _growth(log, usage), "attending": attending(log), "kept": store_kept(log),
     }  # fmt: skip
 
 

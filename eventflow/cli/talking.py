@@ -15,6 +15,7 @@ from eventflow.address import find_run
 from eventflow.cli.batch import Batch, DryRunArg, Teller, WhereArg, check_many, check_one, each, many
 from eventflow.cli.flows import load_flows
 from eventflow.cli.limits import seconds_of
+from eventflow.cli.policy import quota_of
 from eventflow.cli.shell import (
     FAILED,
     OK,
@@ -60,7 +61,7 @@ def send_to(
         raise Conflict(f"run {run} has failed already and {ended}; `eventflow resume {run}` would take it up again")
 
     async def work() -> int:
-        async with Engine(store_path(store), workflows=flows) as engine:
+        async with Engine(store_path(store), workflows=flows, quota=quota_of()) as engine:
             return await act(engine)
 
     return asyncio.run(work())

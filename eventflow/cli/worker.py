@@ -18,7 +18,7 @@ from cyclopts import Parameter
 from eventflow.checkpoint import CheckpointPolicy
 from eventflow.cli.driving import VerboseArg, lines_on_stderr, progress_of, stopping
 from eventflow.cli.flows import load_flows, load_schedules
-from eventflow.cli.policy import NO_OPTIONS, PolicyArgs, policy_of, retention_of
+from eventflow.cli.policy import NO_OPTIONS, PolicyArgs, policy_of, quota_of, retention_of
 from eventflow.cli.queues import QueueArg, queues_to_serve
 from eventflow.cli.shell import (
     OK,
@@ -39,6 +39,7 @@ from eventflow.engine.queues import Queue
 from eventflow.errors import EventflowError, SettingsError, StoreUnusable
 from eventflow.event import Recorded, RunResumed, RunStarted
 from eventflow.log import Query
+from eventflow.progress import parked_why
 from eventflow.run import Listener, Notice
 from eventflow.schedules import Schedule, run_schedules
 from eventflow.state import State
@@ -146,6 +147,7 @@ async def _work(job: Job, listeners: Iterable[Listener]) -> int:
         listeners=[*listeners, _starts(started), _claims(claimed)],
         queues=job.queues,
         retention=retention_of(),
+        quota=quota_of(),
     )
     told = asyncio.Event()
     async with engine:
@@ -314,7 +316,7 @@ class _Shift:
             print_json({"schema": SCHEMA, **_row(run.id, state)}, lines=True)
             sys.stdout.flush()
         elif self._job.output == "table":
-            _say(f"run {run.id}: {left_sentence(state)}")
+            _say(f"run {run.id}: {left_sentence(state, parked_why(self._engine.log, state))}")
 
     def _tell(self, what: str, ids: Iterable[str], told: set[str]) -> None:
         """Name runs on stderr, each of them once."""

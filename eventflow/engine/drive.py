@@ -32,6 +32,7 @@ from eventflow.errors import (
     NodeTimedOut,
     NoEdgeHolds,
     RunLost,
+    RunTooLong,
     StoreUnusable,
 )
 from eventflow.event import (
@@ -40,12 +41,14 @@ from eventflow.event import (
     Recorded,
     RunCancelled,
     RunCompleted,
+    RunParked,
     RunPaused,
     RunSuspended,
     UndoBegan,
     WaitClosed,
     WaitOpened,
 )
+from eventflow.forking import who
 from eventflow.plain import FrozenDict
 from eventflow.recovery import line
 from eventflow.run import Journal, Visit, facts, failure_of, is_final
@@ -242,6 +245,9 @@ class Driver:
         node = self.flow.nodes[state.node]
         if state.retry_at and not await self._rested(state.retry_at):
             return
+        limits = self.journal
+        if (limits.tally.asks or limits.tally.full or limits.shop.store.asks) and await self._parked_at_limit(state):
+            return
         if state.run.budget and state.undoing is None and (what := over_budget(state, self.journal.shop.clock.now())):
             await self._fail(BudgetExceeded(state.run.run_id, what))
             return
@@ -274,6 +280,8 @@ class Driver:
             await self._fail(error)
         except EffectUnknown as error:
             await self._ask(state, error)
+        except RunTooLong as error:
+            await self._park(error.why)
         except Exception as error:
             now = self.journal.state
             if isinstance(error, RunLost) and (now.ended or self._interrupt or now.undoing is not state.undoing):
@@ -284,6 +292,22 @@ class Driver:
             await (self._failed(node, state, error) if denied is None else self._fail(denied))
         finally:
             self._inside, self._visit = False, None
+
+    async def _parked_at_limit(self, state: State) -> bool:
+        """Whether the run was parked, since it, or its store, has as much as it may; what is near a limit is told."""
+        why = await self.journal.look()
+        if self.journal.state is not state:  # a message came meanwhile, and may have ended it
+            return True
+        if not why or state.undoing is not None or state.wait is not None or state.branches is not None:
+            return False  # what is under way comes to its end first
+        await self._park(why)
+        return True
+
+    async def _park(self, why: str) -> None:
+        """Let the run go until somebody takes it up who knows why it stands still."""
+        with suppress(RunLost):  # it ended at this moment
+            await self.journal.record(RunParked(self.journal.state.node, 0, who(), why), release=True)
+            self._stopping = True
 
     async def _odd(self, node: Node, state: State) -> None:
         """A step of a run that undoes what it did, stands still, or has split."""

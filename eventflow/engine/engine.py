@@ -39,6 +39,7 @@ from eventflow.engine.orphans import CRASHES, Orphans
 from eventflow.engine.queues import Queue, Serving, check_queue
 from eventflow.engine.standing import question
 from eventflow.engine.terms import Terms, by_name
+from eventflow.engine.watching import Watching, check_room, quota_for
 from eventflow.errors import (
     Conflict,
     DefinitionError,
@@ -52,6 +53,7 @@ from eventflow.forking import who
 from eventflow.log import Log, Post, Posted, open_log, writer_of
 from eventflow.plain import EMPTY, freeze
 from eventflow.proof import digest
+from eventflow.quota import Quota
 from eventflow.redaction import Redaction
 from eventflow.retention import RetentionPolicy
 from eventflow.run import CANCEL, PAUSE, SETTLE, SIGNAL, Listener, Shop, Threads, message, redactor_for
@@ -72,7 +74,8 @@ class Engine:
     of its own the engine may start for nodes that say "process". `crashes` is how often in a row a process may end in one
     visit of a node before `pick_up` parks its run; None for ever. `queues` are those it serves. With `keys` what new runs hold is encrypted;
     `redact` says what is taken out of values before they are recorded. `retention` says what is removed of runs that are over, and
-    of checkpoints, in small steps while the engine is open. Raises
+    of checkpoints, in small steps while the engine is open. `quota` says how much may be kept; by default a run in a store that
+    outlives the process has limits, and the store none. Raises
     StoreUnusable when the store can't be opened, WrongKey when its keys are others.
     """
 
@@ -82,9 +85,10 @@ class Engine:
         pick_up: bool = False, grace: float = 5.0, threads: int = THREADS, executors: Mapping[str, Executor] | None = None,
         processes: int | None = None, crashes: int | None = CRASHES, keys: Keyring | None = None,
         redact: Redaction | None = None, queues: Iterable[Queue] = (), retention: RetentionPolicy | None = None,
+        quota: Quota | None = None,
     ) -> None:  # fmt: skip
         self._where, self._clock, self._keys = store, clock or SystemClock(), keys
-        self._redact, self._retention = redact, retention
+        self._redact, self._retention, self._quota = redact, retention, quota
         self._policy = checkpoints or CheckpointPolicy()
         self._flows = by_name(workflows)
         self._listeners = list(listeners)
@@ -103,6 +107,7 @@ class Engine:
         self._end_owner = log.new_owner(owner)
         self._shop = Shop(log, writer_of(log), self._clock, self._policy, owner, self._listeners)
         self._shop.redactor = redactor_for(self._redact, log)
+        self._shop.store.quota = quota_for(self._quota, log)
         self._hands = Hands(
             Threads(self._threads, "eventflow-node"), Threads(self._threads, "eventflow-call"), self._executors
         )
@@ -116,6 +121,8 @@ class Engine:
         self._serving.start()
         self._cleaning = Cleaning(self._shop, self._retention)
         self._cleaning.start()
+        self._watching = Watching(self._shop)
+        await self._watching.start()
         if self._pick_up:
             try:
                 await self.pick_up()
@@ -135,6 +142,7 @@ class Engine:
             return
         await self.drain()
         await self._cleaning.stop()
+        await self._watching.stop()
         shop, self._shop = self._shop, None
         await self._desk.close()
         for made in shop.resources.values():
@@ -194,7 +202,7 @@ class Engine:
 
         `timeout` is how many seconds of wall time it has, waits and stops included; `budget` what it may use.
         Raises RunExists if the id belongs to another workflow or another input, InvalidState or NotPlainData for the
-        input, DefinitionError for the workflow.
+        input, DefinitionError for the workflow, StoreOverQuota for a new run where the store holds as much as it may.
         """
         if timeout is not None and not 0 < timeout <= LONGEST_TIMEOUT:
             raise DefinitionError("start(timeout=...) is in seconds: give more than 0, at most a hundred years")
@@ -203,6 +211,8 @@ class Engine:
         self._check_executors(flow)
         first = self._open.clean(flow.schema.initial({} if data is None else data))
         name = check_run_id(run_id) if run_id is not None else fresh_run_id(self._clock)
+        if self._open.log.head(name) is None:
+            await check_room(self._open)
         event = RunStarted(
             name, self._open.log.store_id, flow.name, flow.digest, flow.shape, flow.start, first, digest(encode(first)),
             freeze(list(tags), "tags"), subject, actor, why,
@@ -270,9 +280,10 @@ class Engine:
 
         It is driven at once if its workflow is known here, unless `drive=False`. An EffectPolicy makes it a what-if run:
         what it says is all that is called. Without one a fork may call what its parent may, and with `"real"` everything.
-        Raises as `resolve` does, NotResumable, RunExists, NodeNotFound.
+        Raises as `resolve` does, NotResumable, RunExists, NodeNotFound, StoreOverQuota.
         """
         parent: Address = resolve(self.log, address)
+        await check_room(self._open)
         terms = Terms(actor=actor, why=why)
         return await self._leases.fork(parent, change, run_id, terms, drive=drive, effects=effects)
 
@@ -337,6 +348,7 @@ class Engine:
         head = find_run(shop.log, run, whole=True)
         if head.status in FINAL:
             raise Conflict(f"run {head.run_id} has ended ({head.status}); nobody reads its messages any more")
+        shop.check_message(data)
         answer = await shop.writer.write(Post(head.run_key, data), alone=shop.active == 0)
         assert isinstance(answer, Posted)  # noqa: S101 - a Post is answered by Posted
         with suppress(EventflowError):  # it is durable: if it can't be taken now, whoever drives the run next does

@@ -23,6 +23,7 @@ from eventflow.event import Recorded
 from eventflow.forking import who, write_one
 from eventflow.log import QUEUED, Head, Log, Post, Posted
 from eventflow.plain import thaw
+from eventflow.progress import parked_why
 from eventflow.recovery import history, recover
 from eventflow.run import SIGNAL, message
 from eventflow.state import FINAL, State, Status
@@ -156,7 +157,7 @@ class Run:
             raise RunCancelledError(self.id, self._why(state))
         if state.status == "timed_out":
             raise RunTimedOutError(self.id)
-        raise Stopped(self.id)
+        raise Stopped(self.id, parked_why(self._log, state))
 
     def _typed(self, state: State) -> Any:
         if self._flow is None or self._flow.schema.shape in ("dict", "typed_dict"):

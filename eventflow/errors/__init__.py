@@ -13,6 +13,7 @@ from eventflow.errors.appending import (
     StoreBusy,
     StoreClosed,
     StoreFull,
+    StoreOverQuota,
     StoreUnreachable,
     StoreUnusable,
     VersionConflict,
@@ -34,6 +35,7 @@ from eventflow.errors.calling import (
     NodeTimedOut,
     OutputInvalid,
     RunLost,
+    RunTooLong,
     TooManyTurns,
 )
 from eventflow.errors.deciding import (
@@ -113,6 +115,7 @@ __all__ = [
     "RunNotFound",
     "RunOwned",
     "RunTimedOutError",
+    "RunTooLong",
     "SealNotFound",
     "SettingsError",
     "Shredded",
@@ -122,6 +125,7 @@ __all__ = [
     "StoreClosed",
     "StoreFull",
     "StoreNotFound",
+    "StoreOverQuota",
     "StoreUnreachable",
     "StoreUnusable",
     "TooManyTurns",

@@ -81,6 +81,17 @@ class StoreFull(StoreUnusable):
     """The disk or the map has no room; nothing of the batch was written, what was acknowledged is safe."""
 
 
+class StoreOverQuota(StoreUnusable):
+    """The store holds as much as it may: no new run is started, those that have begun go on."""
+
+    def __init__(self, used: int, limit: int) -> None:
+        self.used, self.limit = used, limit
+        super().__init__(
+            f"the store holds {used:,} bytes and its quota (store_bytes) is {limit:,}, so no new run is started and those that "
+            f"have begun go on; remove runs with `eventflow store prune`, or raise it"
+        )
+
+
 class StoreBusy(StoreUnusable):
     """Another process holds the store's write gate for longer than the timeout."""
 

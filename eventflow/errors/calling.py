@@ -23,6 +23,14 @@ class EffectUnknown(EventflowError):
         )
 
 
+class RunTooLong(EventflowError):
+    """A node goes on making calls though its run's history is at its limit and the reserve is used up; the run is parked."""
+
+    def __init__(self, run_id: str, why: str) -> None:
+        self.run_id, self.why = run_id, why
+        super().__init__(f"run {run_id}: {why}")
+
+
 class EffectSpent(EventflowError):
     """A call that is made at most once was begun before, and has no result."""
 

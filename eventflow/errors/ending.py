@@ -33,10 +33,14 @@ class RunCancelledError(EventflowError):
 
 
 class Stopped(EventflowError):
-    """The engine was stopped in the middle of a run, which goes on at the next resume."""
+    """The engine was stopped in the middle of a run, or the run was parked; it goes on at the next resume.
+
+    `parked` is why it was parked, empty if it was not.
+    """
 
     exit_code = 7
 
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
-        super().__init__(f"run {run_id} was stopped and can go on: `eventflow resume {run_id}`")
+    def __init__(self, run_id: str, parked: str = "") -> None:
+        self.run_id, self.parked = run_id, parked
+        said = f"parked: {parked}" if parked else f"stopped and can go on: `eventflow resume {run_id}`"
+        super().__init__(f"run {run_id} was {said}")

@@ -122,7 +122,10 @@ class RunSuspended:
 
 @dataclass(frozen=True, slots=True)
 class RunParked:
-    """The processes that drove the run ended `crashes` times in this visit of its node; nobody takes it up unasked."""
+    """The run stands still, and nobody takes it up unasked; `why` says what for.
+
+    The processes that drove it ended `crashes` times in this visit of its node; or, with none, it is at a limit.
+    """
 
     node: str
     crashes: int

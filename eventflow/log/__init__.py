@@ -43,6 +43,7 @@ from eventflow.log.protocol import (
 )
 from eventflow.log.queueing import HIGHEST, LOWEST, Claim, Claimed, Limits, Queued
 from eventflow.log.removal import STEP, Clear, Cleared, Compaction, Guard, GuardKind, Sweep, Swept
+from eventflow.log.size import held_bytes
 from eventflow.log.writer import Writer, writer_of
 
 if TYPE_CHECKING:
@@ -67,15 +68,20 @@ def open_log(
         return locked(MemoryLog(clock=clock), keys, clock or SystemClock(), owns=True)
     log = open_copy(where, readonly=readonly, create=create, clock=clock)
     try:
-        if log.follows and not readonly:
-            raise StoreUnusable(
-                f"{store_text(where)} is a copy that follows another store, so nobody may drive it; "
-                f"once that one is given up, run `eventflow store promote`"
-            )
+        if not readonly:
+            _check_leads(log, where)
         return locked(log, keys, clock or SystemClock(), owns=True)
     except BaseException:
         log.close()
         raise
+
+
+def _check_leads(log: LmdbLog | PostgresLog, where: str | os.PathLike[str]) -> None:
+    if log.follows:
+        raise StoreUnusable(
+            f"{store_text(where)} is a copy that follows another store, so nobody may drive it; "
+            f"once that one is given up, run `eventflow store promote`"
+        )
 
 
 def open_copy(
@@ -154,6 +160,7 @@ __all__ = [
     "check_open",
     "fits",
     "follow",
+    "held_bytes",
     "open_copy",
     "open_log",
     "store_append",

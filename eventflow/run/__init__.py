@@ -15,6 +15,7 @@ from eventflow.run.mail import (
     message,
 )
 from eventflow.run.shop import CheckpointTaken, Listener, Notice, RecoveryOutOfReach, Shop, begin, redactor_for
+from eventflow.run.tally import since
 from eventflow.run.threads import Threads
 from eventflow.run.visit import Fetch, Visit, takes
 
@@ -42,5 +43,6 @@ __all__ = [
     "last_words",
     "message",
     "redactor_for",
+    "since",
     "takes",
 ]

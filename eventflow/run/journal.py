@@ -45,6 +45,7 @@ from eventflow.run.gauge import Gauge
 from eventflow.run.mail import called_off, last_words
 from eventflow.run.ruling import Ruling
 from eventflow.run.shop import CheckpointTaken, Notice, RecoveryOutOfReach, Shop, passage
+from eventflow.run.tally import Tally
 from eventflow.state import State, evolve, standing_after, status_after
 
 ENVELOPE = 110  # bytes an event's array adds to its body, about; only the checkpoint policy's estimate uses it
@@ -82,6 +83,7 @@ class Journal:
         self.ruling = Ruling(shop.log)
         self._progress = progress
         self.gauge = Gauge(shop.policy, shop.clock, state, timed)
+        self.tally = Tally(shop.store, shop.log, state.run.run_key, state.version)
         self._marks = marks
         self._vouched = needed  # the snapshot that recovery would start from
         self._vouch: Vouch | None = None
@@ -115,6 +117,8 @@ class Journal:
         if self.shop.redactor is not None and (clean := self.shop.cleaned(events)) != events:
             events, after = clean, None
         asked = Asked(events, tuple(map(pack, events)), taken, after, release, visit, undoing)
+        if not taken:  # what somebody sent was held against it then
+            self.shop.check_size(asked.packed)
         if self._busy:
             asked.done = asyncio.get_running_loop().create_future()
             self._waiting.append(asked)
@@ -251,9 +255,15 @@ class Journal:
         if closed.vouch is not None:
             self._vouch_used(closed.vouch)
         self.released = self.released or one.release
+        version, large = self.state.version, 0
         for size in closed.sizes:  # a snapshot may have been taken meanwhile: counted now, not before
             self._progress.add(size)
+            version += 1
+            if self.tally.add(version, size):
+                large = size
         self._advance(one, answer, closed.append.time, closed.sizes)
+        if large:
+            self.tell(self.tally.large(self.state.run.run_id, version, large))
         if closed.mark is not None:
             self._marked(closed.mark, closed.wanted)
 
@@ -331,6 +341,16 @@ class Journal:
         for listener in self.shop.listeners:
             with contextlib.suppress(Exception):
                 listener(self.state, notice)
+
+    async def look(self) -> str:
+        """Tell what is near its limit; why the run can't go on, empty if it can."""
+        run_id, version, store = self.state.run.run_id, self.state.version, self.shop.store
+        if self.tally.asks or self.tally.full:
+            for near in await self.tally.look(run_id, version):
+                self.tell(near)
+        if (filling := store.news(run_id, version)) is not None:
+            self.tell(filling)
+        return self.tally.full or store.why(run_id, version)
 
     # --- checkpoints
 

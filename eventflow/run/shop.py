@@ -11,10 +11,13 @@ from typing import Any
 
 from eventflow.checkpoint import Checkpoint, CheckpointPolicy, Passage, Progress, due
 from eventflow.clock import Clock
-from eventflow.codec import pack
+from eventflow.codec import Packed, pack
+from eventflow.errors import NotPlainData
 from eventflow.event import AttemptFailed, Event, Recorded, RunCompleted, RunFailed, RunStarted, Transitioned
 from eventflow.log import Append, Appended, First, Head, LockedLog, Log, Writer
+from eventflow.quota import LimitNear
 from eventflow.redaction import Redaction, Redactor
+from eventflow.run.tally import Store
 from eventflow.state import State, status_after
 
 
@@ -41,7 +44,7 @@ class RecoveryOutOfReach:
     estimate: float
 
 
-Notice = Recorded | CheckpointTaken | RecoveryOutOfReach
+Notice = Recorded | CheckpointTaken | RecoveryOutOfReach | LimitNear
 Listener = Callable[[State, Notice], None]
 
 
@@ -58,6 +61,7 @@ class Shop:
     active: int = 0
     resources: dict[Any, Any] = field(default_factory=dict)
     redactor: Redactor | None = None  # what takes secrets out of facts before they are recorded
+    store: Store = field(default_factory=Store)  # how full it is, and how much may be kept
     meanwhile: CheckpointPolicy = field(init=False)  # the policy of a run while a snapshot of it is in flight
     by_size_only: bool = field(init=False)  # whether a plain transition is worth a checkpoint by its size alone
 
@@ -72,6 +76,25 @@ class Shop:
     def cleaned(self, events: tuple[Event, ...]) -> tuple[Event, ...]:
         """The same for facts; the very same ones if there is nothing to take out."""
         return events if self.redactor is None else tuple(map(self.redactor.event, events))
+
+    def check_size(self, packed: tuple[Packed, ...]) -> None:
+        """Refuse facts that carry more than the quota lets one event carry. Raises NotPlainData."""
+        limit = self.store.quota.event_bytes
+        for one in packed if limit is not None else ():
+            self._check(one.size)
+
+    def check_message(self, data: bytes) -> None:
+        """The same for a message, which becomes an event."""
+        self._check(len(data))
+
+    def _check(self, size: int) -> None:
+        limit = self.store.quota.event_bytes
+        if limit is not None and size > limit:
+            raise NotPlainData(
+                "what is to be recorded",
+                f"makes an event of {size:,} bytes; the quota's event_bytes is {limit:,}. Keep such data in a file and its "
+                f"name in the state, or raise it",
+            )
 
 
 def redactor_for(redaction: Redaction | None, log: Log) -> Redactor | None:
@@ -101,13 +124,15 @@ async def begin(
     Raises VersionConflict if the run is there already.
     """
     event = shop.cleaned((event,))[0]
+    packed = (pack(event),)
+    shop.check_size(packed)
     status, waiting = status_after(None, event)
     now = shop.clock.now()
     entered = event.node if isinstance(event, RunStarted) else None
     kinds = due(shop.policy, Progress(last=now), Passage(entered=entered), now).kinds
     marks = (Checkpoint(first.at + 1, kinds, now),) if kinds else ()
     append = Append(
-        run_id, run_key, incarnation, head.version if head else first.at, 0, (pack(event),), now, status, waiting,
+        run_id, run_key, incarnation, head.version if head else first.at, 0, packed, now, status, waiting,
         claim=shop.owner if claim is None else claim, marks=marks, first=first,
     )  # fmt: skip
     answer = await shop.writer.write(append, alone=shop.active == 0)

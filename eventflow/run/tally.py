@@ -84,6 +84,11 @@ class Store:
         self.asks = self.spent
         return LimitNear(run_id, version, "store_bytes", self.used, self.quota.store_bytes)
 
+    def why(self, run_id: str, version: int) -> str:
+        """Why no run can go on, empty if they can."""
+        limit = self.quota.store_bytes
+        return full_text(run_id, version, "store_bytes", self.used, limit) if limit is not None and self.spent else ""
+
 
 class Tally:
     """What one driven run's history has; `asks` says that it is time to `look`.
@@ -91,18 +96,21 @@ class Tally:
     `full` is why the run can't go on, empty if it can; `spent` that the reserve of a node under way is used up too.
     """
 
-    __slots__ = ("_before", "_bytes", "_from", "_key", "_log", "_most", "_next", "_store", "asks", "full", "spent")
+    __slots__ = (
+        "_before", "_bytes", "_count_at", "_from", "_key", "_log", "_most", "_next", "_started", "_store", "asks", "full",
+        "spent",
+    )  # fmt: skip
 
     def __init__(self, store: Store, log: Log, run_key: bytes, version: int) -> None:
         self._store, self._log, self._key = store, log, run_key
-        self._from = version  # the version from which this process has counted bytes itself
-        self._bytes = 0  # of events since then
-        self._before: int | None = None  # bytes of those before, once they have been counted
+        self._from, self._bytes = version, 0  # bytes of the events after a version, which this process saw come
+        self._before: int | None = None  # bytes of those up to it, once they have been counted
+        self._started = 0  # where the history began then
         self.full, self.spent = "", False
         quota = store.quota
-        early = NEVER if quota.run_events is None else quota.run_events // EARLY
-        self._next = min(early, NEVER if quota.run_bytes is None else _count_after(version))
-        self._most = NEVER if quota.run_bytes is None else quota.run_bytes // EARLY
+        self._count_at = NEVER if quota.run_bytes is None else _count_after(version)
+        self._next = min(self._next_mark("run_events", quota.run_events, 0), self._count_at)
+        self._most = self._next_mark("run_bytes", quota.run_bytes, 0)
         self.asks = version >= self._next
 
     def add(self, version: int, size: int) -> bool:
@@ -120,34 +128,43 @@ class Tally:
     async def look(self, run_id: str, version: int) -> list[LimitNear]:
         """Count, where a mark was passed, and say what is near; counting what is long goes on beside other runs."""
         quota, started = self._store.quota, since(self._log, self._key)
-        if quota.run_bytes is not None and (self._before is None or started >= self._from):
-            await self._count(started, version)
-        self.asks, self.full, self.spent, near = False, "", False, []
-        self._next, self._most = NEVER, NEVER
+        if quota.run_bytes is not None:
+            await self._counted(started, version)
         events, size = version - started, (self._before or 0) + self._bytes
-        used: tuple[tuple[What, int, int | None], ...] = (
-            ("run_events", events, quota.run_events), ("run_bytes", size, quota.run_bytes),
-        )  # fmt: skip
-        for what, have, limit in used:
-            if limit is None:
-                continue
-            if have >= limit // EARLY and (self._key, what) not in self._store.told:
-                self._store.told.add((self._key, what))
-                near.append(LimitNear(run_id, version, what, have, limit))
-            left = next((mark for mark in (limit // EARLY, limit, beyond(limit)) if mark > have), have + 1) - have
-            if what == "run_events":
-                self._next = version + left
-            else:
-                self._most = self._bytes + left
-            if have >= limit:
-                self.full = self.full or full_text(run_id, version, what, have, limit)
-                self.spent = self.spent or have >= beyond(limit)
+        self.asks, self.full, self.spent = False, "", False
+        near = self._judged(run_id, version, "run_events", events, quota.run_events)
+        near += self._judged(run_id, version, "run_bytes", size, quota.run_bytes)
+        self._next = min(version + self._next_mark("run_events", quota.run_events, events) - events, self._count_at)
+        self._most = self._bytes + self._next_mark("run_bytes", quota.run_bytes, size) - size
         return near
 
-    async def _count(self, started: int, version: int) -> None:
-        """Count the bytes of what this process did not see come; and anew where the run was compacted since."""
-        if started >= self._from:
+    def _next_mark(self, what: What, limit: int | None, have: int) -> int:
+        """The amount at which there is something to say or to do next."""
+        if limit is None:
+            return NEVER
+        marks = [limit, beyond(limit)] if (self._key, what) in self._store.told else [limit // EARLY, limit, beyond(limit)]
+        return next((mark for mark in marks if mark > have), have + 1)
+
+    def _judged(self, run_id: str, version: int, what: What, have: int, limit: int | None) -> list[LimitNear]:
+        """Hold what there is against one limit."""
+        if limit is None:
+            return []
+        if have >= limit:
+            self.full = self.full or full_text(run_id, version, what, have, limit)
+            self.spent = self.spent or have >= beyond(limit)
+        if have < limit // EARLY or (self._key, what) in self._store.told:
+            return []
+        self._store.told.add((self._key, what))
+        return [LimitNear(run_id, version, what, have, limit)]
+
+    async def _counted(self, started: int, version: int) -> None:
+        """Count the bytes of what this process did not see come, once it is worth it; anew if the run was compacted."""
+        wanted = version >= self._count_at or self._bytes >= self._most
+        if not wanted if self._before is None else started == self._started:
+            return
+        if started >= self._from:  # all that it saw come is counted from the log again
             self._from, self._bytes = version, 0
+        self._started, self._count_at = started, NEVER
         first, last = started + 1, self._from
         if last - first < PAGE:
             self._before = bytes_of(self._log, self._key, first, last)

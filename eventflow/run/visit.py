@@ -17,7 +17,15 @@ from typing import Any
 
 from eventflow.budget import over_budget
 from eventflow.codec import Shared, encode, unshared
-from eventflow.errors import BudgetExceeded, EffectMisused, EffectSpent, EffectUnknown, NotPlainData, RunLost
+from eventflow.errors import (
+    BudgetExceeded,
+    EffectMisused,
+    EffectSpent,
+    EffectUnknown,
+    NotPlainData,
+    RunLost,
+    RunTooLong,
+)
 from eventflow.event import EffectFailed, EffectFinished, EffectRejected, EffectStarted, Event, Failure, Recorded
 from eventflow.plain import EMPTY, FrozenDict, freeze, thaw
 from eventflow.proof import digest
@@ -220,7 +228,7 @@ class Visit:
 
         return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result()
 
-    async def _effect(self, call: _Call) -> Any:
+    async def _effect(self, call: _Call) -> Any:  # noqa: C901 - each question of a call in its order
         asked = self._journal.shop.clean(_plain_input(call))
         named = digest(encode(_values(asked)))
         entry = self._entry(call.name, call.key)
@@ -247,9 +255,18 @@ class Visit:
             self._check()
         if state.undoing is None and (what := over_budget(state, self._journal.shop.clock.now())):
             raise BudgetExceeded(self.id, what)
+        if self._journal.tally.asks and not self.branch:
+            await self._within()
         await self._record(started)
         self._check()
         return await self._made(call, started.idempotency_key)
+
+    async def _within(self) -> None:
+        """Refuse a further call of a node that has used the reserve too. Raises RunTooLong."""
+        why = await self._journal.look()
+        if self._journal.tally.spent and self._journal.state.undoing is None:
+            raise RunTooLong(self.id, why)
+        self._check()
 
     def _check_same(self, call: _Call, entry: FrozenDict, asked: bytes) -> None:
         if entry["input_digest"] == asked:

@@ -39,6 +39,7 @@ from eventflow.event import (
     WaitClosed,
     WaitOpened,
 )
+from eventflow.quota import LimitNear
 from eventflow.run import CheckpointTaken, Listener, Notice, RecoveryOutOfReach
 from eventflow.state import State
 
@@ -71,8 +72,11 @@ EVENT_NAMES: dict[type, str] = {
     Forked: "run.forked",
     CheckpointTaken: "checkpoint.taken",
     RecoveryOutOfReach: "recovery.out_of_reach",
+    LimitNear: "limit.near",
 }
-_WARNINGS = frozenset({AttemptFailed, BranchFailed, EffectFailed, RunFailed, RunParked, RunTimedOut, UndoBegan, RecoveryOutOfReach})
+_WARNINGS = frozenset(
+    {AttemptFailed, BranchFailed, EffectFailed, RunFailed, RunParked, RunTimedOut, UndoBegan, RecoveryOutOfReach, LimitNear}
+)
 
 
 def log_lines(logger: Any = None) -> Listener:
@@ -99,6 +103,8 @@ def _details(state: State, notice: Notice) -> dict[str, Any]:
         }
     if isinstance(notice, RecoveryOutOfReach):
         return {"version": notice.version, "target": notice.target, "seconds": round(notice.estimate, 6)}
+    if isinstance(notice, LimitNear):
+        return {"version": notice.version, "what": notice.what, "used": notice.used, "limit": notice.limit}
     found: dict[str, Any] = {"version": notice.version, "position": notice.position}
     event = notice.event
     for field in ("node", "to", "trigger", "name", "key", "attempt"):

@@ -23,12 +23,13 @@ from eventflow.event import (
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunParked,
     RunResumed,
     RunStarted,
-    RunParked,
     RunSuspended,
     Transitioned,
 )
+from eventflow.quota import LimitNear
 from eventflow.run import CheckpointTaken, Notice, RecoveryOutOfReach
 from eventflow.state import State
 from eventflow.telemetry import names
@@ -100,7 +101,7 @@ class Measuring:
     def of(self, state: State, notice: Notice) -> Iterator[Measurement]:
         """What a notice adds: instrument, value, labels in the instrument's order."""
         workflow = state.run.workflow
-        if isinstance(notice, RecoveryOutOfReach):  # a word for people, and no number
+        if isinstance(notice, RecoveryOutOfReach | LimitNear):  # a word for people, and no number
             return
         found = _of_checkpoint(notice) if isinstance(notice, CheckpointTaken) else self._of_event(state, notice)
         for instrument, value, labels in found:

@@ -27,6 +27,7 @@ from eventflow.event import (
     RunStarted,
     Transitioned,
 )
+from eventflow.quota import LimitNear
 from eventflow.run import CheckpointTaken, Listener, Notice, RecoveryOutOfReach
 from eventflow.state import State
 from eventflow.telemetry import names
@@ -81,7 +82,7 @@ class _Spans:
         if isinstance(notice, CheckpointTaken):
             self._checkpoint(state, notice)
             return
-        if isinstance(notice, RecoveryOutOfReach):
+        if isinstance(notice, RecoveryOutOfReach | LimitNear):
             return
         if isinstance(notice.event, RunStarted | RunResumed | Rewound | Forked):
             self._begin(state, notice)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -77,19 +76,9 @@ def test_the_load_does_what_a_store_does(tmp_path):
 def test_a_store_that_does_not_sync_is_found_out(tmp_path, fault, least, said, record_property):
     """Without any sync most states are no store any more; without the last of each commit, acknowledged events are missing."""
     made = recording(tmp_path / "broken", fault)
-    cuts = [cut for cut in planned(made, 2 * CONTROL_STATES) if cut.kind != "all"][:CONTROL_STATES:]
+    cuts = [cut for cut in planned(made, 2 * CONTROL_STATES) if cut.kind != "all"][:CONTROL_STATES]
     outcomes = judged(made, cuts)
     failed = outcomes.total() - outcomes[""]
     assert failed >= least * len(cuts), kinds(outcomes)
     assert any(one.startswith(said) for one in outcomes), kinds(outcomes)
     record_property("figures", f"{fault}: {failed:,} of {len(cuts):,} states fail")
-
-
-def test_no_program_of_ours_can_skip_a_sync():
-    """Every store opens with LMDB's own sync, whatever its environment says; the faults are for tests alone."""
-    told = subprocess.run(
-        ["grep", "-rnE", r"weakly_synced|metasync|sync=|MDB_NO", str(Path(__file__).parents[2] / "eventflow")],
-        capture_output=True, text=True, check=False,
-    ).stdout  # fmt: skip
-    files = {line.split(":")[0].rpartition("/eventflow/")[2] for line in told.splitlines() if ".py:" in line}
-    assert {file for file in files if not file.startswith("testing/")} <= {"log/lmdb/opening.py", "log/lmdb/files.py", "run/mail.py"}

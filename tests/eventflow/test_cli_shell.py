@@ -98,11 +98,12 @@ def test_a_store_in_memory_has_no_checkpointer(run_eventflow):
         assert "no checkpointer configured" in ended.sentence
 
 
-def test_a_postgresql_address_is_refused_by_name(run_eventflow):
-    """What a later version will read is not taken for a directory's name."""
-    ended = run_eventflow("list", "--store", "postgresql://host/db")
-    assert ended.code == 2
-    assert "PostgreSQL" in ended.sentence
+def test_a_database_that_is_not_there_is_told_without_its_password(run_eventflow):
+    """An address is not taken for a directory's name; what can't be reached is one sentence and exit code 6."""
+    ended = run_eventflow("list", "--store", "postgresql://ann:hush-hush@127.0.0.1:9/db")
+    assert ended.code == 6
+    assert "postgresql://ann@127.0.0.1:9/db can't be reached" in ended.sentence
+    assert "hush-hush" not in ended.out + ended.err
 
 
 # --- text on a terminal --------------------------------------------------------------------------------------------

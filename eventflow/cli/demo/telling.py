@@ -13,6 +13,7 @@ from eventflow.event import (
     RunStarted,
     Transitioned,
 )
+from eventflow.quota import LimitNear
 from eventflow.run import CheckpointTaken, Notice, RecoveryOutOfReach
 from eventflow.state import State
 
@@ -23,7 +24,7 @@ def tell(state: State, notice: Notice) -> str:
         mark = notice.checkpoint
         how = f"{bytes_text(mark.size)} written" if mark.size else "a mark, reached by folding"
         return f"     checkpoint {mark.id} ({', '.join(mark.kinds)}): {how}"
-    if isinstance(notice, RecoveryOutOfReach):
+    if isinstance(notice, RecoveryOutOfReach | LimitNear):
         return ""
     event = notice.event
     match event:

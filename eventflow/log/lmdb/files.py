@@ -28,7 +28,6 @@ BACKUP = "BACKUP"  # the file that says that a directory is a backup of a store,
 GATE_TIMEOUT = 30.0  # seconds; a commit takes under a ms, so this is a stopped process or a dying disk
 _GATE_POLLS = (0.0002, 0.0005, 0.001, 0.002, 0.005)  # seconds between tries, the last one repeated
 MARK_SYNC_EVERY = 1_000  # events between syncs of the mark; it is a plain write after each commit otherwise
-_UNBORN = 1 << 20  # bytes; a file with anything in it is not looked at, this only bounds the reading
 _MARK = struct.Struct(">8sQ32s")
 _MARK_SIZE = _MARK.size + 4  # with its CRC-32
 _MARK_SLOT = 64  # bytes from one of the two marks to the other
@@ -36,6 +35,7 @@ _MARK_MAGIC = b"eflowhw1"
 # LMDB 0.9 meta page (lmdb's mdb.c: MDB_page header of 16 bytes, then MDB_meta), little-endian here.
 _META = struct.Struct("<16xIIQQ48s48sQQ")
 _META_MAGIC = 0xBEEFC0DE
+_MAGIC = _META_MAGIC.to_bytes(4, "little")
 # Of the tables of free pages and of tables. A check of the structure passes others, and the first writer is aborted.
 _META_FLAGS = (b"\x08\0", b"\0\0")
 # File systems on which shared maps or locks do not work between hosts (names as in /proc/mounts).
@@ -48,7 +48,7 @@ def data_directory(root: Path) -> Path:
     try:
         name = current.read_text().strip()
     except (FileNotFoundError, NotADirectoryError):
-        if root.exists() and (not root.is_dir() or (any(root.iterdir()) and not (root / "data.1").is_dir())):
+        if root.exists() and not _may_become(root):
             raise StoreUnusable(f"{root} is not an eventflow store; give another path to --store") from None
         raise StoreNotFound(str(root)) from None
     except UnicodeDecodeError:
@@ -57,6 +57,19 @@ def data_directory(root: Path) -> Path:
     if not (root / name / "data.mdb").is_file():
         raise Corrupt(str(root), f"has no {name}/data.mdb, which its CURRENT names")
     return root / name
+
+
+def _may_become(root: Path) -> bool:
+    """Whether a path is a directory in which a store may be made: empty, or what a power cut left of one being made."""
+    if not root.is_dir():
+        return False
+    inside = list(root.iterdir())
+    if (root / "data.1").is_dir():
+        return True
+    return all(
+        path.name in ("gate", "CURRENT.new") or (path.name in ("owners", "keys") and not any(path.iterdir()))
+        for path in inside
+    )
 
 
 def checked_name(where: Path, name: str) -> str:
@@ -116,9 +129,24 @@ def made_private(path: Path, flags: int) -> int:
 
 
 def clear_unborn(file: Path) -> None:
-    """Remove an LMDB file that a power cut left before its first byte was durable: empty, or nothing but zeros."""
-    if file.exists() and file.stat().st_size <= _UNBORN and not file.read_bytes().strip(b"\0"):
+    """Remove an LMDB file that a power cut left before its two first meta pages were durable.
+
+    One of them is blank then, and the other is too or is of no transaction. Whatever was committed since has left a meta
+    page of a transaction, so nothing of anybody's is in such a file.
+    """
+    if not file.exists():
+        return
+    with file.open("rb") as opened:
+        pages = [opened.read(mmap.PAGESIZE) for _ in range(2)]  # the size of LMDB's pages in a file that it makes
+    blank = [not page.strip(b"\0") for page in pages]
+    born = any(not empty and _transaction(page) for empty, page in zip(blank, pages, strict=True))
+    if any(blank) and not born:
         file.unlink()
+
+
+def _transaction(page: bytes) -> int:
+    """The number of the transaction that a meta page is of; of what is none, a number too."""
+    return int(_META.unpack_from(page)[7]) if len(page) >= _META.size and page[16:20] == _MAGIC else 1
 
 
 def set_current(root: Path, name: str) -> None:

@@ -221,3 +221,10 @@ def usage(connection: psycopg.Connection) -> Usage:
     held = dict(zip(names, row[1 + len(_COUNTED) :], strict=True))
     by_kind = {kind: sum(held[name] for name in tables) for kind, tables in _TABLES.items()}
     return Usage(rows, by_kind, sum(held.values()), 0, row[0])
+
+
+def held_bytes(connection: psycopg.Connection) -> int:
+    """Bytes of the server's files that the store's tables and indexes have; no row is counted."""
+    names = [table for tables in _TABLES.values() for table in tables]
+    sizes = " + ".join(f"pg_total_relation_size('{name}'::regclass)" for name in names)
+    return int(_all(connection, f"select {sizes}")[0][0])

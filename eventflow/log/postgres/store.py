@@ -185,6 +185,10 @@ class PostgresLog:
         """What the store holds; bytes are those of the tables with their indexes."""
         return self._readers.use(reading.usage)
 
+    def held_bytes(self) -> int:
+        """Bytes of the tables with their indexes, those of rows that are gone and not yet used again among them."""
+        return self._readers.use(reading.held_bytes)
+
     def close(self) -> None:
         """Let go of every connection."""
         if self._seen.closed:

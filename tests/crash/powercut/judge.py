@@ -35,6 +35,7 @@ from powercut.trace import Call, calls
 Digests = dict[tuple[str, int], str]  # by run and version, of every event that was ever acknowledged
 MOVE = Transitioned("a", "a")
 WORKERS = 2  # processes that judge at once
+BIRTH = 8  # one in so many states is of a store that is being made
 MEMORY = Path("/dev/shm")  # where a sync costs nothing: what is judged is a state, not the disk it lies on
 
 
@@ -80,14 +81,18 @@ class Recording:
 def planned(recording: Recording, count: int, *, seed: int = 1) -> list[Cut]:
     """Distinct crash states, spread over the whole load; fewer than `count` only if there are not more."""
     chance = random.Random(seed)  # noqa: S311 - a seed that can be repeated
-    points = [(point, disk.pending()) for point, disk in recording.replayed()]
+    points = [(point, disk.pending(), bool(disk.known.told)) for point, disk in recording.replayed()]
     rounds = 1 + 2 * count // len(points)
     candidates = [
         Cut(point, kind, chance.randrange(1 << 30))
-        for point, many in points
+        for point, many, _ in points
         for kind in [*KINDS, *(["torn", "some", "any"] * rounds)][: 1 if not many else 4 if many == 1 else None]
     ]
     chance.shuffle(candidates)
+    born = min(point for point, _, told in points if told)
+    early = [cut for cut in candidates if cut.point < born][: count // BIRTH]  # more than their share: names are made there
+    chosen = set(early)
+    candidates = [*early, *(cut for cut in candidates if cut not in chosen)]
     seen: dict[bytes, Cut] = {}
     while candidates and len(seen) < count:
         some, candidates = candidates[: 2 * count], candidates[2 * count :]
