@@ -27,6 +27,7 @@ from benchmarks import (
     postgres,
     recover,
     scale,
+    stages,
     storage,
     travel,
     waiting,
@@ -43,6 +44,7 @@ Measure = Callable[[Size, Path, Progress], list[Figure]]
 COLLECTOR = (50_000, 20, 50)
 QUESTIONS: dict[str, tuple[Measure, str]] = {
     "append": (append.measure, append.ABOUT),
+    "stages": (stages.measure, stages.ABOUT),
     "overhead": (overhead.measure, overhead.ABOUT),
     "frontier": (frontier.measure, frontier.ABOUT),
     "recover": (recover.measure, recover.ABOUT),

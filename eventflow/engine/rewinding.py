@@ -27,7 +27,7 @@ from eventflow.forking import who
 from eventflow.log import Head, Log
 from eventflow.plain import EMPTY, NOTHING, FrozenDict, FrozenList, ordered
 from eventflow.recovery import history, line, recover, walk
-from eventflow.state import FINAL, UNDO, State, effect_id, reuse_key
+from eventflow.state import FINAL, UNDO, State, effect_id, is_doubtful, reuse_key
 from eventflow.workflow import ANSWER, end_name
 
 _NO_ANSWER = (UNDO, "wait", "patch")  # kinds of calls that are made or asked anew on another line
@@ -57,7 +57,7 @@ def _made_after(log: Log, head: Head, to: State, *, reuse: bool) -> list[str]:
     first = max(to.version, entry.parent_at if entry else 0) + 1
     made: dict[str, list[tuple[str, str]]] = {}
     for key, one in to.effects.items():
-        if one["status"] == "started" and one["mutating"]:
+        if one["mutating"] and is_doubtful(one):
             made[key] = [(key.partition("#")[0], one["kind"])]
     for recorded in history(log, head.run_key, first, head.version):
         event = recorded.event

@@ -42,6 +42,12 @@ class RunOwned(Conflict):
         )
 
 
+class RolledBack(EventflowError):
+    """A transaction was taken back by the database, with everything that was written in it; it may be made again."""
+
+    exit_code = 6
+
+
 class RunExists(Conflict):
     """The id belongs to a run with another workflow or another input."""
 

@@ -87,6 +87,16 @@ class ChildFailed(EventflowError):
         super().__init__(f"child run {run_id} {status.replace('_', ' ')}" + (f": {error}" if error else ""))
 
 
+class NoTransactions(EventflowError):
+    """The store is in no database that a node could write to in the same transaction."""
+
+    def __init__(self, run_id: str, name: str) -> None:
+        super().__init__(
+            f"run {run_id}: transaction {name!r} needs a store in PostgreSQL, whose database it writes to; "
+            f"with this store use run.effect"
+        )
+
+
 class RunLost(EventflowError):
     """A node's handle was taken away: the node timed out, was cancelled, or the run is driven elsewhere."""
 

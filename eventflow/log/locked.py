@@ -41,6 +41,7 @@ from eventflow.log.protocol import (
     Bring,
     Log,
     Post,
+    Transaction,
     Upkeep,
     Write,
 )
@@ -173,6 +174,14 @@ class LockedLog:
                 self._remember(one.run_key, begun[one.run_key])
         return [answers[number] for number in range(len(batch))]
 
+    def transaction(self) -> Transaction:
+        """A transaction of the log's database, whose append is sealed."""
+        return _LockedTransaction(self.inner.transaction(), self)  # type: ignore[attr-defined] - who asks has looked
+
+    def sealed(self, append: Append) -> Append:
+        """An append of a run that has begun, as the log gets it. Raises NoKey, Shredded."""
+        return self._append(append, {})[0]
+
     def _sealed(self, one: Write, begun: dict[bytes, bytes]) -> tuple[Write, DataKey | None]:
         """A write as the log gets it, and the key that was made for it. Raises NoKey, Shredded."""
         match one:
@@ -302,6 +311,18 @@ class LockedLog:
         except NoKey:
             return data
         return lock.open_message(data, f"message {number}")
+
+
+class _LockedTransaction:
+    """A transaction of the log that a locked one is around."""
+
+    def __init__(self, inner: Transaction, log: LockedLog) -> None:
+        self._log = log
+        self.call, self.undo, self._finish = inner.call, inner.undo, inner.finish
+
+    def finish(self, append: Append) -> Answer:
+        """Commit, with an append that is sealed first."""
+        return self._finish(self._log.sealed(append))
 
 
 def check_open(stored: Stored) -> None:

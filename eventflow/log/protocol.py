@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from eventflow.checkpoint import Checkpoint
 from eventflow.codec import FORKED, REWOUND, Packed, PackedState, Place, Stored, seal
@@ -299,6 +299,22 @@ class Log(Protocol):
 
     def close(self) -> None:
         """Let go of everything; later calls raise StoreClosed."""
+        ...
+
+
+class Transaction(Protocol):
+    """A transaction of a store's database: `call`, then `finish` or `undo`; of a log that has `transaction()`."""
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What a function returns that is given the connection first. Raises what it raises, RolledBack, EffectMisused."""
+        ...
+
+    def finish(self, append: Append) -> Answer:
+        """Commit, with an append. Raises its refusal, RolledBack or StoreUnusable; then nothing is kept."""
+        ...
+
+    def undo(self) -> None:
+        """Take it back, after what is running in it, if it is not over."""
         ...
 
 

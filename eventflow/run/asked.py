@@ -6,14 +6,29 @@ What a journal decides about them and when they are appended is not here.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from eventflow.codec import Packed
-from eventflow.event import Event, RunCancelled, RunFailed, RunSuspended, RunTimedOut, Vouch
+from eventflow.event import (
+    Event,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunSuspended,
+    RunTimedOut,
+    Transitioned,
+    UndoBegan,
+    Vouch,
+)
+from eventflow.log import Answer, Append
 from eventflow.plain import FrozenDict
 from eventflow.state import State
 
+Door = Callable[[Append], Awaitable[Answer]]  # appends at another place; raises what was refused
 _ENDS = (RunFailed, RunCancelled, RunTimedOut)
+# Facts that move the run: what was true of the visit before may not be true any more.
+_TURNS = (Transitioned, RunCompleted, RunFailed, RunCancelled, RunTimedOut, UndoBegan)
 
 
 @dataclass(slots=True)
@@ -27,6 +42,7 @@ class Asked:
     release: bool
     visit: int = 0
     undoing: bool = False  # what the run had done was being taken back already when this was asked
+    door: Door | None = None  # where it is appended, if not by the store's writer; it then goes alone
     done: asyncio.Future[State] | None = None
 
 
@@ -59,6 +75,30 @@ def overtaken(state: State, one: Asked) -> bool:
     if state.undoing is None:
         return isinstance(last, _ENDS)
     return not one.undoing and last is not None and not isinstance(last, RunSuspended)
+
+
+async def through(door: Door, append: Append) -> tuple[Answer, bool]:
+    """What a door answers, waited for to the end; and whether the caller was cancelled meanwhile. Raises its error."""
+    work, cancelled = asyncio.ensure_future(door(append)), False
+    while not work.done():
+        try:
+            await asyncio.wait({work})
+        except asyncio.CancelledError:
+            cancelled = True
+    return work.result(), cancelled
+
+
+def next_lists(waiting: list[Asked]) -> int:
+    """How many of the lists that wait go into the next append.
+
+    Nothing follows a fact that moves the run, for it may be too late then; what goes through a door goes alone.
+    """
+    for count, one in enumerate(waiting, 1):
+        if one.door is not None:
+            return max(count - 1, 1)
+        if one.release or any(isinstance(event, _TURNS) for event in one.events):
+            return count
+    return len(waiting)
 
 
 def joined(lists: list[Asked]) -> Asked:

@@ -30,17 +30,12 @@ from eventflow.errors import Conflict, EventflowError, RunLost
 from eventflow.event import (
     Event,
     Recorded,
-    RunCancelled,
-    RunCompleted,
-    RunFailed,
-    RunTimedOut,
     Transitioned,
-    UndoBegan,
     Vouch,
 )
 from eventflow.log import Answer, Append, Appended, Kept, Post, Upkeep
 from eventflow.plain import FrozenDict
-from eventflow.run.asked import Asked, joined, overtaken, tell, vouching
+from eventflow.run.asked import Asked, Door, joined, next_lists, overtaken, tell, through, vouching
 from eventflow.run.gauge import Gauge
 from eventflow.run.mail import called_off, last_words
 from eventflow.run.ruling import Ruling
@@ -62,10 +57,6 @@ class _Closed(NamedTuple):
     vouch: Vouch | None
     wanted: Due
     mark: Checkpoint | None
-
-
-# Facts that move the run: what was true of the visit before may not be true any more.
-_TURNS = (Transitioned, RunCompleted, RunFailed, RunCancelled, RunTimedOut, UndoBegan)
 
 
 class Journal:
@@ -105,18 +96,19 @@ class Journal:
 
     async def record(
         self, *events: Event, taken: tuple[int, ...] = (), after: FrozenDict | None = None, release: bool = False,
-        visit: int = 0,
+        visit: int = 0, door: Door | None = None,
     ) -> State:  # fmt: skip
         """Return the state after the events, once they are durable.
 
-        `visit` says that they hold only as long as the run is in that visit. Raises NotPlainData if they can't be
+        `visit` says that they hold only as long as the run is in that visit, `door` that they are appended through that and
+        not by the store's writer. Raises NotPlainData if they can't be
         written, RunLost if the run or the visit ended, or was taken over, before they could be appended, and what the
         log raises. Being cancelled meanwhile does not undo them.
         """
         undoing = self.state.undoing is not None
         if self.shop.redactor is not None and (clean := self.shop.cleaned(events)) != events:
             events, after = clean, None
-        asked = Asked(events, tuple(map(pack, events)), taken, after, release, visit, undoing)
+        asked = Asked(events, tuple(map(pack, events)), taken, after, release, visit, undoing, door)
         if not taken:  # what somebody sent was held against it then
             self.shop.check_size(asked.packed)
         if self._busy:
@@ -143,16 +135,12 @@ class Journal:
             self._busy = False
 
     def _next_lists(self) -> list[Asked]:
-        """What goes into the next append: nothing follows a fact that moves the run, for it may be too late then."""
-        lists = self._waiting
-        for count, one in enumerate(lists, 1):
-            if one.release or any(isinstance(event, _TURNS) for event in one.events):
-                lists = lists[:count]
-                break
-        self._waiting = self._waiting[len(lists) :]
+        """What goes into the next append."""
+        count = next_lists(self._waiting)
+        lists, self._waiting = self._waiting[:count], self._waiting[count:]
         return lists
 
-    async def _flush(self, lists: list[Asked]) -> Exception | None:  # noqa: C901 - one await fewer is a frame fewer a step
+    async def _flush(self, lists: list[Asked]) -> Exception | None:  # noqa: C901, PLR0912 - one await fewer is a frame fewer a step
         """Append lists of facts as one; returns what went wrong, which every waiting caller has been told too."""
         going, problem = self._admitted(lists)
         if not going:
@@ -160,7 +148,11 @@ class Journal:
         problem, cancelled = None, False
         try:
             closed = self._closed(going)
-            answer = self._at_once(closed.append) if self.shop.active == 1 else None
+            answer: Answer | None = None
+            if (door := going[0].door) is not None:
+                answer, cancelled = await through(door, closed.append)
+            elif self.shop.active == 1:
+                answer = self._at_once(closed.append)
             if answer is None:
                 pending = self.shop.writer.ask(closed.append)
                 while answer is None:
@@ -168,7 +160,7 @@ class Journal:
                         answer = await pending.answer()
                     except asyncio.CancelledError:  # remembered, not obeyed, until the answer is there
                         cancelled = True
-            elif self._commits % BREATH == 0:
+            elif door is None and self._commits % BREATH == 0:
                 cancelled = await self._breathe()
             self._landed(closed, answer)
             if closed.mark is not None and self._progress.state_size <= SMALL_STATE:

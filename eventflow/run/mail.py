@@ -31,7 +31,7 @@ from eventflow.event import (
 )
 from eventflow.log import Log, Post
 from eventflow.plain import freeze
-from eventflow.state import ENDED, State, branch, effect_id, open_waits
+from eventflow.state import ENDED, State, branch, effect_id, is_doubtful, open_waits
 
 SIGNAL, PAUSE, CANCEL, SETTLE = "signal", "pause", "cancel", "settle"
 CHILD = "child"  # the signal in which a run tells its caller how it ended; its id stands behind it
@@ -106,7 +106,7 @@ def _settled(state: State, number: int, value: dict[str, Any], *, driven: bool) 
     name, told = value["name"], value["payload"]
     key, place = told["key"], told.get("branch", "")
     entry = state.effects.get(effect_id(name, key, place))
-    if entry is None or entry["status"] != "started":
+    if entry is None or not is_doubtful(entry):
         return (SignalRefused(number, f"the outcome of effect {name!r} (key {key}) is not unknown"),)
     event: Event = EffectRejected(name, key, value["actor"], value["why"], place)
     if told["happened"]:

@@ -206,6 +206,27 @@ class Visit:
         """The same for a plain `def` node: waits on its own thread for the result."""
         return self._waited(lambda: self.effect(name, function, *args, **options))
 
+    def transaction(
+        self, name: str, function: Callable[..., Any], *args: Any, key: str | None = None, **kwargs: Any
+    ) -> Awaitable[Any]:
+        """Write to tables of one's own in the store's PostgreSQL database, in one transaction with the record of it: once.
+
+        A plain function gets a psycopg connection on which a transaction is open, then the arguments; what it returns is
+        plain data. Its writes and its finish are committed together or not at all, so after a crash without a finish
+        it has not happened and is made again. It must neither commit nor roll back. What it raises takes its writes back.
+
+        Raises NoTransactions if the store is in no database, and as `effect` does.
+        """
+        if inspect.iscoroutinefunction(function):
+            raise EffectMisused(
+                f"run {self.id}: the function of transaction {name!r} is a plain `def`, called on a thread"
+            )
+        return self.effect(name, function, *args, key=key, kind=TRANSACTION, **kwargs)
+
+    def transaction_sync(self, name: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """The same for a plain `def` node: waits on its own thread for the result."""
+        return self._waited(lambda: self.transaction(name, function, *args, **options))
+
     async def reject(self, name: str, *, key: str = "1", why: str = "") -> None:
         """Refuse a finished result, so that the call may be made again. Raises EffectMisused if there is none."""
         self._check()
@@ -238,7 +259,7 @@ class Visit:
                 return thaw(entry["output"])
             if call.at_most_once and entry["status"] != "rejected":
                 raise EffectSpent(self.id, call.name, call.key, str(entry["status"]))
-            if entry["status"] == "started" and entry["mutating"]:
+            if entry["mutating"] and is_doubtful(entry):
                 settled, value = await self._settled(call, entry)
                 if settled:
                     return await self._finish(call, value)
@@ -257,8 +278,12 @@ class Visit:
             raise BudgetExceeded(self.id, what)
         if self._journal.tally.asks and not self.branch:
             await self._within()
+        if call.kind == TRANSACTION and not hasattr(self._journal.shop.log, "transaction"):
+            raise NoTransactions(self.id, call.name)
         await self._record(started)
         self._check()
+        if call.kind == TRANSACTION:
+            return await self._transacted(call, started.idempotency_key)
         return await self._made(call, started.idempotency_key)
 
     async def _within(self) -> None:
@@ -337,12 +362,52 @@ class Visit:
             await self._record(EffectFailed(call.name, call.key, failure_of(error), self.branch))
 
     async def _called(self, call: _Call, idempotency_key: str) -> Any:
+        return await self._run(call.function, *call.args, **self._given(call, idempotency_key))
+
+    def _given(self, call: _Call, idempotency_key: str) -> dict[str, Any]:
+        """What a function gets by name."""
         kwargs = dict(call.kwargs)
         if takes(call.function, "idempotency_key"):
             kwargs["idempotency_key"] = idempotency_key
         if takes(call.function, "fencing_token"):
             kwargs["fencing_token"] = self._journal.epoch
-        return await self._run(call.function, *call.args, **kwargs)
+        return kwargs
+
+    async def _transacted(self, call: _Call, idempotency_key: str) -> Any:
+        """Make a transaction until it is kept, or fails by itself: what the database took back has not happened."""
+        for left in reversed(range(TRIES)):
+            work = self._journal.shop.log.transaction()  # type: ignore[attr-defined] - its log was looked at
+            try:
+                return await self._kept(call, idempotency_key, work)
+            except RolledBack as error:
+                self._check()
+                if not left:
+                    await self._failed(call, error)
+                    raise
+            finally:
+                self._calls.submit(work.undo)  # nothing, if it is over
+        raise AssertionError  # pragma: no cover - the loop returns or raises
+
+    async def _kept(self, call: _Call, idempotency_key: str, work: Transaction) -> Any:
+        kwargs = self._given(call, idempotency_key)
+        try:
+            value = await self._run(work.call, call.function, *call.args, **kwargs)
+            output = self._journal.shop.clean(freeze(value, f"the result of transaction {call.name!r}"))
+        except asyncio.CancelledError:
+            raise
+        except (RolledBack, StoreUnusable):
+            raise
+        except Exception as error:
+            await self._failed(call, error)
+            raise
+
+        async def commit(append: Append) -> Answer:
+            return await asyncio.wrap_future(self._calls.submit(work.finish, append))  # type: ignore[no-any-return]
+
+        finished = EffectFinished(call.name, call.key, output, branch=self.branch)
+        self._check()
+        await self._journal.record(finished, visit=self._visit, door=commit)
+        return thaw(output)
 
     async def _run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function of the user's: a plain one beside the loop, so that it can't stall other runs."""

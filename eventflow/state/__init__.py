@@ -1,6 +1,6 @@
 """What the events of a run add up to: the user's data, and where the run stands; one folder, one way in."""
 
-from eventflow.state.effects import UNDO, branch_prefix, effect_id, reuse_key
+from eventflow.state.effects import TRANSACTION, UNDO, branch_prefix, effect_id, is_doubtful, reuse_key
 from eventflow.state.evolve import evolve, fold, standing_after, status_after
 from eventflow.state.parts import (
     ENDED,
@@ -23,6 +23,7 @@ __all__ = [
     "FINISHED",
     "OVER",
     "STATUSES",
+    "TRANSACTION",
     "UNDO",
     "WAITS",
     "Caller",
@@ -37,6 +38,7 @@ __all__ = [
     "effect_id",
     "evolve",
     "fold",
+    "is_doubtful",
     "open_waits",
     "reuse_key",
     "standing_after",

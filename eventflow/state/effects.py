@@ -12,6 +12,14 @@ from eventflow.state.parts import State
 UNDO = "undo"  # the kind of a call that takes another one back; its key is that one's place in `State.undo`, from 1
 
 
+TRANSACTION = "transaction"  # the kind of a call whose finish is recorded with all that it does: it is never in doubt
+
+
+def is_doubtful(entry: FrozenDict) -> bool:
+    """Whether nothing says if a call, as a state knows it, has happened: it began and has no end."""
+    return entry["status"] == "started" and entry["kind"] != TRANSACTION
+
+
 def effect_id(name: str, key: str, branch: str = "") -> str:
     """How a call is named in `State.effects`: no other branch, name and key of a visit give the same."""
     if "#" in name or "%" in name:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import os
 import stat
 import sys
@@ -183,6 +184,25 @@ def _zeros(path: Path) -> None:
     (path / "data.1" / "data.mdb").write_bytes(bytes(8192))
 
 
+def _all_but_the_data(path: Path) -> None:
+    _directories(path)
+    (path / "data.1").rmdir()
+    (path / "gate").write_bytes(b"")
+    (path / "CURRENT.new").write_bytes(b"")
+
+
+def _first_page(path: Path) -> None:
+    _no_tables(path)
+    file = path / "data.1" / "data.mdb"
+    file.write_bytes(file.read_bytes()[: mmap.PAGESIZE])
+
+
+def _second_page(path: Path) -> None:
+    _no_tables(path)
+    file = path / "data.1" / "data.mdb"
+    file.write_bytes(bytes(mmap.PAGESIZE) + file.read_bytes()[mmap.PAGESIZE :])
+
+
 def _no_tables(path: Path) -> None:
     _directories(path)
     lmdb.open(str(path / "data.1")).close()
@@ -198,9 +218,12 @@ def _no_rows(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "stage",
-    [_nothing, _one_directory, _directories, _empty_file, _zeros, _no_tables, _no_rows],
+    [
+        _nothing, _one_directory, _directories, _all_but_the_data, _empty_file, _zeros, _first_page, _second_page,
+        _no_tables, _no_rows,
+    ],
     ids=lambda one: one.__name__,
-)
+)  # fmt: skip
 def test_a_half_made_store_is_finished(path: Path, stage: Callable[[Path], None]) -> None:
     """Wherever a crash stopped its making, the next who opens it for writing ends with a whole store."""
     stage(path)

@@ -19,6 +19,8 @@ import lmdb.verify
 
 from eventflow.errors import Corrupt, StoreBusy, StoreClosed, StoreFull, StoreUnusable
 from eventflow.log.lmdb import files
+from eventflow.log.lmdb.checks import check_tail
+from eventflow.log.lmdb.files import HighWater
 from eventflow.log.lmdb.tables import KEY_VACUUM, MOVED, TABLES, Tables
 
 MAP_SIZE = 64 << 30  # 64 GiB of address space, not of disk: large enough that growing is rare
@@ -46,16 +48,13 @@ class Environment:
         self.looked = -1  # the last transaction that is known not to have moved the store elsewhere
         self._commits = 0
         self._filled = 0  # bytes that the file is known to be long
-        size = self._file.stat().st_size if self._file.exists() else 0
+        self._broken = False  # a failed write to a meta page: LMDB answers nothing any more until the file is opened again
+        self._map_size = map_size
         with Translated(directory):
             if create and not readonly:  # LMDB opens them again while it makes them, which a umask may forbid
                 for name in ("data.mdb", "lock.mdb"):
                     os.close(files.made_private(directory / name, os.O_RDWR))
-            self._env: Any = lmdb.open(
-                str(directory), map_size=max(map_size, size), max_dbs=len(TABLES) + _SPARE_TABLES,
-                max_readers=MAX_READERS, readonly=readonly, create=create, mode=FILE_MODE, readahead=False, meminit=True,
-                max_spare_txns=_SPARE_TRANSACTIONS,
-            )  # fmt: skip
+            self._env: Any = self._opened(create=create)
             try:
                 self.cleared = int(self._env.reader_check())  # readers that died without a word
                 self.tables = self._open_tables(create=create)
@@ -66,6 +65,14 @@ class Environment:
         for name in ("data.mdb", "lock.mdb"):
             with contextlib.suppress(OSError):
                 _keep_private(directory / name, readonly=readonly)
+
+    def _opened(self, *, create: bool = False) -> Any:
+        size = self._file.stat().st_size if self._file.exists() else 0
+        return lmdb.open(
+            str(self.path), map_size=max(self._map_size, size), max_dbs=len(TABLES) + _SPARE_TABLES,
+            max_readers=MAX_READERS, readonly=self.readonly, create=create, mode=FILE_MODE, readahead=False, meminit=True,
+            max_spare_txns=_SPARE_TRANSACTIONS,
+        )  # fmt: skip
 
     def _open_tables(self, *, create: bool) -> Tables:
         """The tables; all in one transaction, so that a store has all of them or none."""
@@ -104,12 +111,43 @@ class Environment:
             self.fill_up()
 
     def begin(self, *, write: bool) -> Any:
-        """A transaction, whatever other processes have made of the map's size."""
+        """A transaction, whatever other processes have made of the map's size, and a failed write of this file."""
+        env = self._env
         try:
-            return self._env.begin(write=write)
+            return env.begin(write=write)
         except lmdb.MapResizedError:  # another process has grown the map
-            self._env.set_mapsize(0)
+            env.set_mapsize(0)
+            return env.begin(write=write)
+        except lmdb.Error as error:
+            if not self._open_again(env, error, users=0 if write else 1):
+                raise
             return self._env.begin(write=write)
+
+    def _open_again(self, env: Any, error: lmdb.Error, *, users: int) -> bool:
+        """Open the file again if a failed write has left LMDB unusable and nobody else reads in it at this moment.
+
+        What is in it then is what a crash would have left; it must not be behind the mark. Raises Corrupt.
+        """
+        with self._ending:
+            if self._env is not env:  # somebody else did it meanwhile
+                return True
+            self._broken |= isinstance(error, lmdb.PanicError)
+            if not self._broken or self._closed or len(self._inside) > users:
+                return False
+            env.close()
+            again = self._opened()
+            try:
+                with again.begin() as txn:
+                    tables = Tables(*(again.open_db(name, txn=txn, create=False) for name in TABLES))
+                highest = HighWater(self.path, readonly=True)
+                with again.begin() as txn:
+                    check_tail(txn, tables, highest.read(), str(self.path.parent))
+                highest.close()
+            except BaseException:
+                again.close()
+                raise
+            self.tables, self._env, self._broken, self.looked = tables, again, False, -1
+            return True
 
     def fill_up(self) -> None:
         """Make the file as long as its meta page says.
@@ -331,7 +369,7 @@ _SAID: tuple[tuple[type[lmdb.Error], type[StoreUnusable], str], ...] = (
         lmdb.LockError, StoreUnusable,
         "{store} is locked by a process this one can't see ({error}); containers must share a process namespace to share it",
     ),
-    (lmdb.PanicError, StoreUnusable, "{store}: an earlier write failed half-way ({error}); open the store again"),
+    (lmdb.PanicError, StoreUnusable, "{store}: an earlier write failed half-way ({error}); try again"),
     (lmdb.ReadonlyError, StoreUnusable, "{store} can't be used by this user ({error}); even readers write to lock.mdb"),
     (lmdb.ReadersFullError, StoreBusy, "{store} has too many readers already; end some of them, then try again"),
     (

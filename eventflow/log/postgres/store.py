@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from eventflow.checkpoint import Checkpoint
 from eventflow.clock import Clock, SystemClock
@@ -21,6 +22,7 @@ from eventflow.log.postgres.migrating import migrate
 from eventflow.log.postgres.opening import Wanted, open_store
 from eventflow.log.postgres.removing import guards
 from eventflow.log.postgres.session import PATIENCE, Readers, Seen
+from eventflow.log.postgres.transacting import Transaction, Transactions
 from eventflow.log.postgres.writing import Writing, sender_for
 from eventflow.log.protocol import Answer, Usage, Write
 from eventflow.log.queueing import Queued
@@ -49,6 +51,9 @@ class PostgresLog:
         self._readers = Readers(self.address, self._seen, patience=patience)
         self._writing = Writing(sender, self._seen, patience=patience)
         self._leases = Leases(self.address, self._seen)
+        self._transactions = Transactions(
+            lambda: Writing(replace(sender, writer=os.urandom(16)), self._seen, patience=patience)
+        )
         self._lock = threading.Lock()
         _open_logs.add(self)
 
@@ -61,6 +66,11 @@ class PostgresLog:
             if self.readonly:
                 raise StoreUnusable(f"{self.address.text} was opened read-only; open it for writing")
             return self._writing.write(batch) if batch else []
+
+    def transaction(self) -> Transaction:
+        """A transaction for somebody who writes to other tables of this database, with an append at its end."""
+        self._seen.check()
+        return self._transactions.new()
 
     # --- runs
 
@@ -194,6 +204,7 @@ class PostgresLog:
         if self._seen.closed:
             return
         self._leases.close()
+        self._transactions.close()
         with self._lock:
             self._writing.close()
         self._seen.closed = True
@@ -205,6 +216,7 @@ class PostgresLog:
         self._lock = threading.Lock()  # a thread of the parent may hold the old one
         self._leases.forget()
         self._writing.forget()
+        self._transactions.forget()
         self._readers.forget()
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.types.numeric import Int8
 
-from eventflow.errors import StoreBusy, StoreUnreachable
+from eventflow.errors import EventflowError, RolledBack, StoreBusy, StoreUnreachable, StoreUnusable
 from eventflow.log.postgres.address import Address
 from eventflow.log.postgres.claiming import waiting
 from eventflow.log.postgres.facts import KNOWN_HEADS, Facts, Unknown, look_up
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 _FOUND = "select position, messages from writers where writer = %b and batch = %b"
 _TOUCH = "update writers set seen = clock_timestamp() where writer = %b"
+# Somebody else's statements are to find their own tables; the mark is gone if they ended the transaction.
+_BEGUN = b"set local search_path to default; set local eventflow.transaction to 'on'"
+_ENDING = "set local search_path to {schema}; set local synchronous_commit to {commit}"
 _TRIES = 5  # times that a batch is sent whose answer was lost and which was not written, or met a deadlock
 
 
@@ -53,6 +56,8 @@ class Writing:
         self._doubt = False  # the server said that a commit may not be where it must be
         self._batch = 0
         self._outcome: Callable[[int, int], Answers] | None = None  # of the batch that is under way, if it was written
+        self._open = contextlib.ExitStack()  # the transaction in which somebody else writes first
+        self._commit = "on"  # how it is to be committed
         self.known = Facts()
 
     def write(self, batch: Sequence[Write]) -> Answers:
@@ -127,6 +132,70 @@ class Writing:
         self._believe()
         self._seen.position = max(self._seen.position, last_position(answers))
         return answers
+
+    # --- a transaction in which somebody else writes first
+
+    def begin(self) -> psycopg.Connection:
+        """A connection on which a transaction has begun, for whoever writes in it. Raises StoreUnusable, RolledBack."""
+        self._batch += 1
+        self._outcome = None
+        try:
+            connection = self._connected()
+            self._commit = connection.execute("show synchronous_commit").fetchall()[0][0]
+            connection.autocommit = False  # so that nothing is written outside of one, whatever is made of this one
+            self._open.enter_context(connection.transaction())
+            connection.execute(_BEGUN)
+        except psycopg.Error as error:
+            raise self.undone(error) from None
+        return connection
+
+    def finish(self, batch: Sequence[Write]) -> Answers:
+        """Write a batch in it, and commit; if a write is refused, nothing at all is kept. Raises StoreUnusable, RolledBack."""
+        try:
+            return self._finished(batch)
+        except Interrupted as interruption:
+            found = self._settled(interruption)
+            if found is None:
+                raise RolledBack(f"{self._address.text} took back a transaction ({interruption})") from None
+            return found
+        finally:
+            self.undo()
+
+    def _finished(self, batch: Sequence[Write]) -> Answers:
+        connection = self._connection
+        if connection is None:
+            raise RolledBack(f"{self._address.text}: a transaction was given up")
+        try:
+            connection.execute(_ENDING.format(schema=self._address.schema, commit=self._commit).encode())
+            self._sender.take_lock(connection)
+            answers = write_parts(connection, batch, self._sender, self._batch)
+            if any(isinstance(answer, EventflowError) for answer in answers):
+                return answers
+            self._outcome = lambda *_: answers
+            self._open.close()
+        except psycopg.Error as error:
+            if lost(connection, error) or (error.sqlstate or "") in AGAIN:
+                raise Interrupted(self._address.scrubbed(error)) from None
+            raise translated(self._address, error) from None
+        self._believe()
+        self._seen.position = max(self._seen.position, last_position(answers))
+        return answers
+
+    def undo(self) -> None:
+        """Take back what was written in it, if it is still open; the connection is as it was before."""
+        with contextlib.suppress(psycopg.Rollback, psycopg.Error), self._open.pop_all():
+            raise psycopg.Rollback
+        self._drop_half_done()
+        if self._connection is not None:
+            self._connection.autocommit = True
+
+    def undone(self, error: psycopg.Error) -> RolledBack | StoreUnusable:
+        """What an error on its way means, all of it having been taken back."""
+        gone = self._connection is None or lost(self._connection, error)
+        self.undo()
+        if gone:
+            return RolledBack(f"{self._address.text} took back a transaction ({self._address.scrubbed(error)})")
+        return translated(self._address, error)
 
     # --- connections, and what became of a commit
 
