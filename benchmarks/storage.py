@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.figures import Figure, Size, Target, once
 from benchmarks.progress import Progress
 from benchmarks.workloads import growing
-from eventflow import Engine
+from eventflow import NO_QUOTA, Engine
 from eventflow.log import LmdbLog
 from eventflow.recovery import recover
 
@@ -79,7 +79,7 @@ def _ratio(store: Path, steps: int, item: Callable[[int], Any], versions: int) -
 
 async def _run(store: Path, steps: int, item: Callable[[int], Any]) -> None:
     flow = growing(steps, item)
-    async with Engine(store, workflows=[flow]) as engine:
+    async with Engine(store, workflows=[flow], quota=NO_QUOTA) as engine:
         run = await engine.start(flow, {"n": 0, "items": []}, run_id="growing")
         await run.result()
 

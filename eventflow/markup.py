@@ -17,7 +17,7 @@ MAX_ROWS = 200  # rows of a table in a notebook: more is not read there
 _JOINING = frozenset("\u200c\u200d")  # without them Persian, Hindi and many emoji can't be read; they move nothing
 # Marks that stand on the character before them: a word of some languages has three at a place, and a pile of hundreds is
 # drawn over the lines around it. Those of the alphabets in which piles are made.
-_PILE = re.compile(
+PILE = re.compile(
     r"(?<=[\u0300-\u036f\u0483-\u0489\u0591-\u05c7\u064b-\u065f\u0e31-\u0e3a\u0e47-\u0e4e\u1ab0-\u1aff\u1dc0-\u1dff"
     r"\u20d0-\u20ff\ufe20-\ufe2f]{5})[\u0300-\u036f\u0483-\u0489\u0591-\u05c7\u064b-\u065f\u0e31-\u0e3a\u0e47-\u0e4e"
     r"\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+"
@@ -31,7 +31,7 @@ def visible(text: str, *, lines: bool = False) -> str:
     """Text from a log for a terminal: control and direction characters shown as escapes, never obeyed; without secrets."""
     text = hide_secrets(text)
     if not text.isascii():
-        text = _PILE.sub(_as_escapes, text)
+        text = PILE.sub(_as_escapes, text)
     if text.isprintable():  # false for what controls, directs, hides or separates
         return text
     kept = "\n\t" if lines else ""

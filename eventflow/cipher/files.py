@@ -106,7 +106,7 @@ class KeyFolder:
 
     def _written(self, name: str, data: bytes) -> Path:
         try:
-            self.path.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
+            self.path.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
             fresh = self.path / f"{name}.{os.getpid()}-{os.urandom(4).hex()}.new"
             _fill(os.open(fresh, _NEW, PRIVATE), data)
         except OSError as error:

@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from eventflow.cipher.cose import KEY_SIZE
 from eventflow.cipher.files import KeyShelf, Shelf
@@ -38,10 +39,15 @@ _FIELDS = {
 
 
 class Keyring:
-    """Master keys: the first wraps new data keys, the others still open what they wrapped before a rotation."""
+    """Master keys: the first wraps new data keys, the others still open what they wrapped before a rotation.
 
-    def __init__(self, master: Kms, *older: Kms) -> None:
+    `folder` is where the wrapped data keys of a store lie that is not a directory itself, a database: every process that
+    works on it must see the same; EVENTFLOW_KEYS names another one.
+    """
+
+    def __init__(self, master: Kms, *older: Kms, folder: str | os.PathLike[str] | None = None) -> None:
         self.master, self.older = master, older
+        self.folder = None if folder is None else Path(folder)
         self._masters = {one.id: one for one in (*older, master)}
         self._shelves: dict[bytes, KeyShelf] = {}
 
@@ -49,9 +55,11 @@ class Keyring:
         return f"Keyring({', '.join(self._masters)})"
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], *older: str | os.PathLike[str]) -> Keyring:
+    def from_file(
+        cls, path: str | os.PathLike[str], *older: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None
+    ) -> Keyring:
         """A ring of the master keys in files of mode 0600. Raises SettingsError."""
-        return cls(master_from_file(path), *map(master_from_file, older))
+        return cls(master_from_file(path), *map(master_from_file, older), folder=folder)
 
     @classmethod
     def from_environment(cls, name: str = KEY_VARIABLE) -> Keyring:

@@ -207,15 +207,12 @@ def _sentence(left: Left, resume: str) -> str:
         (where, one), more = unknown[0], f" (and of {len(unknown) - 1} more)" if len(unknown) > 1 else ""
         [(_, command)] = goes_on(run_id, where, one)
         return f"run {run_id} waits to be told what became of call {one['name']}{more}: `{command}`, then `{resume}`"
-    children = [one["name"] for _, one in open_waits(state) if one["kind"] == "child"]
-    if children:
+    if children := [one["name"] for _, one in open_waits(state) if one["kind"] == "child"]:
         return f"run {run_id} waits for run {children[0]}; `eventflow show {children[0]}` says what that waits for, `{resume}` goes on"
     if state.status == "parked":
         known = left.parked.replace(f"`eventflow resume {run_id}`", f"`{resume}`")
         return f"run {run_id} was parked: {known}" + ("" if known != left.parked else f"; `{resume}` goes on")
-    if state.status == "paused":
-        return f"run {run_id} was paused and can go on: `{resume}`"
-    return f"run {run_id} was stopped and can go on: `{resume}`"
+    return f"run {run_id} was {'paused' if state.status == 'paused' else 'stopped'} and can go on: `{resume}`"
 
 
 def _of_ended(run_id: str, state: State, resume: str) -> str:

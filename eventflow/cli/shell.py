@@ -26,7 +26,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from eventflow.cipher.master import FILE_VARIABLE, KEY_VARIABLE
 from eventflow.errors import EventflowError, NotPlainData, SettingsError
 from eventflow.log import Log, open_log
-from eventflow.markup import is_shown
+from eventflow.markup import PILE, is_shown
 from eventflow.markup import visible as visible  # noqa: PLC0414 - commands take it from here
 from eventflow.plain import FrozenDict, freeze, thaw
 from eventflow.shapes import hide_secrets
@@ -39,7 +39,10 @@ _GAP = "  "  # between the columns of a table
 OK, FAILED, USAGE, NOT_FOUND, DIFFERENCE, CONFLICT, UNUSABLE, STOPPED = range(8)
 
 StoreArg = Annotated[
-    str | None, Parameter(name="--store", help="The store: a directory, or postgresql://… [default: EVENTFLOW_STORE, or runs.eventflow]")
+    str | None,
+    Parameter(
+        name="--store", help="The store: a directory, or postgresql://… [default: EVENTFLOW_STORE, or runs.eventflow]"
+    ),
 ]
 Format = Literal["table", "json", "jsonl"]
 FormatArg = Annotated[Format, Parameter(name=["--output", "-o"], help="table for people, json or jsonl for programs.")]
@@ -146,7 +149,7 @@ def store_path(given: str | None) -> str:
     if given or (given := os.environ.get("EVENTFLOW_STORE")):
         return given
     found = settings().get("store", DEFAULT_STORE)
-    if not isinstance(found, str) or not found:
+    if not isinstance(found, str) or not found or "\0" in found:
         raise SettingsError(f"the setting `store` is {found!r}; give the path of a directory, as text")
     return found
 
@@ -192,7 +195,11 @@ def print_json(value: Any, *, lines: bool = False) -> None:
     """One JSON document, indented unless it is one of many lines; no control or direction character in it is raw."""
     narrow = (sys.stdout.encoding or "utf-8").lower() not in ("utf-8", "utf8")  # which could not hold every character
     text = json.dumps(plain_json(value), ensure_ascii=narrow, allow_nan=False, indent=None if lines else 2)
-    print(text if text.isascii() and "\x7f" not in text else _UNPRINTED.sub(_as_json_escape, text))
+    if text.isascii() and "\x7f" not in text:
+        print(text)
+        return
+    text = PILE.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    print(_UNPRINTED.sub(_as_json_escape, text))
 
 
 _UNPRINTED = re.compile(r"[^\x20-\x7e\n]")  # what may have to be escaped; in JSON it stands inside of texts only

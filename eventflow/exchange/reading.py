@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from eventflow.address import RUN_ID
 from eventflow.checkpoint import Checkpoint
 from eventflow.codec import TOMBSTONE, Stored, decode, read_events
 from eventflow.errors import (
@@ -193,6 +194,8 @@ class ExportLog:
                 entry = Entry("", (), None, recorded.time, event.parent_id, event.parent_key, event.at)
             case _:
                 raise Corrupt(where, "begins a run and is not the beginning of one")
+        if name != STORE_NAME and (not RUN_ID.fullmatch(name) or ".." in name):
+            raise Corrupt(where, f"begins a run with an id that no run has ({name[:140]!r})")
         if recorded.version != version or self._names.setdefault(name, recorded.run_key) != recorded.run_key:
             raise Corrupt(where, "begins a run that is there already, or at another version than its first")
         head = Head(

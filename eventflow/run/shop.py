@@ -116,7 +116,14 @@ def passage(events: tuple[Event, ...]) -> Passage:
 
 
 async def begin(
-    shop: Shop, head: Head | None, event: Event, *, run_id: str, run_key: bytes, incarnation: int, first: First,
+    shop: Shop,
+    head: Head | None,
+    event: Event,
+    *,
+    run_id: str,
+    run_key: bytes,
+    incarnation: int,
+    first: First,
     claim: bytes | None = None,
 ) -> Appended:
     """Append a run's first event and take its lease for the owner `claim`: nobody if empty, this engine if None.

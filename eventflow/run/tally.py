@@ -142,7 +142,9 @@ class Tally:
         """The amount at which there is something to say or to do next."""
         if limit is None:
             return NEVER
-        marks = [limit, beyond(limit)] if (self._key, what) in self._store.told else [limit // EARLY, limit, beyond(limit)]
+        marks = (
+            [limit, beyond(limit)] if (self._key, what) in self._store.told else [limit // EARLY, limit, beyond(limit)]
+        )
         return next((mark for mark in marks if mark > have), have + 1)
 
     def _judged(self, run_id: str, version: int, what: What, have: int, limit: int | None) -> list[LimitNear]:

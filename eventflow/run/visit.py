@@ -13,18 +13,22 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from eventflow.budget import over_budget
 from eventflow.codec import Shared, encode, unshared
 from eventflow.errors import (
     BudgetExceeded,
+    Conflict,
     EffectMisused,
     EffectSpent,
     EffectUnknown,
     NotPlainData,
+    NoTransactions,
     RunLost,
     RunTooLong,
+    StoreUnusable,
 )
 from eventflow.event import EffectFailed, EffectFinished, EffectRejected, EffectStarted, Event, Failure, Recorded
 from eventflow.plain import EMPTY, FrozenDict, freeze, thaw
@@ -32,7 +36,8 @@ from eventflow.proof import digest
 from eventflow.run.failure import failure_of
 from eventflow.run.journal import Journal
 from eventflow.run.threads import Threads
-from eventflow.state import branch_prefix, effect_id, reuse_key
+from eventflow.run.transacting import can_transact, transacted
+from eventflow.state import TRANSACTION, branch_prefix, effect_id, is_doubtful, reuse_key
 
 NO_UNDOES: Mapping[str, Callable[..., Any]] = {}
 PATCH = "patch"  # the kind of the record of which way a visit goes at a change of its code
@@ -278,7 +283,7 @@ class Visit:
             raise BudgetExceeded(self.id, what)
         if self._journal.tally.asks and not self.branch:
             await self._within()
-        if call.kind == TRANSACTION and not hasattr(self._journal.shop.log, "transaction"):
+        if call.kind == TRANSACTION and not can_transact(self._journal.shop.log):
             raise NoTransactions(self.id, call.name)
         await self._record(started)
         self._check()
@@ -374,40 +379,19 @@ class Visit:
         return kwargs
 
     async def _transacted(self, call: _Call, idempotency_key: str) -> Any:
-        """Make a transaction until it is kept, or fails by itself: what the database took back has not happened."""
-        for left in reversed(range(TRIES)):
-            work = self._journal.shop.log.transaction()  # type: ignore[attr-defined] - its log was looked at
-            try:
-                return await self._kept(call, idempotency_key, work)
-            except RolledBack as error:
-                self._check()
-                if not left:
-                    await self._failed(call, error)
-                    raise
-            finally:
-                self._calls.submit(work.undo)  # nothing, if it is over
-        raise AssertionError  # pragma: no cover - the loop returns or raises
+        given = self._given(call, idempotency_key)
 
-    async def _kept(self, call: _Call, idempotency_key: str, work: Transaction) -> Any:
-        kwargs = self._given(call, idempotency_key)
+        def made(connection: Any) -> Any:
+            return call.function(connection, *call.args, **given)
+
+        journal, finished = self._journal, partial(EffectFinished, call.name, call.key, branch=self.branch)
         try:
-            value = await self._run(work.call, call.function, *call.args, **kwargs)
-            output = self._journal.shop.clean(freeze(value, f"the result of transaction {call.name!r}"))
-        except asyncio.CancelledError:
-            raise
-        except (RolledBack, StoreUnusable):
+            return await transacted(journal, self._calls, made, finished, check=self._check, visit=self._visit)
+        except (Conflict, RunLost, StoreUnusable):
             raise
         except Exception as error:
             await self._failed(call, error)
             raise
-
-        async def commit(append: Append) -> Answer:
-            return await asyncio.wrap_future(self._calls.submit(work.finish, append))  # type: ignore[no-any-return]
-
-        finished = EffectFinished(call.name, call.key, output, branch=self.branch)
-        self._check()
-        await self._journal.record(finished, visit=self._visit, door=commit)
-        return thaw(output)
 
     async def _run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function of the user's: a plain one beside the loop, so that it can't stall other runs."""

@@ -17,7 +17,7 @@ TRANSACTION = "transaction"  # the kind of a call whose finish is recorded with 
 
 def is_doubtful(entry: FrozenDict) -> bool:
     """Whether nothing says if a call, as a state knows it, has happened: it began and has no end."""
-    return entry["status"] == "started" and entry["kind"] != TRANSACTION
+    return bool(entry["status"] == "started" and entry["kind"] != TRANSACTION)
 
 
 def effect_id(name: str, key: str, branch: str = "") -> str:

@@ -202,7 +202,9 @@ def evolve(  # noqa: C901, PLR0911, PLR0912 - one match over the closed set of e
             raise Corrupt(f"version {recorded.version}", "the run starts a second time")
         case _:
             if isinstance(event, StoreEvent):
-                raise Corrupt(f"version {recorded.version}", f"{type(event).__name__} belongs to the store's own stream")
+                raise Corrupt(
+                    f"version {recorded.version}", f"{type(event).__name__} belongs to the store's own stream"
+                )
             assert_never(event)
 
 

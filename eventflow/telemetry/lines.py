@@ -75,7 +75,17 @@ EVENT_NAMES: dict[type, str] = {
     LimitNear: "limit.near",
 }
 _WARNINGS = frozenset(
-    {AttemptFailed, BranchFailed, EffectFailed, RunFailed, RunParked, RunTimedOut, UndoBegan, RecoveryOutOfReach, LimitNear}
+    {
+        AttemptFailed,
+        BranchFailed,
+        EffectFailed,
+        RunFailed,
+        RunParked,
+        RunTimedOut,
+        UndoBegan,
+        RecoveryOutOfReach,
+        LimitNear,
+    }
 )
 
 

@@ -50,6 +50,7 @@ class Life:
         self.met: list[str] = []  # errors by name
         self.wrong: list[str] = []  # what should not have been
         self.log: Witnessed | None = None
+        self.step = 0
         self.clock = ManualClock(time.time_ns(), seed=os.getpid())
         self.steps = [
             self._open, lambda: self._run("r"), lambda: self._run("failed", fails=True), self._snapshot, self._fork,
@@ -59,6 +60,7 @@ class Life:
     def live(self) -> None:
         """Every step, tried again after an error; a disk that fails for good is mended after the first."""
         for number, step in enumerate(self.steps):
+            self.step = number
             for left in reversed(range(TRIES)):
                 try:
                     step()
@@ -112,7 +114,7 @@ class Life:
         author, head = self._author(), self.log.head("r")
         vouch = author.snapshot(head)
         head = author.add(head, MOVE, vouch=vouch)
-        written(self.log, Upkeep(head.run_key, marks=(Checkpoint(head.version, ("manual",), self.clock.now()),)))
+        written(self.log, Upkeep(head.run_key, marks=(Checkpoint(head.version, ("auto",), self.clock.now()),)))
 
     def _fork(self) -> None:
         if self.log.head("fork") is None:
@@ -170,7 +172,7 @@ def lived(shim: Shim, place: Path, words: list[str]) -> dict:
             try:
                 life.live()
             except BaseException as error:  # noqa: BLE001 - what it is, is told
-                life.wrong.append(f"{type(error).__name__}: {error}")
+                life.wrong.append(f"step {life.step}: {type(error).__name__}: {error}")
             seen = shim.seen()
             shim.disarm()
             said.write_text(json.dumps({"met": life.met, "wrong": life.wrong, "seen": seen}))

@@ -207,7 +207,11 @@ def test_on_a_narrow_terminal_cells_are_folded(process, run_eventflow, flows):
 
 def test_plain_columns_and_others_stand_in_line(capsys):
     """A column of which every cell is plain is filled up as one that has a wide or a hidden character in one cell."""
-    rows = [{"a": "plain", "b": "日本", "c": 1}, {"a": "x", "b": "b\x07", "c": None}, {"a": None, "b": ["p", 2], "c": "é"}]
+    rows = [
+        {"a": "plain", "b": "日本", "c": 1},
+        {"a": "x", "b": "b\x07", "c": None},
+        {"a": None, "b": ["p", 2], "c": "é"},
+    ]
     print_table(rows, ("a", "b", "c"))
     assert capsys.readouterr().out.splitlines() == [
         "a      b      c", "plain  日本   1", "x      b\\x07", "       p, 2   é",

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-AROUND = ["waits", "branches", "children", "caller", "undo", "undoing", "budget", "deadline"]
+AROUND = ["waits", "branches", "children", "caller", "undo", "undoing", "budget", "deadline", "parked", "kept"]
 MORE = """
 from pathlib import Path
 
@@ -165,5 +165,6 @@ def test_a_plain_run_has_nothing_around_it(run_eventflow, flows):
     """The keys are there all the same, and its table stays as short as it was."""
     run_eventflow("run", "flows:flow", "--id", "r", "--input", '{"n": 1}')
     shown = run_eventflow("show", "r", "-o", "json").json
-    assert [shown[name] for name in AROUND] == [[], None, [], None, [], None, None, None]
+    assert [shown[name] for name in AROUND[:-1]] == [[], None, [], None, [], None, None, None, None]
+    assert shown["kept"] == {"origin": None, "guards": [], "events": shown["version"], "limit": 50_000}
     assert len(run_eventflow("show", "r").out.splitlines()) == 4

@@ -107,7 +107,7 @@ def test_info_has_these_fields_and_no_others(run_eventflow, store):
     document = run_eventflow("store", "info", "-o", "json").json
     assert list(document) == [
         "schema", "path", "id", "format", "runs", "by_status", "driven", "events", "rows", "bytes", "file_bytes",
-        "free_bytes", "growth", "attending",
+        "free_bytes", "growth", "attending", "kept",
     ]  # fmt: skip
     assert (document["schema"], document["path"], document["format"]) == ("eventflow.store/1", STORE, 1)
     assert (document["runs"], document["by_status"]) == (2, {"failed": 1, "completed": 1})

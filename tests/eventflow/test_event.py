@@ -22,7 +22,9 @@ TYPES = {
 
 def test_the_set_of_facts_is_closed() -> None:
     """Every dataclass of the module is a part, or a fact of a run or of a store, and not of both."""
-    classes = {kind for _, kind in inspect.getmembers(facts, is_dataclass) if kind.__module__.startswith(facts.__name__)}
+    classes = {
+        kind for _, kind in inspect.getmembers(facts, is_dataclass) if kind.__module__.startswith(facts.__name__)
+    }
     assert classes == {*KINDS, *PARTS}
     assert {*get_args(RunEvent)} | {*get_args(StoreEvent)} == {*KINDS}
     assert not {*get_args(RunEvent)} & {*get_args(StoreEvent)}

@@ -95,7 +95,9 @@ def test_an_executor_of_the_users_own_is_used_by_name_and_as_it_is():
         return {"thread": threading.current_thread().name}
 
     with ThreadPoolExecutor(1, thread_name_prefix="mine") as mine:
-        assert end_of(one_node(who, executor="pool"), "memory", {}, executors={"pool": mine})["thread"].startswith("mine")
+        assert end_of(one_node(who, executor="pool"), "memory", {}, executors={"pool": mine})["thread"].startswith(
+            "mine"
+        )
         assert end_of(one_node(who, executor=mine), "memory", {})["thread"].startswith("mine")
         assert mine.submit(int, "3").result() == 3
 

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from eventflow import CheckpointPolicy, Engine, MemoryLog, RetryPolicy, Workflow
 from eventflow.event import RunEvent
+from eventflow.quota import LimitNear
 from eventflow.run import CheckpointTaken, RecoveryOutOfReach
 from eventflow.telemetry import EVENT_NAMES, log_lines, to_stderr
 
@@ -43,7 +44,7 @@ def two(name: str = "two") -> Workflow:
 
 def test_every_event_of_a_run_has_a_name():
     """The names are dotted, none is used twice, and no event falls back to its class."""
-    assert set(EVENT_NAMES) == {*get_args(RunEvent), CheckpointTaken, RecoveryOutOfReach}
+    assert set(EVENT_NAMES) == {*get_args(RunEvent), CheckpointTaken, RecoveryOutOfReach, LimitNear}
     assert len(set(EVENT_NAMES.values())) == len(EVENT_NAMES)
     assert all(name.islower() and name.count(".") == 1 for name in EVENT_NAMES.values())
 

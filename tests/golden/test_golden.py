@@ -205,8 +205,41 @@ def write_encryption(author: Author) -> None:
         written(author.log, Act(pack(event), author.clock.now()))
 
 
+def write_fleet(author: Author) -> None:
+    """Runs that wait in a queue for whoever claims them, and ones that stand still after crashes or at a limit."""
+    head = author.start("golden-1", {"n": 1}, queue="mail", priority=-3, queue_key="kund:blå")
+    for _ in range(16):
+        head = author.add(head, change(Op("add", ("n",), 1)))
+    head = author.add(head, facts.RunParked("a", 3, "", "its process ended three times"), status="parked")
+    head = author.add(head, facts.RunResumed("a", bytes(32), actor="me", why="mended"), change(Op("add", ("n",), 1)))
+    head = author.add(head, facts.RunParked("a", 0, "me", LONG), vouch=author.snapshot(head), status="parked")
+    author.add(head, facts.RunCancelled("me", "enough"), status="cancelled")
+    fork = author.fork(head, 18, "golden-2")
+    author.add(fork, facts.RunResumed("a", bytes(32)), facts.RunParked("a", 1), status="parked")
+    author.start("golden-3", {"n": 2}, queue="mail")
+
+
+def write_backup(author: Author) -> None:
+    """What a store tells of its copies, of the store it was copied from, and of runs that came from elsewhere."""
+    head = author.start("golden-1", {"n": 1})
+    for _ in range(33):
+        head = author.add(head, change(Op("add", ("n",), 1)))
+    head = author.add(head, change(Op("set", ("text",), LONG)), vouch=author.snapshot(head))
+    other, lost = b"s" * 16, freeze([{"run": "r1", "from": 3, "why": LONG}, {"run": "r2", "from": 1, "why": "cut"}])
+    for event in (
+        facts.BackupMade(1, 35, head.digest, keys=True, actor="ann", why="the week is over"),
+        facts.BackupMade(2, 36, head.digest), facts.StoreRestored(1, 36, 2, "ann", "the disk broke"),
+        facts.StoreRestored(2, 36, 1), facts.RunsImported(other, FrozenList(["r1", "blå"]), 7, "ann", "moved"),
+        facts.StoreRepaired(other, 35, lost, "ann", "a page was gone"), facts.StoreRepaired(other, 0, FrozenList()),
+    ):  # fmt: skip
+        written(author.log, Act(pack(event), author.clock.now()))
+
+
 # Files that hold what came later, beside that of the format; each is written once.
-BESIDE = {"what-if-1": write_what_if, "retention-1": write_retention, "encryption-1": write_encryption}
+BESIDE = {
+    "what-if-1": write_what_if, "retention-1": write_retention, "encryption-1": write_encryption,
+    "fleet-1": write_fleet, "backup-1": write_backup,
+}  # fmt: skip
 
 
 def called(author: Author, run_id: str, caller: Head) -> Head:

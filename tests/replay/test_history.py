@@ -105,7 +105,10 @@ SAID = {
     RunsImported: (RunsImported(KEY, FrozenList(["r"]), 9, "ann"), "1 runs, 9 events by ann"),
     StoreRepaired: (StoreRepaired(KEY, 9, FrozenList(["x"]), "ann"), "9 events, 1 losses by ann"),
     KeysRotated: (KeysRotated("ab12", 4, "ann", "left"), "4 keys, now wrapped by ab12 by ann: left"),
-    SubjectShredded: (SubjectShredded(KEY, "subject", "eve", FrozenList(["x", "y"]), "ann"), "subject eve, 2 runs by ann"),
+    SubjectShredded: (
+        SubjectShredded(KEY, "subject", "eve", FrozenList(["x", "y"]), "ann"),
+        "subject eve, 2 runs by ann",
+    ),
     EncryptionBegan: (EncryptionBegan("ab12", "ann"), "with master key ab12 by ann"),
 }
 

@@ -20,7 +20,6 @@ import lmdb.verify
 from eventflow.errors import Corrupt, StoreBusy, StoreClosed, StoreFull, StoreUnusable
 from eventflow.log.lmdb import files
 from eventflow.log.lmdb.checks import check_tail
-from eventflow.log.lmdb.files import HighWater
 from eventflow.log.lmdb.tables import KEY_VACUUM, MOVED, TABLES, Tables
 
 MAP_SIZE = 64 << 30  # 64 GiB of address space, not of disk: large enough that growing is rare
@@ -48,7 +47,9 @@ class Environment:
         self.looked = -1  # the last transaction that is known not to have moved the store elsewhere
         self._commits = 0
         self._filled = 0  # bytes that the file is known to be long
-        self._broken = False  # a failed write to a meta page: LMDB answers nothing any more until the file is opened again
+        self._broken = (
+            False  # a failed write to a meta page: LMDB answers nothing any more until the file is opened again
+        )
         self._map_size = map_size
         with Translated(directory):
             if create and not readonly:  # LMDB opens them again while it makes them, which a umask may forbid
@@ -134,15 +135,16 @@ class Environment:
             self._broken |= isinstance(error, lmdb.PanicError)
             if not self._broken or self._closed or len(self._inside) > users:
                 return False
+            if users and files.gate_holder(self.path.parent):  # the tables are opened under the lock that it holds
+                return False
             env.close()
             again = self._opened()
             try:
-                with again.begin() as txn:
+                with again.begin(write=not self.readonly) as txn:
                     tables = Tables(*(again.open_db(name, txn=txn, create=False) for name in TABLES))
-                highest = HighWater(self.path, readonly=True)
-                with again.begin() as txn:
+                highest = files.HighWater(self.path, readonly=True)
+                with contextlib.closing(highest), again.begin() as txn:
                     check_tail(txn, tables, highest.read(), str(self.path.parent))
-                highest.close()
             except BaseException:
                 again.close()
                 raise

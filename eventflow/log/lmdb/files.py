@@ -154,12 +154,21 @@ def set_current(root: Path, name: str) -> None:
     fresh = root / "CURRENT.new"
     fd = made_private(fresh, os.O_WRONLY | os.O_TRUNC)
     try:
-        os.write(fd, name.encode() + b"\n")
+        _write_all(fd, name.encode() + b"\n")
         os.fsync(fd)
     finally:
         os.close(fd)
     fresh.replace(root / "CURRENT")
     sync_directory(root)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    """Write all of it: a disk that is nearly full may take a part, and say so only by a number. Raises OSError."""
+    while data:
+        written = os.write(fd, data)
+        if not written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        data = data[written:]
 
 
 def sync_directory(path: Path) -> None:
@@ -306,7 +315,7 @@ class HighWater:
         self._slot = 0
         self._map: mmap.mmap | None = None
         if self._fd is not None and not readonly:
-            with contextlib.suppress(OSError):  # a disk without room for it: what lags behind is harmless
+            with contextlib.suppress(OSError, ValueError):  # a disk without room for it: what lags behind is harmless
                 self._map = _mapped(self._fd)
 
     def read(self) -> tuple[int, bytes] | None:

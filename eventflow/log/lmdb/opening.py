@@ -99,7 +99,7 @@ def open_store(root: Path, wanted: Wanted) -> Opened:
             return _settled(root, None, wanted)
         return _opened_for_writing(root, wanted)
     except OSError as error:
-        raise _unusable(root, error) from error
+        raise unusable(root, error) from error
 
 
 def followed(root: Path, opened: Opened, wanted: Wanted) -> Opened:
@@ -107,7 +107,7 @@ def followed(root: Path, opened: Opened, wanted: Wanted) -> Opened:
     try:
         return _settled(root, opened.gate, wanted, shared=not opened.env.readonly)
     except OSError as error:
-        raise _unusable(root, error) from error
+        raise unusable(root, error) from error
 
 
 def _settled(root: Path, gate: files.Gate | None, wanted: Wanted, *, shared: bool = False) -> Opened:
@@ -133,10 +133,13 @@ def _settled(root: Path, gate: files.Gate | None, wanted: Wanted, *, shared: boo
         name = files.checked_name(root, said[1:].decode(errors="replace"))
 
 
-def _unusable(root: Path, error: OSError) -> StoreUnusable:
+def unusable(root: Path, error: OSError) -> StoreUnusable:
+    """What a system's error means to who wants to use a store."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreFull(f"{root}: the disk is full ({error.strerror}); make room, then open it again")
     what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if error.errno == errno.EIO:
+        return StoreUnusable(f"{root}: the disk answered with an error ({what}); look what is wrong with it, then try again")
     return StoreUnusable(f"{root} can't be used by this user ({what}); check its owner, mode and file system")
 
 

@@ -20,6 +20,7 @@ from eventflow.codec import TOMBSTONE
 from eventflow.errors import Conflict, Corrupt, StoreBusy
 from eventflow.log.lmdb import files
 from eventflow.log.lmdb.environment import Environment, acquire, release
+from eventflow.log.lmdb.opening import unusable
 from eventflow.log.lmdb.rows import Txn, keys_under
 from eventflow.log.lmdb.tables import COPYING, KEY_CHANGE, KEY_VACUUM, MOVED, TABLES, Tables, number
 from eventflow.log.lmdb.writing import drop_changes, last_number, put
@@ -78,8 +79,16 @@ class Vacuumed:
 def vacuum(log: Movable, owner: bytes, *, say: Say = lambda _: None) -> Vacuumed:
     """Move a store into a file without free pages, while anybody reads and writes it; `owner` must be alive.
 
-    Raises StoreBusy if somebody else is doing so, StoreFull without room for the copy, Corrupt if the copy is not the same.
+    Raises StoreBusy if somebody else is doing so, StoreFull without room for the copy, Corrupt if the copy is not the same,
+    StoreUnusable if the disk fails; after each of them the store is whole, where it was or where it should go.
     """
+    try:
+        return _vacuumed(log, owner, say)
+    except OSError as error:
+        raise unusable(log.path, error) from error
+
+
+def _vacuumed(log: Movable, owner: bytes, say: Say) -> Vacuumed:
     work = _Vacuum(log, owner, say)
     work.begin()
     say("begun")

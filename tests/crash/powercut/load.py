@@ -88,8 +88,10 @@ def vacuum(log: Witnessed) -> None:
     """Move the store into a smaller file."""
     owner = os.urandom(16)
     end = log.new_owner(owner)
-    log.vacuum(owner, say=lambda what: log.tell(vacuum=what))
-    end()
+    try:
+        log.vacuum(owner, say=lambda what: log.tell(vacuum=what))
+    finally:
+        end()
 
 
 def main(store: Path, witness: Path, fault: str) -> None:
