@@ -74,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     size: Size = "smoke" if asked.smoke else "full" if asked.full else "default"
     names = asked.questions or list(BY_DEFAULT)
-    if asked.into and "peers" not in names:
-        sys.stderr.write("--into puts the figures of peers into a page: python -m benchmarks peers --into FILE\n")
+    if reason := _no_place(names, asked.into):
+        sys.stderr.write(f"{reason}\n")
         return 2
     gc.set_threshold(*COLLECTOR)
     began, load = time.time(), os.getloadavg()[0]
@@ -89,6 +89,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("peers are not among these, for they are installed first: python -m benchmarks peers\n")
     _written(report, asked)
     return 0
+
+
+def _no_place(names: Sequence[str], page: Path | None) -> str:
+    """Why figures can't be put into a page, said before they are measured; empty if they can or nobody asked."""
+    if page is None:
+        return ""
+    if "peers" not in names:
+        return "--into puts the figures of peers into a page: python -m benchmarks peers --into FILE"
+    try:
+        between(page.read_text(), "peers", "")
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
 
 
 def _written(report: Report, asked: argparse.Namespace) -> None:

@@ -195,9 +195,9 @@ def test_eventflow_is_measured_by_the_program_that_measures_its_peers(beside_nob
 
 def test_a_worker_that_fails_says_why(tmp_path) -> None:
     """A system that is not where it is looked for ends its turn with its own words, and leaves nothing behind."""
-    where = environments.Installed(Path(sys.executable))
+    where, [burr] = environments.Installed(Path(sys.executable)), [one for one in PEERS if one.name == "Burr"]
     with pytest.raises(turns.TurnFailed, match="burr"):
-        turns.turn(PEERS[5], where, Job("steps", str(tmp_path / "store"), 1))
+        turns.turn(burr, where, Job("steps", str(tmp_path / "store"), 1))
     assert not (tmp_path / "store").exists()
 
 
@@ -208,6 +208,14 @@ def test_figures_are_put_between_their_lines() -> None:
     assert once_more == "# A\n\n<!-- figures: peers -->\n\nnewer\n\n<!-- end of figures: peers -->\n\n## B\n"
     with pytest.raises(ValueError, match="no place"):
         between("# A\n", "peers", "new")
+
+
+def test_a_page_without_a_place_for_figures_is_refused_before_they_are_measured(tmp_path, capsys) -> None:
+    """So is a question whose figures go nowhere."""
+    (tmp_path / "page.md").write_text("# A\n")
+    assert main(["peers", "--into", str(tmp_path / "page.md")]) == 2
+    assert "no place for the figures of peers" in capsys.readouterr().err
+    assert main(["append", "--into", str(tmp_path / "page.md")]) == 2
 
 
 def test_the_page_about_peers_holds_the_versions_that_are_pinned() -> None:

@@ -367,7 +367,7 @@ SHARED = {"--store", "--output", "--why", "--yes"}  # told once, at the head of 
 def test_the_page_tells_every_command_and_option(program, main, monkeypatch):
     """docs/cli.md has a section for each command with exactly the arguments and options that its help has."""
     monkeypatch.setenv("COLUMNS", "200")
-    groups = {"", "checkpoints", "store", "store keys"}
+    groups = {"", "checkpoints", "queue", "store", "store keys"}
     real = {name: options - SHARED for name, options in described(main, []) if name not in groups}
     assert told(program) == real
     head = page("cli").split("\n## ")[0]

@@ -120,8 +120,10 @@ class Dbos:
         await asyncio.gather(*(one(run) for run in runs))
 
     def latest(self, run: str) -> dict[str, Any]:
-        """What the workflow has returned: of one that is over, that is its state."""
-        result: dict[str, Any] = DBOS.retrieve_workflow(run).get_result()
+        """What the workflow has returned: of one that is over, that is its state. Its handle takes longer to say so."""
+        status = DBOS.get_workflow_status(run)
+        assert status is not None
+        result: dict[str, Any] = status.output
         return result
 
     def at(self, run: str, step: int) -> dict[str, Any]:

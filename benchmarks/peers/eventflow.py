@@ -81,7 +81,7 @@ class Eventflow:
         self._loop.run(self._driven(looped(counting(None), steps), {"n": 0, "note": ""}, runs))
 
     async def _driven(self, flow: Workflow, start: dict[str, Any], runs: list[str]) -> None:
-        started = await asyncio.gather(*(self._engine.start(flow, start, run_id=run) for run in runs))
+        started = await self._engine.start_many(flow, dict.fromkeys(runs, start))
         await asyncio.gather(*(run.wait() for run in started))
 
     def latest(self, run: str) -> dict[str, Any]:

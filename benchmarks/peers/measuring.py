@@ -20,12 +20,12 @@ SHARE = 0.04  # of eventflow's steps a second that a peer may make at most: a 25
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured: steps and turns of each question, runs, readings, steps that strace watches."""
+    """How much is measured: steps and their turns, steps that grow, turns of those and of runs at once, and so on."""
 
     steps: int
     turns: int
     growing: int
-    growing_turns: int
+    long_turns: int
     runs: tuple[int, int]
     reads: int
     traced: int
@@ -33,7 +33,7 @@ class Plan:
 
 PLANS: dict[Size, Plan] = {
     "smoke": Plan(30, 1, 30, 1, (10, 3), 5, 10),
-    "default": Plan(1_000, 3, 1_000, 2, (200, 10), 100, 50),
+    "default": Plan(1_000, 5, 1_000, 3, (200, 10), 100, 50),
     "full": Plan(10_000, 7, 1_000, 5, (200, 10), 300, 200),
 }
 
@@ -107,7 +107,7 @@ def _turns(
 ) -> Iterator[tuple[System, Installed, Job]]:
     """All jobs: each question in rounds, in each round every system, and in each round another first."""
     rounds: list[tuple[Question, int]] = [
-        ("steps", plan.turns), ("growing", plan.growing_turns), ("concurrent", plan.growing_turns),
+        ("steps", plan.turns), ("growing", plan.long_turns), ("concurrent", plan.long_turns),
     ]  # fmt: skip
     for question, times in rounds:
         asked = [(system, where) for system, where in systems if question in system.asked]
@@ -209,7 +209,7 @@ def _syncs(systems: Sequence[System], seen: Mapping[str, Seen]) -> Iterator[Figu
 def _middle(turns: Sequence[Sequence[float]]) -> Spread | None:
     """The turn whose median is the middle one."""
     found = sorted((spread(one) for one in turns if one), key=lambda one: one.median)
-    return found[len(found) // 2] if found else None
+    return found[(len(found) - 1) // 2] if found else None
 
 
 def _beside(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -41,6 +42,7 @@ class Turn:
 def turn(system: System, where: Installed, job: Job) -> Turn:
     """Do a job; the store is removed afterwards. Raises TurnFailed."""
     place = Path(job.place)
+    os.sync()  # what the turn before has left to be written must not be waited for in this one
     try:
         said = _answered(_program(system, where, job))
         found: dict[str, Any] = {"absent": [], "way": job.way, "bytes": size(place)}

@@ -19,7 +19,7 @@ def kept_document(log: Log, head: Head) -> dict[str, Any]:
     limit = (quota_of() or Quota()).run_events
     guards = [
         {"kind": one.kind, "since": time_text(one.time), "by": one.actor, "why": one.why}
-        for one in log.guards()
+        for one in sorted(log.guards(), key=lambda guard: guard.kind)
         if one.run_key == head.run_key
     ]
     return {

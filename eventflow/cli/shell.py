@@ -18,6 +18,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,7 +26,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 from eventflow.cipher.master import FILE_VARIABLE, KEY_VARIABLE
 from eventflow.errors import EventflowError, NotPlainData, SettingsError
-from eventflow.log import Log, open_log
+from eventflow.log import MEMORY, Log, open_log
 from eventflow.markup import PILE, is_shown
 from eventflow.markup import visible as visible  # noqa: PLC0414 - commands take it from here
 from eventflow.plain import FrozenDict, freeze, thaw
@@ -34,6 +35,7 @@ from eventflow.state import State
 from eventflow.what_if import document_of
 
 DEFAULT_STORE = "runs.eventflow"
+MAX_FIELDS = 1_000  # of a state, or of a difference, in a table: twenty screens; a table of a million is nothing to read
 MAX_VALUE = 600  # characters of a value in a table: a few lines of a terminal
 _GAP = "  "  # between the columns of a table
 OK, FAILED, USAGE, NOT_FOUND, DIFFERENCE, CONFLICT, UNUSABLE, STOPPED = range(8)
@@ -165,12 +167,17 @@ def _set_key_file() -> None:
         os.environ[FILE_VARIABLE] = os.pathsep.join(str(Path(one).absolute()) for one in found.split(os.pathsep))
 
 
+def lasting_path(given: str | None) -> str:
+    """As `store_path`, for what only a store of before can answer. Raises SettingsError for one in memory too."""
+    path = store_path(given)
+    if path == MEMORY:
+        raise SettingsError("no checkpointer configured: a store in memory ends with its process; give --store a path")
+    return path
+
+
 def open_store(given: str | None, *, write: bool = False, create: bool = False) -> Log:
     """The store named on the command line, read-only unless `write`. Raises StoreNotFound, StoreUnusable."""
-    path = store_path(given)
-    if path == "memory":
-        raise SettingsError("no checkpointer configured: a store in memory ends with its process; give --store a path")
-    return open_log(path, readonly=not write, create=create)
+    return open_log(lasting_path(given), readonly=not write, create=create)
 
 
 # --- output --------------------------------------------------------------------------------------------------------
@@ -295,9 +302,16 @@ def print_failure(state: State) -> None:
 
 def print_state(state: State) -> None:
     """A state's data as a table; a long value is cut and says so."""
-    rows = [{"field": name, "value": value_text(state.data[name])} for name in state.data]
+    rows = [{"field": name, "value": value_text(state.data[name])} for name in islice(state.data, MAX_FIELDS)]
     if rows:
         print_table(rows, ("field", "value"))
+    print_left_out(len(state.data) - len(rows), "fields")
+
+
+def print_left_out(count: int, what: str) -> None:
+    """How many rows of a table were left out, and how to see them; nothing if none were."""
+    if count > 0:
+        print(f"… and {count:,} {what} more, all with -o json")
 
 
 def value_text(value: Any) -> str:

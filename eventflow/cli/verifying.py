@@ -13,10 +13,10 @@ from eventflow.cli.shell import (
     FormatArg,
     StoreArg,
     argument,
+    lasting_path,
     open_store,
     print_json,
     progress,
-    store_path,
     visible,
 )
 from eventflow.log import ADDRESSES
@@ -51,9 +51,9 @@ def verify(
         if what is not None and Path(what).is_dir():
             with Examiner() as examiner:
                 report = examiner.verify(what, progress=tell)
-        elif what is None and not in_process and not store_path(store).startswith(ADDRESSES):
+        elif what is None and not in_process and not lasting_path(store).startswith(ADDRESSES):
             with Examiner() as examiner:
-                report = examiner.verify(store_path(store), own=True, progress=tell)
+                report = examiner.verify(lasting_path(store), own=True, progress=tell)
         else:
             report = _here(what, store, tell)
     finally:

@@ -8,13 +8,14 @@ child made by fork closes the descriptor at once; the lock stays with the parent
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from eventflow.errors import StoreBusy
+from eventflow.errors import StoreBusy, StoreFull, StoreUnusable
 from eventflow.log.heads import NOBODY
 
 _NAME = 32  # characters of an owner's file: 16 bytes in hex
@@ -28,7 +29,8 @@ class Owner:
     def __init__(self, directory: Path, owner: bytes) -> None:
         self.path = directory / owner.hex()
         self._fd: int | None = _locked(self.path)
-        os.write(self._fd, str(os.getpid()).encode())
+        with contextlib.suppress(OSError):  # for people; the lock is what counts
+            os.write(self._fd, str(os.getpid()).encode())
         _held.add(self)
 
     def close(self) -> None:
@@ -91,8 +93,13 @@ def owner_gone(directory: Path, owner: bytes) -> bool:
 
 
 def new_owner(directory: Path, owner: bytes) -> Callable[[], None]:
-    """Register a living owner; returns what ends it."""
-    return Owner(directory, owner).close
+    """Register a living owner; returns what ends it. Raises StoreFull or StoreUnusable."""
+    try:
+        return Owner(directory, owner).close
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(f"{directory} has no room for one more file; make room, then go on") from error
+        raise StoreUnusable(f"{directory} can't be written ({error.strerror}); check its owner and file system") from error
 
 
 def sweep(directory: Path) -> None:

@@ -17,6 +17,7 @@ from eventflow.cli.shell import (
     FormatArg,
     StoreArg,
     argument,
+    lasting_path,
     open_store,
     print_json,
     progress,
@@ -107,11 +108,11 @@ def _apart(store: str | None) -> Report:
     """What a verification of the whole store finds, in a process of its own: a damaged file may end who reads it."""
     say, done = progress()
     try:
-        if store_path(store).startswith(ADDRESSES):  # no file: what it holds can't end this process
+        if lasting_path(store).startswith(ADDRESSES):  # no file: what it holds can't end this process
             return _read_here(store, say)
         with Examiner() as examiner:
             return examiner.verify(
-                store_path(store),
+                lasting_path(store),
                 own=True,
                 progress=lambda runs, events: say(f"verifying: {runs} runs, {events} events"),
             )

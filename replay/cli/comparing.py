@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from eventflow.address import resolve
-from eventflow.cli.shell import DIFFERENCE, OK, FormatArg, StoreArg, print_json, print_table, visible
+from eventflow.cli.shell import (
+    DIFFERENCE,
+    MAX_FIELDS,
+    OK,
+    FormatArg,
+    StoreArg,
+    print_json,
+    print_left_out,
+    print_table,
+    visible,
+)
 from replay.cli.opening import open_history
 from replay.cli.values import value_document, value_text
 from replay.diff import Difference, Divergence, diff
@@ -79,10 +89,11 @@ def _print(found: Difference) -> None:
         print_table(map(_history_row, found.divergences), HISTORIES, f"{pair} {common}; the first difference first")
     states = [
         *(_row("stands", name, *values) for name, values in found.standing.items()),
-        *(_row(edit.op, path_text(edit.path), edit.was, edit.now) for edit in found.patch),
+        *(_row(edit.op, path_text(edit.path), edit.was, edit.now) for edit in found.patch[:MAX_FIELDS]),
     ]
     if states:
         print_table(states, STATES, f"the states of {pair} differ")
+        print_left_out(len(found.patch) - MAX_FIELDS, "differences")
     else:
         print(visible(f"the states of {pair} are the same"))
 

@@ -143,7 +143,7 @@ class Shim:
             self._library.iofault_arm_memory(ctypes.c_long(int(words[1])), ctypes.c_long(int(words[2])))
             return
         first, last, how, error = words
-        number = getattr(errno, error)
+        number = int(error) if error.isdecimal() else getattr(errno, error)
         self._library.iofault_arm(
             str(place).encode(), ctypes.c_long(int(first)), ctypes.c_long(int(last)), int(how), int(number)
         )

@@ -1,7 +1,7 @@
 /* A disk that fails on demand: preloaded, it stands in front of the calls that write and sync, and of malloc.
 
    Only files under one directory count. The n-th counted call since `iofault_arm` fails in the way that is asked for, or
-   the process ends before or after it. Nothing is armed when the library is loaded. */
+   takes its time, or the process ends before or after it, or is stopped. Nothing is armed when the library is loaded. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -16,7 +16,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { NONE, FAIL, SHORT, LATE, DROP, KILL_BEFORE, KILL_AFTER };
+enum { NONE, FAIL, SHORT, LATE, DROP, KILL_BEFORE, KILL_AFTER, STOP, SLOW };
 
 static char root[PATH_MAX];
 static size_t root_length;
@@ -30,7 +30,7 @@ static void *next(const char *name) {
     return found;
 }
 
-/* The calls from the n-th to the last-th fail; an error number for FAIL and LATE. */
+/* The calls from the n-th to the last-th fail; `error` is an error number for FAIL and LATE, milliseconds for SLOW. */
 void iofault_arm(const char *where, long first, long last, int how, int error) {
     snprintf(root, sizeof root, "%s", where);
     root_length = strlen(root);
@@ -71,6 +71,9 @@ static int failed(void) { errno = number; return -1; }
         if (how == FAIL) return failed();                               \
         if (how == SHORT) return shorter;                               \
         if (how == DROP) return nothing;                                \
+        if (how == STOP) kill(getpid(), SIGSTOP);                       \
+        if (how == SLOW) usleep(number * 1000);                         \
+        if (how == STOP || how == SLOW) return call;                    \
         if (how == KILL_BEFORE) kill(getpid(), SIGKILL);                \
         __typeof__(call) result = call;                                 \
         if (how == KILL_AFTER) kill(getpid(), SIGKILL);                 \

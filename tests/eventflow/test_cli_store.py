@@ -148,8 +148,8 @@ def test_a_sound_store_verifies(run_eventflow, store):
     ended = run_eventflow("store", "verify", "-o", "json")
     assert ended.code == 0
     assert ended.json == {
-        "schema": "eventflow.verification/1", "sound": True, "runs": 2, "events": 7, "snapshots": 2, "deleted": 0, "hidden": 0,
-        "findings": [],
+        "schema": "eventflow.verification/1", "sound": True, "runs": 2, "events": 7, "snapshots": 2, "deleted": 0,
+        "compacted": 0, "hidden": 0, "findings": [],
     }  # fmt: skip
     assert run_eventflow("store", "verify").out.splitlines()[-1] == "everything holds"
     assert run_eventflow("store", "verify", "r", "-o", "json").json["events"] == 3

@@ -260,7 +260,7 @@ def test_the_page_has_every_table_and_row(store: Path) -> None:
     rows = table("table", "key", "value")
     assert list(dict.fromkeys(names(row[0])[0] for row in rows)) == [name.decode() for name in TABLES]
     assert {names(key)[0] for name, key, _ in rows if name == "`store`"} == {
-        "format", "id", "messages", "bucket", "clear", "guard", "sweep", "vacuum", "change",
+        "format", "id", "messages", "bucket", "clear", "follows", "guard", "sweep", "vacuum", "change",
     }  # fmt: skip
     parts = table("offset", "bytes", "what")
     assert [int(row[0]) for row in parts] == [sum(int(one[1]) for one in parts[:index]) for index in range(len(parts))]

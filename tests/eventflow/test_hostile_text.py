@@ -49,7 +49,7 @@ ON_A_RUN: dict[str, list[list[str]]] = {
     "replay log": [["evil"], ["evil", "--full"]], "replay show": [["evil"], ["evil@1"], ["evil@6"]], "replay diff": [["evil@1", "evil@9"]],
     "replay watch": [["evil"]], "replay when": [["evil", "text != 1"]], "replay blame": [["evil", "text"], ["evil", "keys"]],
     "replay search": [["evil"], ["FORGED"], ["red"]], "replay stats": [[]], "replay tree": [["evil"]], "replay verify": [[], ["evil"]],
-    "replay report": [["evil"]], "replay fork": [["evil@3", "--why", ALL]], "replay export": [["evil", "--to", "one.cborseq"]],
+    "replay report": [["evil"]], "replay fork": [["evil@3", "--why", ALL]], "replay export": [["evil", "one.cborseq"], ["evil", "page.html", "--format", "capsule"]],
     "replay prove": [["evil@2"]],
 }  # fmt: skip
 

@@ -44,6 +44,31 @@ def test_a_store_and_its_keys_are_private_under_any_umask(tmp_path, umask):
             assert mode == (0o700 if path.is_dir() else 0o600), (path, oct(mode))
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o777], indirect=True, ids=oct)
+def test_everything_that_commands_write_is_private(tmp_path, umask, run_eventflow, monkeypatch):
+    """Backups and increments, restored, imported and repaired stores, exports, keys, seals, and the file of a vacuum."""
+    asyncio.run(_run(tmp_path))
+    store = tmp_path / "s"
+    monkeypatch.setenv("EVENTFLOW_STORE", str(store))
+    for words in (
+        ["backup", tmp_path / "b"],
+        ["backup", tmp_path / "b", "--incremental", "--with-keys"],
+        ["restore", tmp_path / "b", tmp_path / "r"],
+        ["export", tmp_path / "e.cborseq"],
+        ["import", tmp_path / "e.cborseq", "--into", tmp_path / "i"],
+        ["repair", store, tmp_path / "f"],
+        ["keygen", tmp_path / "key", "--name", "k"],
+        ["seal", "--key", tmp_path / "key"],
+        ["vacuum"],
+    ):
+        ended = run_eventflow("store", *words)
+        assert ended.code == 0, (words, ended.err)
+    found = {path: stat.S_IMODE(path.lstat().st_mode) for path in tmp_path.rglob("*")}
+    assert {path.name for path in found} >= {"data.2", "e.cborseq", "key", "seals", "b", "r", "i", "f", "BACKUP"}
+    for path, mode in found.items():
+        assert mode == (0o700 if path.is_dir() else 0o600), (path, oct(mode))
+
+
 def test_another_user_makes_a_store_under_a_umask_that_forbids_everything(tmp_path, child):
     """Root may read what it may not; so a child without its rights makes one, and opens it again."""
     if os.geteuid():

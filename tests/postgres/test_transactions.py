@@ -80,7 +80,9 @@ def driven(address: str, body: Any, **options: Any) -> tuple[Any, list[str]]:
             except RunFailed as error:
                 result = error
             events = [recorded.event for recorded in run.events()]
-        return result, [type(e).__name__ for e in events if isinstance(e, EffectStarted | EffectFinished | EffectFailed)]
+        return result, [
+            type(e).__name__ for e in events if isinstance(e, EffectStarted | EffectFinished | EffectFailed)
+        ]
 
     return asyncio.run(story())
 

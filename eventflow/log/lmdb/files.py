@@ -262,7 +262,8 @@ class Gate:
 
     def name_holder(self) -> None:
         """Write down who holds the gate; only after somebody else has, for a file's change costs its share of a sync."""
-        os.pwrite(self._fd, self._pid, 0)
+        with contextlib.suppress(OSError):  # for people; the lock is what counts
+            os.pwrite(self._fd, self._pid, 0)
 
     def _busy(self) -> StoreBusy:
         holder = os.pread(self._fd, 12, 0).decode(errors="replace").strip() or "unknown"

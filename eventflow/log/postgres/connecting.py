@@ -6,6 +6,7 @@ A session commits with `synchronous_commit = on` or stronger, whatever role or d
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,9 @@ _ASKED = """select current_setting('server_version_num')::int, current_setting('
     current_setting('synchronous_commit'), pg_is_in_recovery(), (select system_identifier::text from pg_control_system()),
     case when pg_is_in_recovery() then 0
         else ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int end"""
+
+# What psycopg warns of, a connection that was lost, is told by our errors; without this it would stand on stderr as well.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)

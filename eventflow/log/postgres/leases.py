@@ -16,7 +16,8 @@ from psycopg.types.numeric import Float8
 
 from eventflow.errors import StoreUnusable
 from eventflow.log.postgres.address import Address
-from eventflow.log.postgres.session import Seen, connected
+from eventflow.log.postgres.failures import translated
+from eventflow.log.postgres.session import PATIENCE, Seen, connected, patiently
 
 BEATS = 3  # heartbeats a lease: two may be late or lost before somebody else takes over
 _BEAT = """insert into owners as o values (%b, clock_timestamp() + make_interval(secs => %b), %b)
@@ -30,8 +31,8 @@ _SWEPT_AFTER = 86_400.0  # seconds; until then a row says which process it was
 class Leases:
     """The owners of one open log."""
 
-    def __init__(self, address: Address, seen: Seen) -> None:
-        self._address, self._seen = address, seen
+    def __init__(self, address: Address, seen: Seen, *, patience: float = PATIENCE) -> None:
+        self._address, self._seen, self._patience = address, seen, patience
         self._owners: set[bytes] = set()
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -42,13 +43,21 @@ class Leases:
     def new(self, owner: bytes) -> Callable[[], None]:
         """Register a living owner; returns what ends it. Raises StoreUnusable."""
         self._seen.check()
+        patiently(lambda: self._begin(owner), patience=self._patience)
         with self._lock:
-            self._beat(owner)
-            self._owners.add(owner)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="eventflow-lease", daemon=True)
                 self._thread.start()
         return lambda: self._end(owner)
+
+    def _begin(self, owner: bytes) -> None:
+        with self._lock:
+            try:
+                self._beat(owner)
+            except psycopg.Error as error:
+                self._drop()
+                raise translated(self._address, error) from None
+            self._owners.add(owner)
 
     def _beat(self, *owners: bytes) -> None:
         connection = self._connection

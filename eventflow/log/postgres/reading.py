@@ -43,6 +43,7 @@ _TABLES = {
 }
 _COUNTED = {
     "events": "log",
+    "index": "bends",
     "runs": "info",
     "blobs": "blobs",
     "snapshots": "snapshots",

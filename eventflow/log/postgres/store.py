@@ -50,7 +50,7 @@ class PostgresLog:
         sender = sender_for(self.address, self.store_id, os.urandom(16), own_clock=own_clock)
         self._readers = Readers(self.address, self._seen, patience=patience)
         self._writing = Writing(sender, self._seen, patience=patience)
-        self._leases = Leases(self.address, self._seen)
+        self._leases = Leases(self.address, self._seen, patience=patience)
         self._transactions = Transactions(
             lambda: Writing(replace(sender, writer=os.urandom(16)), self._seen, patience=patience)
         )

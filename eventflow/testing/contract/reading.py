@@ -146,13 +146,13 @@ class ReadContract(LogMaker):
             assert log.change_mark() in seen
 
     def test_usage_counts_what_is_held(self, tmp_path: Path) -> None:
-        """Rows and bytes by kind, under the same names in every log."""
+        """Rows and bytes by kind, under the same names in every log; what has indexes tells them apart."""
         with self.author(tmp_path) as author:
             head = author.add(author.start("r"), moved("text", LONG))
             author.add(head, MOVE, vouch=author.snapshot(head), marks=(Checkpoint(2, ("auto",), 5),))
             written(author.log, Post(head.run_key, b"x"))
             usage = author.log.usage()
-            assert dict(usage.rows) == {
+            assert {kind: count for kind, count in usage.rows.items() if kind != "index"} == {
                 "events": 4, "runs": 1, "blobs": 1, "snapshots": 1, "checkpoints": 1, "messages": 1,
             }  # fmt: skip
             assert usage.bytes.keys() == usage.rows.keys()

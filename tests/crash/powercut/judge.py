@@ -193,11 +193,13 @@ def lay(tree: Tree, place: Path) -> None:
             os.close(fd)
 
 
-def faults(store: Path, known: Known, digests: Digests, folds: dict[bytes, bytes]) -> str:
-    """What is wrong with what a cut has left, empty if nothing is."""
+def faults(
+    store: Path, known: Known, digests: Digests, folds: dict[bytes, bytes], *, whole: bool = True
+) -> str:  # fmt: skip
+    """What is wrong with what a cut has left, empty if nothing is; `whole` verifies every event too."""
     try:
         with closing(LmdbLog(store)) as log:
-            return _held(log, known, digests, folds)
+            return _held(log, known, digests, folds) or (_verified(log) or _goes_on(log) if whole else "")
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a failure of this state
         return f"{type(error).__name__}: {error}"
 
@@ -222,15 +224,18 @@ def _held(log: LmdbLog, known: Known, digests: Digests, folds: dict[bytes, bytes
             folds[head.digest] = state_digest(recover(log, head, snapshots=False).state)
         if state_digest(recover(log, head).state) != folds[head.digest]:
             return "a recovered state is not what the events fold to"
+    return ""
+
+
+def _verified(log: LmdbLog) -> str:
     *_, report = verify_store(log)
     wrong = [one for one in report.findings if "definition" not in one.problem]  # an author's runs have none
-    if wrong:
-        return f"verify: {wrong[0]}"
-    return _goes_on(log)
+    return f"verify: {wrong[0]}" if wrong else ""
 
 
 def _goes_on(log: LmdbLog) -> str:
-    """A new run, and whatever run there is, take an event more."""
+    """A new run can be started, and continued."""
     author = Author(log, clock=ManualClock(time.time_ns(), seed=os.getpid()))
-    head = author.add(author.start("after-the-cut"), MOVE)
-    return "" if log.head("after-the-cut") == head and head.version == 2 else "the next append did not work"
+    run_id = f"after-cut-{log.position()}"
+    head = author.add(author.start(run_id), MOVE)
+    return "" if log.head(run_id) == head and head.version == 2 else "the next append did not work"
