@@ -22,6 +22,7 @@ except ImportError:
 from benchmarks import (
     append,
     concurrency,
+    fleet,
     frontier,
     overhead,
     postgres,
@@ -57,6 +58,7 @@ QUESTIONS: dict[str, tuple[Measure, str]] = {
 }
 BY_DEFAULT = tuple(QUESTIONS)
 QUESTIONS["postgres"] = (postgres.measure, postgres.ABOUT)  # starts a server, so only who names it gets it
+QUESTIONS["fleet"] = (fleet.measure, fleet.ABOUT)  # and this one installs DBOS
 if find_spec("benchmarks.peers") is not None:  # installs other software, so only who names it gets it
     peers = import_module("benchmarks.peers")
     QUESTIONS["peers"] = (peers.measure, peers.ABOUT)

@@ -6,15 +6,15 @@ restore. Every event is checked against the chain on the way; a snapshot is take
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from eventflow.checkpoint import Progress
 from eventflow.codec import Stored, decode, read_events, root_digest, unpack_state
 from eventflow.costs import UNTIMED, Timed
 from eventflow.errors import Corrupt, VersionCompacted, VersionNotFound
-from eventflow.event import CheckpointCreated, Forked, Recorded, Rewound, RunCompacted, RunStarted, Vouch
-from eventflow.log import STORE_RUN, STORE_VOUCH, Head, Log
+from eventflow.event import CheckpointCreated, Event, Forked, Recorded, Rewound, RunCompacted, RunStarted, Vouch
+from eventflow.log import STORE_RUN, STORE_VOUCH, Appended, Head, Log
 from eventflow.proof import digest, genesis
 from eventflow.state import Parent, State, evolve
 
@@ -87,6 +87,28 @@ def _recovered(
     done = monotonic() if monotonic else 0.0
     timed = Timed(loaded - began, size, done - loaded, folded, progress.state_size - size)
     return Recovered(state, start, folded, progress, timed)
+
+
+def followed(found: Recovered | None, events: Sequence[Event], answer: Appended, before: bytes) -> Recovered:
+    """What a recovery would find after events that were appended just now to what it found before; None for a run's first.
+
+    `before` is the digest that the first of them follows. Nothing is read: what the log has answered is what it holds.
+    """
+    head, count = answer.head, len(events)
+    state = None if found is None else found.state
+    progress = Progress(last=head.updated) if found is None else replace(found.progress)
+    for number, event in enumerate(events, 1 - count):
+        digest = answer.digests[number - 1 + count]
+        recorded = Recorded(
+            event, head.run_key, head.incarnation, head.version + number, answer.position + number, head.epoch, head.updated,
+            digest, before, size=answer.size // count,
+        )  # fmt: skip
+        state, before = evolve(state, recorded), digest
+        progress.add(recorded.size)
+    assert state is not None  # noqa: S101 - a run's first event makes one
+    if found is None:
+        return Recovered(state, 0, count, progress)
+    return replace(found, state=state, folded=found.folded + count, progress=progress)
 
 
 def fold_on(log: Log, state: State, upto: int) -> State:

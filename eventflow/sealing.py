@@ -16,9 +16,9 @@ from pathlib import Path
 from eventflow.cipher.signing import SigningKey
 from eventflow.clock import id_text
 from eventflow.codec import TOMBSTONE, Stored
+from eventflow.durable import sync_directory
 from eventflow.errors import ProofFailed, SealNotFound, SettingsError
 from eventflow.log import Log
-from eventflow.log.lmdb.files import sync_directory
 from eventflow.proof import DIGEST_SIZE, digest
 from eventflow.proof.merkle import Span, Survey, survey
 from eventflow.proof.note import MAX_NOTE, Note, TreeHead, parse_head, parse_note

@@ -201,7 +201,8 @@ def _said_of_run(event: RunEvent) -> str:  # noqa: C901, PLR0911, PLR0912 - one 
         case RunSuspended() | RunPaused() | RunCancelled() | NodeSkipped():
             return _by(event.actor, event.why).removeprefix(": ")
         case RunParked():
-            return f"after {event.crashes} crashes{_by(event.actor, event.why)}"
+            after = f"after {event.crashes} crashes" if event.crashes else "at a limit"
+            return f"{after}{_by(event.actor, event.why)}"
         case SignalReceived():
             return f"{event.name} (message {event.message}){_by(event.actor, '')}"
         case SignalRefused():

@@ -37,7 +37,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     path = os.environ.get("EVENTFLOW_REPORT")
     if path and (report.when == "call" or report.skipped):
         figures = [text for name, text in report.user_properties if name == "figures"]
-        line = {"test": report.nodeid, "outcome": report.outcome, "seconds": round(report.duration, 1), "figures": figures}
+        line = {
+            "test": report.nodeid,
+            "outcome": report.outcome,
+            "seconds": round(report.duration, 1),
+            "figures": figures,
+        }
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.capacity.__main__ import main
 from benchmarks.capacity.measured import Backend
@@ -21,6 +20,7 @@ from eventflow.log import LmdbLog
 from eventflow.testing.author import Author
 from eventflow.testing.contract.maker import MOVE
 
+ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "scale.md").read_text()
 LIMITS = re.findall(r"^\| [^|]+ \| ([^|]+) \| `(eventflow[\w.]+)\.([A-Z_]+)` \|", PAGE, re.MULTILINE)
 SCALES = {"MiB": 1 << 20, "GiB": 1 << 30, "KiB": 1 << 10, "MB": 10**6, "ms": 0.001}

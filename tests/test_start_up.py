@@ -69,8 +69,9 @@ def test_an_agent_loads_the_client_when_it_calls(tmp_path):
     ],
 )  # fmt: skip
 def test_a_command_loads_neither_the_client_nor_the_logger(tmp_path, package, argv):
-    """Help and reading need no model client, no types of user's states, no log lines."""
-    assert not loaded(command(package, *argv), tmp_path) & {"openai", "httpx", "structlog", "pydantic"}
+    """Help and reading need no model client, no types of user's states, no log lines, no keys, no processes."""
+    needless = {"openai", "httpx", "structlog", "pydantic", "psycopg", "textual", "cryptography", "multiprocessing"}
+    assert not loaded(command(package, *argv), tmp_path) & needless
 
 
 def test_replay_loads_nothing_that_decides(tmp_path):

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.capacity.measured import Backend, backend
@@ -49,7 +50,8 @@ def _measured(asked: argparse.Namespace, place: Path) -> list[Backend]:
     if asked.postgres and binaries() is not None:
         with PostgresServer() as server:
             driven, commits = server.url(schema="driven"), server.url(schema="commits")
-            kinds.append(backend("PostgreSQL", driven, commits, runs=runs, turns=turns))
+            one = backend("PostgreSQL", driven, commits, runs=runs, turns=turns)
+        kinds.append(replace(one, commit=one.commit + asked.round_trip))
     return kinds
 
 
@@ -177,6 +179,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--peak", type=float, default=2.0, help="the busiest moment over the day's mean")
     parser.add_argument("--days", type=float, default=30.0, help="how long runs are kept")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--round-trip", type=float, default=0.0, metavar="SECONDS", help="added to each commit of PostgreSQL"
+    )
     parser.add_argument("--no-postgres", dest="postgres", action="store_false", help="measure LMDB only")
     parser.add_argument("--smoke", action="store_true", help="little of everything: shows that it works, says nothing")
     parser.add_argument(

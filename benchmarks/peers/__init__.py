@@ -16,9 +16,9 @@ ABOUT = """
 The same work in LangGraph, DBOS, eventsourcing, Burr and Restate, each in an environment of its own that the first run makes
 under `~/.cache/eventflow/peers` (or `XDG_CACHE_HOME`), with the versions and settings of `benchmarks/peers/systems.py`; so this
 question is only asked by name: `python -m benchmarks peers`. One program (`benchmarks/peers/wire.py`) asks all of them and
-eventflow, each turn in a process of its own, in rounds that begin with another one each time. A peer's line shows its best
-turn, the baseline is eventflow's middle one, and the ratio is how many times eventflow's figure the peer's is; where a peer
-is ahead, the note says so.
+eventflow, each turn in a process of its own, in rounds that begin with another one each time. Each system is
+quoted with its best turn, eventflow as the baseline of the others, and the ratio is how many times eventflow's figure the
+peer's is; where a peer is ahead, the note says so.
 
 *a step* is all from the end of one step's body to the begin of the next, durable in between; a state of two small fields.
 *syncs* are the calls that wait for the disk, a step, as `strace` counts them. *runs* start, take their steps and end, all

@@ -149,24 +149,24 @@ def _micros(
     name: str, systems: Sequence[System], seen: Mapping[str, Seen], of: Callable[[Seen], list[list[float]]],
     target: Target | None = None, *, times: bool = False,
 ) -> Iterator[Figure]:  # fmt: skip
-    """A line for each system that has an answer: a peer's best turn beside eventflow's middle one."""
-    ours = _middle(of(seen[EVENTFLOW.name]))
+    """A line for each system that has an answer: its best turn, a peer's beside eventflow's."""
+    ours = _best(of(seen[EVENTFLOW.name]))
     for system in systems:
-        found = [spread(one) for one in of(seen[system.name]) if one]
-        if not found or ours is None:
+        best = _best(of(seen[system.name]))
+        if best is None or ours is None:
             continue
         version = f"version {system.version}" if times and system.version else ""
         if system is EVENTFLOW:
             yield Figure(NAME, f"{name}: {system.name}", "us", ours)
             continue
-        best = min(found, key=lambda one: one.median)
         due = Target(system.times, "least") if times else target
         yield _beside(f"{name}: {system.name}", "us", best, ours, due, note=version, worse="least")
 
 
 def _rates(name: str, systems: Sequence[System], seen: Mapping[str, Seen], steps: int) -> Iterator[Figure]:
-    """Steps a second, each system's best way."""
-    ours = _middle([[steps / turn.seconds] for turn in seen[EVENTFLOW.name].concurrent])
+    """Steps a second, each system's best turn in its best way."""
+    own = [steps / turn.seconds for turn in seen[EVENTFLOW.name].concurrent if turn.seconds]
+    ours = once(max(own)) if own else None
     for system in systems:
         found = [(steps / turn.seconds, turn.way) for turn in seen[system.name].concurrent if turn.seconds]
         if not found or ours is None:
@@ -206,10 +206,9 @@ def _syncs(systems: Sequence[System], seen: Mapping[str, Seen]) -> Iterator[Figu
         yield Figure(NAME, f"syncs a step: {system.name}", "calls", once(count or 0.0), note=note)
 
 
-def _middle(turns: Sequence[Sequence[float]]) -> Spread | None:
-    """The turn whose median is the middle one."""
-    found = sorted((spread(one) for one in turns if one), key=lambda one: one.median)
-    return found[(len(found) - 1) // 2] if found else None
+def _best(turns: Sequence[Sequence[float]]) -> Spread | None:
+    """The turn with the smallest median: what others did to the disk meanwhile can only make it larger."""
+    return min((spread(one) for one in turns if one), key=lambda one: one.median, default=None)
 
 
 def _beside(

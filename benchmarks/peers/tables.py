@@ -21,7 +21,7 @@ def section(report: Report) -> str:
         *(f"- {name}: {value}" for name, value in report.environment.items()), "",
         f"The systems, in their newest releases of {PINNED}:", "",
         *_table(("system", "version", "settings"), [(one.name, one.version, one.settings) for one in PEERS]), "",
-        f"Their best turn beside {EVENTFLOW.name}'s middle one; **bold** is ahead of {EVENTFLOW.name}:", "",
+        f"Each system's best turn; **bold** is ahead of {EVENTFLOW.name}:", "",
         *_side_by_side(measured), "",
         *(f"- {one.name.removeprefix(_SKIPPED)} is not there: {one.note}" for one in skipped), *([""] if skipped else []),
         f"What is asked of {EVENTFLOW.name}; the ratio is the peer's figure over its own:", "",

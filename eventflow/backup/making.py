@@ -25,12 +25,13 @@ from eventflow.backup.staging import SUFFIX as PARTIAL
 from eventflow.backup.staging import Staging, clear_partial, locked, new_file, unlock, unusable
 from eventflow.clock import Clock, SystemClock
 from eventflow.codec import TOMBSTONE, pack
+from eventflow.durable import sync_directory
 from eventflow.errors import Conflict, SettingsError, StoreFull
 from eventflow.event import BackupMade
 from eventflow.forking import who, write_one
 from eventflow.log import Act, LmdbLog, LockedLog, Log
 from eventflow.log.lmdb.copying import Copying
-from eventflow.log.lmdb.files import BACKUP, DIRECTORY_MODE, HighWater, set_current, sync_directory
+from eventflow.log.lmdb.files import BACKUP, DIRECTORY_MODE, HighWater, set_current
 from eventflow.plain import clean_text
 from eventflow.proof import digest
 

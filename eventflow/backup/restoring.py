@@ -235,7 +235,7 @@ def _waits_again(log: Log, recorded: Recorded) -> bool:
 
 def _message(event: SignalReceived) -> bytes:
     said = {"actor": event.actor, "kind": "signal", "name": event.name, "payload": thaw(event.payload), "why": ""}
-    return encode(said)
+    return encode({**said, "key": event.key} if event.key else said)
 
 
 def _revouch(root: Path, directory: Path, point: Point) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from eventflow.durable import sync_directory, sync_file
 from eventflow.errors import Conflict, StoreBusy, StoreFull, StoreUnusable
-from eventflow.log.lmdb.files import DIRECTORY_MODE, FILE_MODE, sync_directory
+from eventflow.log.lmdb.files import DIRECTORY_MODE, FILE_MODE
 
 SUFFIX = ".partial"  # of the name a directory has until it is whole
 LOCK = "making"  # the file in it that its maker holds locked
@@ -126,15 +127,6 @@ def clear_partial(directory: Path) -> None:
 def new_file(path: Path) -> int:
     """The descriptor of a new file that only its owner reads."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
-
-
-def sync_file(path: Path) -> None:
-    """Make a file's content durable."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def unusable(path: Path, error: OSError) -> StoreUnusable:

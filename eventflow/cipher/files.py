@@ -9,6 +9,7 @@ import os
 import stat
 from pathlib import Path
 
+from eventflow.durable import sync_directory
 from eventflow.errors import SettingsError, StoreUnusable
 
 PRIVATE = 0o600
@@ -207,12 +208,3 @@ def _read(path: Path) -> bytes | None:
         raise StoreUnusable(f"{path} can't be read ({error.strerror}); a link is never followed") from None
     with os.fdopen(fd, "rb") as file:
         return file.read()
-
-
-def sync_directory(path: Path) -> None:
-    """Make a directory's entries durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

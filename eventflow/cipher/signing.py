@@ -7,14 +7,13 @@ signed is not this file's business.
 from __future__ import annotations
 
 import base64
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from eventflow.cipher.files import write_new
 from eventflow.errors import ProofFailed, SettingsError
 from eventflow.proof.note import ED25519, Note, Signature, from_base64, is_key_name, key_id
 
-KEY_FILE_MODE = 0o600  # who reads it can sign
 MAX_KEY_FILE = 4_096  # bytes; a key takes two hundred
 _PRIVATE = "PRIVATE+KEY+"
 _SIZE = 32  # bytes of an Ed25519 key, of either half
@@ -92,17 +91,7 @@ def check_signed(note: Note, key: PublicKey) -> None:
 
 def write_key(path: Path, key: SigningKey) -> None:
     """Write a key to a new file of mode 0600. Raises SettingsError if there is one already."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, KEY_FILE_MODE)
-    except FileExistsError:
-        raise SettingsError(f"{path} is there already; give another name, a key is never written over") from None
-    except OSError as error:
-        raise SettingsError(f"{path} can't be written ({error.strerror}); give another place") from None
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        os.fchmod(fd, KEY_FILE_MODE)  # whatever the umask is
-        file.write(f"{key.secret_text()}\n")
-        file.flush()
-        os.fsync(fd)
+    write_new(path, f"{key.secret_text()}\n".encode())
 
 
 def read_signing_key(path: Path) -> SigningKey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -232,11 +233,8 @@ def pin_(
     run
         The run's whole id.
     """
-    log = open_store(store, write=True)
-    try:
+    with closing(open_store(store, write=True)) as log:
         pin(log, SystemClock(), run, actor=actor, why=why)
-    finally:
-        log.close()
     return _guarded(run, "pinned", output)
 
 
@@ -250,11 +248,8 @@ def unpin_(
     run
         The run's whole id.
     """
-    log = open_store(store, write=True)
-    try:
+    with closing(open_store(store, write=True)) as log:
         unpin(log, SystemClock(), run, actor=actor, why=why)
-    finally:
-        log.close()
     return _guarded(run, "unpinned", output)
 
 
@@ -268,11 +263,8 @@ def hold_(
     run
         The run's whole id.
     """
-    log = open_store(store, write=True)
-    try:
+    with closing(open_store(store, write=True)) as log:
         hold(log, SystemClock(), run, actor=actor, why=why)
-    finally:
-        log.close()
     return _guarded(run, "on hold", output)
 
 
@@ -286,11 +278,8 @@ def release_(
     run
         The run's whole id.
     """
-    log = open_store(store, write=True)
-    try:
+    with closing(open_store(store, write=True)) as log:
         release(log, SystemClock(), run, actor=actor, why=why)
-    finally:
-        log.close()
     return _guarded(run, "released", output)
 
 

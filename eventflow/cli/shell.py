@@ -35,7 +35,9 @@ from eventflow.state import State
 from eventflow.what_if import document_of
 
 DEFAULT_STORE = "runs.eventflow"
-MAX_FIELDS = 1_000  # of a state, or of a difference, in a table: twenty screens; a table of a million is nothing to read
+MAX_FIELDS = (
+    1_000  # of a state, or of a difference, in a table: twenty screens; a table of a million is nothing to read
+)
 MAX_VALUE = 600  # characters of a value in a table: a few lines of a terminal
 _GAP = "  "  # between the columns of a table
 OK, FAILED, USAGE, NOT_FOUND, DIFFERENCE, CONFLICT, UNUSABLE, STOPPED = range(8)
@@ -421,7 +423,8 @@ def progress(*, wanted: bool = True) -> tuple[Progress, Callable[[], None]]:
     if not wanted or not sys.stderr.isatty():
         return (lambda _text: None), (lambda: None)
     from rich.console import Console  # noqa: PLC0415 - for terminals only
+    from rich.text import Text  # noqa: PLC0415
 
     status = Console(stderr=True).status("")
     status.start()
-    return (lambda text: status.update(visible(text))), status.stop
+    return (lambda text: status.update(Text(visible(text)))), status.stop  # as text: a name may look like markup

@@ -94,7 +94,7 @@ def to_many(store: str | None, batch: Batch, act: Callable[[Engine, str], Awaita
 
 
 def signal(
-    run: str | None = None, name: str | None = None, payload: str | None = None, /, *, where: WhereArg = None,
+    run: str | None = None, name: str | None = None, payload: str | None = None, /, *, key: str = "", where: WhereArg = None,
     dry_run: DryRunArg = False, store: StoreArg = None, output: FormatArg = "table",
 ) -> int:  # fmt: skip
     """Send a run a message; whoever drives it takes it. With --where: `eventflow signal NAME PAYLOAD --where …`.
@@ -107,15 +107,17 @@ def signal(
         The signal's name.
     payload
         JSON, @FILE or @-; null if left out.
+    key
+        Of several messages with one key a run takes the first.
     """
     if where is None:
         one, (called, data) = check_one(run, dry_run=dry_run), _signal(name, payload)
-        number = send_to(store, one, lambda engine: engine.signal(one, called, data))
+        number = send_to(store, one, lambda engine: engine.signal(one, called, data, key=key))
         return told(one, f"signal {visible(called)} sent", number, output)
     meant = check_many(where, ("RUN", payload))
     called, data = _signal(run, name)  # there is one argument less
     batch = Batch(meant, f"sent signal {called}", output, dry_run, meant=LISTENING)
-    return to_many(store, batch, lambda engine, each_one: engine.signal(each_one, called, data))
+    return to_many(store, batch, lambda engine, each_one: engine.signal(each_one, called, data, key=key))
 
 
 def _signal(name: str | None, payload: str | None) -> tuple[str, Any]:

@@ -36,7 +36,7 @@ from eventflow.clock import SystemClock
 from eventflow.engine import Engine, Run
 from eventflow.engine.orphans import OPEN_STATUSES
 from eventflow.engine.queues import Queue
-from eventflow.errors import EventflowError, SettingsError, StoreUnusable
+from eventflow.errors import Conflict, EventflowError, SettingsError, StoreUnusable
 from eventflow.event import Recorded, RunResumed, RunStarted
 from eventflow.log import Query
 from eventflow.progress import parked_why
@@ -45,7 +45,7 @@ from eventflow.schedules import Schedule, run_schedules
 from eventflow.state import State
 from eventflow.workflow import Workflow
 
-EVERY = 1.0  # seconds between looks for runs whose process has gone
+EVERY = 0.5  # seconds between looks for runs whose process has gone: they are to go on within a second
 RATIO = 10  # a look takes at most a tenth of the time, however many runs there are to look at
 SHOWN = 20  # ids of runs named in one sentence
 LOOKED_AT = 100  # waiting runs of a queue looked at to tell whether any is left
@@ -307,9 +307,11 @@ class _Shift:
             state = await run.wait()
         except StoreUnusable:
             raise  # nothing can be driven any more
-        except EventflowError as error:  # another process has taken it over
+        except EventflowError as error:
             self._left["lost"] += 1
-            print(f"eventflow: {visible(str(error))}", file=sys.stderr, flush=True)
+            said = f"run {run.id}: another process has taken it over, it goes on there"  # this one was stopped, or cut off
+            said = said if isinstance(error, Conflict) else str(error)
+            print(f"eventflow: {visible(said)}", file=sys.stderr, flush=True)
             return
         self._left[state.status] += 1
         if self._job.output == "jsonl":

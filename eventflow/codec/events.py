@@ -77,7 +77,7 @@ SHAPES: dict[type, Shape] = {
     ),
     facts.RunPaused: Shape(7, ("actor", "why"), ()),
     facts.RunCancelled: Shape(8, ("actor", "why"), ()),
-    facts.SignalReceived: Shape(9, ("name", "message", "actor"), ("payload",)),
+    facts.SignalReceived: Shape(9, ("name", "message", "actor", "key"), ("payload",)),
     facts.EffectStarted: Shape(
         10,
         ("name", "key", "kind", "mutating", "attempt", "branch", "undo"),
@@ -279,6 +279,18 @@ class _Draft(NamedTuple):
     where: str
     lock: Lock | None
     hidden: Hidden
+
+
+def keys_of(stored: Iterable[Stored]) -> list[str]:
+    """The keys of the messages that events tell of having been taken, from their headers alone."""
+    found = []
+    for one in stored:
+        if one.data[:1] == TOMBSTONE:
+            continue
+        value = decode(one.data, f"position {one.position}")
+        if value[7] == SHAPES[facts.SignalReceived].code and (key := value[8].get("key")):
+            found.append(str(key))
+    return found
 
 
 def read_events(

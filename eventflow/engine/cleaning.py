@@ -9,6 +9,7 @@ import asyncio
 from contextlib import suppress
 
 from eventflow.clock import NS
+from eventflow.engine.background import stopped
 from eventflow.errors import EventflowError
 from eventflow.retention.policy import RetentionPolicy
 from eventflow.retention.pruning import Pruned, planned, steps
@@ -34,10 +35,7 @@ class Cleaning:
     async def stop(self) -> None:
         """End after the step that is being made."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await stopped(task)
 
     async def _work(self, policy: RetentionPolicy) -> None:
         clock = self._shop.clock

@@ -8,7 +8,7 @@ from eventflow.errors import Conflict, EffectMisused, RunOwned
 from eventflow.event import RunCancelled
 from eventflow.log import Append, Log
 from eventflow.recovery import recover
-from eventflow.run import Shop, called_off, facts, last_words
+from eventflow.run import Keys, Shop, called_off, facts, last_words
 from eventflow.state import effect_id, is_doubtful, open_waits, standing_after
 
 
@@ -18,10 +18,11 @@ async def deliver(shop: Shop, run_id: str) -> None:
     Nothing follows a run's end; a failed run only hears that it is cancelled, the rest waits for its resumption.
     """
     head = find_run(shop.log, run_id, whole=True)
+    keys = Keys(shop.log, head.run_key)
     for number, data in shop.log.inbox(head.run_key):
         head = find_run(shop.log, run_id, whole=True)
         state = recover(shop.log, head).state
-        events = shop.cleaned(facts(state, number, data, driven=False))
+        events = shop.cleaned(facts(state, number, data, driven=False, taken=keys))
         if state.ended and not (state.status == "failed" and isinstance(events[-1], RunCancelled)):
             continue
         posts = (*last_words(state, events[-1]), *called_off(shop.log, state, events[-1]))

@@ -51,7 +51,7 @@ from eventflow.event import (
 from eventflow.forking import who
 from eventflow.plain import FrozenDict
 from eventflow.recovery import line
-from eventflow.run import Journal, Visit, facts, failure_of, is_final
+from eventflow.run import Journal, Keys, Visit, facts, failure_of, is_final
 from eventflow.state import State, open_waits
 from eventflow.workflow import Decision, Go, Node, Pause, Split, Standing, Workflow, joined
 
@@ -80,6 +80,7 @@ class Driver:
         self._inside = False  # between the begin of a body and the record of what came of it
         self._visit: Visit | None = None  # what the body was given as its run, if it takes one
         self._reading_mail = False
+        self._keys = Keys(journal.shop.log, journal.state.run.run_key)
 
     # --- from outside
 
@@ -142,7 +143,7 @@ class Driver:
         journal = self.journal
         while True:
             state = journal.state
-            events = facts(state, number, data, driven=True)
+            events = facts(state, number, data, driven=True, taken=self._keys)
             ends = isinstance(events[-1], RunCancelled)
             try:
                 await journal.record(*events, taken=(number,), release=ends)

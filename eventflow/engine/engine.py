@@ -306,10 +306,13 @@ class Engine:
 
     # --- messages
 
-    async def signal(self, run: str, name: str, payload: Any = None, *, actor: str = "") -> int:
-        """Send a run a message; durable when this returns, taken by whoever drives the run. Returns its number."""
+    async def signal(self, run: str, name: str, payload: Any = None, *, actor: str = "", key: str = "") -> int:
+        """Send a run a message; durable when this returns, taken by whoever drives the run. Returns its number.
+
+        Of several messages with one `key` the run takes the first: whoever does not know whether one arrived sends it again.
+        """
         clean = self._open.clean(freeze(payload, "payload"))
-        return await self._send(run, message(SIGNAL, name=name, payload=clean, actor=actor or who()))
+        return await self._send(run, message(SIGNAL, name=name, payload=clean, actor=actor or who(), key=key))
 
     async def send(self, run: str, text: Any, *, actor: str = "") -> int:
         """Send a run what somebody said: the next turn of a conversation, for a `Wait.for_message`."""

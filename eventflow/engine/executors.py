@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Mapping
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
-from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from concurrent.futures import BrokenExecutor, Executor, Future
+from typing import TYPE_CHECKING, Any
 
 from eventflow.errors import DefinitionError, ExecutorLost
 from eventflow.plain import FrozenDict, FrozenList, Rope, thaw
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
 PROCESS = "process"  # the name of the pool of processes that every engine can have
 THREAD = "thread"  # the name of where bodies run anyway
@@ -57,9 +58,7 @@ class Executors:
     def _submit_to_own(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
         for again in (True, False):
             if self._pool is None:  # spawned, not forked: a fork would inherit the open store
-                self._pool = ProcessPoolExecutor(
-                    self._processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
-                )
+                self._pool = _new_pool(self._processes)
             try:
                 return self._pool.submit(function, *args)
             except BrokenExecutor:
@@ -88,6 +87,13 @@ def lost(error: BaseException, node: str, where: str | Executor) -> BaseExceptio
     return error
 
 
+def _new_pool(processes: int) -> ProcessPoolExecutor:
+    import multiprocessing  # noqa: PLC0415 - few engines have a pool, and all commands load this file
+    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 - the same
+
+    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
+
+
 def _begin() -> None:
     """In a process of the pool: Ctrl-C is for the process that drives the run, which ends this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -99,6 +105,8 @@ def _sendable(value: Any) -> Any:
 
 @functools.lru_cache(maxsize=1_024)  # functions are few and live as long as their workflow
 def _check_sendable(function: Callable[..., Any]) -> None:
+    from multiprocessing.reduction import ForkingPickler  # noqa: PLC0415 - few bodies are sent elsewhere
+
     try:
         ForkingPickler.dumps(function)  # how multiprocessing will send it, by its name
     except Exception as error:  # noqa: BLE001 - a function may be unsendable in any way

@@ -94,14 +94,16 @@ class Run:
 
     # --- messages
 
-    async def signal(self, name: str, payload: Any = None, *, actor: str = "") -> int:
+    async def signal(self, name: str, payload: Any = None, *, actor: str = "", key: str = "") -> int:
         """Send the run a message: durable when this returns, taken by whoever drives it. Returns its number.
+
+        Of several messages with one `key` the run takes the first.
 
         Raises Conflict if the run is over, NotPlainData.
         """
         if self._now().status in FINAL:
             raise Conflict(f"run {self.id} has ended ({self.status}); nobody reads its messages any more")
-        data = message(SIGNAL, name=name, payload=payload, actor=actor or who())
+        data = message(SIGNAL, name=name, payload=payload, actor=actor or who(), key=key)
         posted = write_one(self._log, Post(self._head.run_key, data))
         assert isinstance(posted, Posted)  # noqa: S101 - a Post is answered by Posted
         driver = None if self._seat is None else self._seat.driver

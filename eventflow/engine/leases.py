@@ -57,7 +57,7 @@ from eventflow.event import (
 from eventflow.forking import fork_run, who
 from eventflow.log import Append, Appended, Entry, First, Head, Log, Post
 from eventflow.proof import digest, genesis
-from eventflow.recovery import Recovered, history, recover
+from eventflow.recovery import Recovered, followed, history, recover
 from eventflow.run import CANCEL, Shop, begin, called_off, is_called_off, is_from, last_words, message
 from eventflow.state import ENDED, FINAL, State, open_waits, standing_after
 from eventflow.what_if import EffectPolicy, of_child
@@ -94,16 +94,18 @@ class Leases:
             if (head := log.head(name)) is not None:
                 return await self._follow(flow, head, event.input_digest)
             try:
-                answer = await self._begin(event)
+                answer, before = await self._begin(event)
             except VersionConflict:
                 if (won := log.head(name)) is None:
                     raise
                 return await self._follow(flow, won, event.input_digest)
             if event.queue:
                 return Run(log, answer.head, flow, None)
-            return self._drive(flow, recover(log, answer.head), answer.head.epoch)
+            begun = followed(None, self._shop.cleaned((event,)), answer, before)
+            return self._drive(flow, begun, answer.head.epoch, head=answer.head)
 
-    async def _begin(self, event: RunStarted) -> Appended:
+    async def _begin(self, event: RunStarted) -> tuple[Appended, bytes]:
+        """Append a run's first event; the answer, and the digest that it follows."""
         shop = self._shop
         incarnation = shop.log.next_incarnation(event.run_id)
         before = genesis(event.store_id, event.run_id, incarnation, event.definition_digest)
@@ -111,10 +113,11 @@ class Leases:
             event.workflow, tuple(event.tags), event.subject, shop.clock.now(), queue=event.queue, priority=event.priority,
             queue_key=event.queue_key,
         )  # fmt: skip
-        return await begin(
+        answer = await begin(
             shop, None, event, run_id=event.run_id, run_key=shop.clock.uuid7(), incarnation=incarnation,
             first=First(before, entry), claim=b"" if event.queue else shop.owner,
         )  # fmt: skip
+        return answer, before
 
     async def _follow(self, flow: Workflow, head: Head, asked: bytes) -> Run:
         """The run that is there already, if it is the one that was asked for."""
@@ -195,13 +198,14 @@ class Leases:
             await self._hear(key)
 
     def _drive(
-        self, flow: Workflow, recovered: Recovered, epoch: int, stop_before: frozenset[str] = frozenset()
-    ) -> Run:
+        self, flow: Workflow, recovered: Recovered, epoch: int, stop_before: frozenset[str] = frozenset(), *,
+        head: Head | None = None,
+    ) -> Run:  # fmt: skip
         shop = self._shop
         seat = self._desk.drive(flow, recovered, epoch, stop_before)
         if shop.listeners and seat.driver is not None:
             seat.driver.journal.tell(seat.driver.event_at(recovered.state.version))
-        head = shop.log.head_of(recovered.state.run.run_key)
+        head = head or shop.log.head_of(recovered.state.run.run_key)
         if head is None:
             raise StoreClosed("the run vanished while it was being started")
         return Run(shop.log, head, flow, seat)
@@ -254,7 +258,8 @@ class Leases:
         log = self._shop.log
         if not self.free(head):
             raise RunOwned(head.run_id, log.owner_text(head.owner))
-        state = recover(log, head).state
+        found = recover(log, head, monotonic=self._shop.clock.monotonic)
+        state = found.state
         check_undone(state)
         flow, event, to = planned(self._flows, state, terms)
         asks = not to and not terms.yes and flow.nodes[state.node].after_crash == "ask"
@@ -263,14 +268,17 @@ class Leases:
                 f"node {state.node!r} of run {head.run_id} was cut off in the middle and says to ask first"
             )
         posts = self._left(state) if to else ()
-        await self.take(head, (event,), state, vouch=vouch_for(log, head, state), posts=posts)
+        answer = await self.take(head, (event,), state, vouch=vouch_for(log, head, state), posts=posts)
         self._untold += posts
-        return await self._drive_again(flow, head.run_id, terms)
+        found = followed(found, self._shop.cleaned((event,)), answer, state.digest)
+        if found.state.run.definition_digest != flow.digest:
+            return await self._drive_again(flow, head.run_id, terms)
+        return self._drive(flow, found, answer.head.epoch, terms.stop_before, head=answer.head)
 
     async def take(
         self, head: Head, events: tuple[Event, ...], state: State, *, vouch: Vouch | None = None, release: bool = False,
         posts: tuple[Post, ...] = (),
-    ) -> None:  # fmt: skip
+    ) -> Appended:  # fmt: skip
         """Append events and take the run's lease with them."""
         shop = self._shop
         events = shop.cleaned(events)
@@ -279,9 +287,11 @@ class Leases:
             head.run_id, head.run_key, head.incarnation, head.version, head.epoch, packed, shop.clock.now(),
             *standing_after(state, events), claim=shop.owner, release=release, posts=posts,
         )  # fmt: skip
-        await shop.writer.write(append, alone=shop.active == 0)
+        answer = await shop.writer.write(append, alone=shop.active == 0)
+        assert isinstance(answer, Appended)  # noqa: S101 - an Append is answered by Appended
         if shop.listeners:  # the last one is told when the run is driven
             self._announce(head, head.version + 1, head.version + len(events) - (not release))
+        return answer
 
     def _announce(self, head: Head, first: int, last: int) -> None:
         """Tell the listeners of events that no driver recorded; what they raise is theirs to lose."""

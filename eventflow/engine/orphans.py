@@ -43,7 +43,7 @@ _BEGINS = (RunStarted, Transitioned, Rewound, Forked, NodeSkipped, UndoBegan)
 _ON_PURPOSE = (RunSuspended, RunPaused, RunFailed, RunParked, AttemptFailed)
 
 Resume = Callable[[str, Terms], Awaitable[Run]]
-Take = Callable[..., Awaitable[None]]
+Take = Callable[..., Awaitable[object]]
 
 
 class Orphans:
@@ -55,20 +55,27 @@ class Orphans:
     async def pick_up(self, workflows: Iterable[str]) -> tuple[list[Run], list[str]]:
         """Resume every unfinished run whose owner is gone; returns them, and the ids of runs of unknown workflows."""
         log, known = self._shop.log, set(workflows)
+        gone: dict[bytes, bool] = {self._shop.owner: True}  # what this engine has and does not drive, it has dropped
         taken: list[Run] = []
         unknown: list[str] = []
         for status in OPEN_STATUSES:
             for listed in log.runs(Query(status=status)):
                 head = listed.head
-                if head.run_key in self._desk or not log.owner_gone(head.owner):
+                if head.run_key in self._desk or listed.entry.queue:  # whoever serves its queue takes it
                     continue
-                if listed.entry.queue:
-                    continue  # whoever serves its queue takes it
+                if head.owner not in gone:
+                    gone[head.owner] = log.owner_gone(head.owner)
+                if not gone[head.owner]:
+                    continue
                 if listed.entry.workflow not in known:
                     unknown.append(head.run_id)
                 elif (run := await self.take_up(head)) is not None:
                     taken.append(run)
         return taken, unknown
+
+    def drives(self, run_key: bytes) -> bool:
+        """Whether this engine has a run."""
+        return run_key in self._desk
 
     async def take_up(self, head: Head) -> Run | None:
         """Resume one run, or park it; None if somebody else has it, it asks first, its node is gone, or its key."""

@@ -13,13 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from eventflow.engine.background import stopped
 from eventflow.engine.handle import Run
-from eventflow.engine.orphans import Orphans
+from eventflow.engine.orphans import OPEN_STATUSES, Orphans
 from eventflow.errors import DefinitionError, EventflowError
-from eventflow.log import HIGHEST, LOWEST, Claim, Claimed, Limits
+from eventflow.log import HIGHEST, LOWEST, Claim, Claimed, Head, Limits
 from eventflow.run import Shop
 
 LOOK_EVERY = 0.2  # seconds between looks at a queue in which nothing was found, or for which there is no room
+GATHER = 0.01  # seconds in which more runs may end before others are asked for in their place: a claim is a commit
 HERE = 100  # runs of a queue that one process has in hand at once, unless it says another number
 LONGEST_NAME = 128  # characters
 
@@ -105,45 +107,58 @@ class Serving:
     async def stop(self) -> None:
         """Claim nothing more. Raises what ended the looking, if anything did."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await stopped(task)
 
     async def _serve(self) -> None:
+        monotonic = self._shop.clock.monotonic
+        again_at = monotonic() + LOOK_EVERY
         while True:
             self._kick.clear()
-            found = False
+            found, again = False, monotonic() >= again_at
             for queue in self._queues.values():
-                with suppress(EventflowError):  # the store is busy or full: it may be better the next time
-                    found = await self._take_from(queue) or found
+                with suppress(EventflowError):  # the store is away, busy or full: it may be better the next time
+                    found = await self._take_from(queue, again=again) or found
+            if again:
+                again_at = monotonic() + LOOK_EVERY
             if not found:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._kick.wait(), LOOK_EVERY)
+                    await asyncio.sleep(GATHER)
 
-    async def _take_from(self, queue: Queue) -> bool:
-        """Claim what there is room for; whether anything was."""
+    async def _take_from(self, queue: Queue, *, again: bool) -> bool:
+        """Claim what there is room for; whether anything was. With `again`, look also after what was dropped here."""
         room = queue.here - self._held[queue.name]
-        if room <= 0 or not self._waits(queue):
+        if room <= 0 and not again:
+            return False
+        seen = self._shop.log.queued(queue.name, 1)  # a look that writes nothing: the writers' time is everybody's
+        for one in seen if again else ():
+            if one.taken and self._is_dropped(one.head):
+                await self._take_up(queue.name, one.head)
+        if room <= 0 or all(one.taken for one in seen):
             return False
         shop = self._shop
         claim = Claim(shop.owner, queue.name, frozenset(self._workflows), room, queue.limits, shop.clock.now())
         answer = await shop.writer.write(claim)
         assert isinstance(answer, Claimed)  # noqa: S101 - a Claim is answered by Claimed
         for head in answer.heads:
-            run = await self._orphans.take_up(head)
-            if run is None:  # it asks somebody first, or its node is gone: whoever looks is told
-                await self._orphans.let_go(head)
-                continue
-            self._held[queue.name] += 1
-            self._ends.add(task := asyncio.ensure_future(self._see_off(queue.name, run)))
-            task.add_done_callback(self._ends.discard)
+            await self._take_up(queue.name, head)
         return bool(answer.heads)
 
-    def _waits(self, queue: Queue) -> bool:
-        """Whether it is worth the writers' time to ask: a look that writes nothing."""
-        seen = self._shop.log.queued(queue.name, 1)
-        return any(not one.taken for one in seen)
+    def _is_dropped(self, head: Head) -> bool:
+        """Whether this engine has a run's lease and does not drive it: the store was away when it should have."""
+        if head.owner != self._shop.owner or self._orphans.drives(head.run_key):
+            return False
+        now = self._shop.log.head_of(head.run_key)
+        return now is not None and now.owner == head.owner and now.status in OPEN_STATUSES
+
+    async def _take_up(self, queue: str, head: Head) -> None:
+        run = await self._orphans.take_up(head)
+        if run is None:  # it asks somebody first, or its node is gone: whoever looks is told
+            await self._orphans.let_go(head)
+            return
+        self._held[queue] += 1
+        self._ends.add(task := asyncio.ensure_future(self._see_off(queue, run)))
+        task.add_done_callback(self._ends.discard)
 
     async def _see_off(self, queue: str, run: Run) -> None:
         try:

@@ -9,6 +9,7 @@ import asyncio
 from contextlib import suppress
 
 from eventflow.clock import NS
+from eventflow.engine.background import stopped
 from eventflow.errors import EventflowError, StoreOverQuota
 from eventflow.log import Log
 from eventflow.quota import NO_QUOTA, Quota
@@ -50,10 +51,7 @@ class Watching:
     async def stop(self) -> None:
         """End."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await stopped(task)
 
     async def _work(self) -> None:
         clock = self._shop.clock

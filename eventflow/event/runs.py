@@ -205,12 +205,13 @@ class BranchFailed:
 
 @dataclass(frozen=True, slots=True)
 class SignalReceived:
-    """A message from outside was taken from the inbox; `message` is its number there."""
+    """A message from outside was taken from the inbox; `message` is its number there, `key` what it was sent under."""
 
     name: str
     payload: Any
     message: int
     actor: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

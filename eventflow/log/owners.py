@@ -93,13 +93,17 @@ def owner_gone(directory: Path, owner: bytes) -> bool:
 
 
 def new_owner(directory: Path, owner: bytes) -> Callable[[], None]:
-    """Register a living owner; returns what ends it. Raises StoreFull or StoreUnusable."""
+    """Register a living owner; returns what ends it. Raises StoreFull, StoreUnusable; FileExistsError for a name in use."""
     try:
         return Owner(directory, owner).close
+    except FileExistsError:
+        raise  # names are never used twice: no trouble of the disk
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreFull(f"{directory} has no room for one more file; make room, then go on") from error
-        raise StoreUnusable(f"{directory} can't be written ({error.strerror}); check its owner and file system") from error
+        raise StoreUnusable(
+            f"{directory} can't be written ({error.strerror}); check its owner and file system"
+        ) from error
 
 
 def sweep(directory: Path) -> None:

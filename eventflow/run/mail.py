@@ -7,10 +7,11 @@ what it tells its own children when it ends, are messages too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from eventflow.change import apply
-from eventflow.codec import decode, encode
+from eventflow.codec import decode, encode, keys_of
 from eventflow.errors import Corrupt
 from eventflow.event import (
     EffectFinished,
@@ -34,16 +35,42 @@ from eventflow.plain import freeze
 from eventflow.state import ENDED, State, branch, effect_id, is_doubtful, open_waits
 
 SIGNAL, PAUSE, CANCEL, SETTLE = "signal", "pause", "cancel", "settle"
+_PAGE = 1_000  # events whose headers are read in one go for the keys of messages: a few ms
 CHILD = "child"  # the signal in which a run tells its caller how it ended; its id stands behind it
 
 
-def message(kind: str, *, name: str = "", payload: Any = None, actor: str = "", why: str = "") -> bytes:
-    """A message's bytes. Raises NotPlainData if the payload is not plain data."""
-    return encode({"actor": actor, "kind": kind, "name": name, "payload": freeze(payload, "payload"), "why": why})
+def message(
+    kind: str, *, name: str = "", payload: Any = None, actor: str = "", why: str = "", key: str = ""
+) -> bytes:  # fmt: skip
+    """A message's bytes; of several with one `key` a run takes one. Raises NotPlainData if the payload is not plain data."""
+    said = {"actor": actor, "kind": kind, "name": name, "payload": freeze(payload, "payload"), "why": why}
+    return encode({**said, "key": key} if key else said)
 
 
-def facts(state: State, number: int, data: bytes, *, driven: bool) -> tuple[Event, ...]:
-    """The facts a message becomes for a run in this state; `driven` says that its code may be at work. Raises Corrupt."""
+class Keys:
+    """The keys of the messages that a run has taken, read off its history as far as that has grown since the last time."""
+
+    def __init__(self, log: Log, run_key: bytes) -> None:
+        self._log, self._run_key, self._upto = log, run_key, 0
+        self._seen: set[str] = set()
+
+    def __call__(self, key: str) -> bool:
+        """Whether a message with this key was taken."""
+        head = self._log.head_of(self._run_key)
+        while head is not None and self._upto < head.version:
+            last = min(self._upto + _PAGE, head.version)
+            self._seen.update(keys_of(self._log.read(self._run_key, self._upto + 1, last)))
+            self._upto = last
+        return key in self._seen
+
+
+def facts(
+    state: State, number: int, data: bytes, *, driven: bool, taken: Callable[[str], bool] = lambda _: False
+) -> tuple[Event, ...]:  # fmt: skip
+    """The facts a message becomes for a run in this state. Raises Corrupt.
+
+    `driven` says that its code may be at work, `taken` whether a message with a key was taken before.
+    """
     where = f"message {number}"
     value = decode(data, where, strict=True)  # no digest of it was compared with anything
     if not _is_message(value):
@@ -51,7 +78,10 @@ def facts(state: State, number: int, data: bytes, *, driven: bool) -> tuple[Even
     if value["kind"] == SIGNAL:
         if value["name"].startswith(f"{CHILD}:") and not _awaited(state, value["name"]):
             return (SignalRefused(number, "nobody waits for this run's end any more"),)
-        return (SignalReceived(value["name"], freeze(value["payload"]), number, value["actor"]),)
+        key = value.get("key", "")
+        if key and taken(key):
+            return (SignalRefused(number, "a message with the same key was taken before"),)
+        return (SignalReceived(value["name"], freeze(value["payload"]), number, value["actor"], key),)
     if value["kind"] == PAUSE:
         return (RunPaused(value["actor"], value["why"]),)
     if value["kind"] == CANCEL:
@@ -66,6 +96,8 @@ def _is_message(value: Any) -> bool:
     if not isinstance(value, dict) or "payload" not in value:
         return False
     if not all(type(value.get(name)) is str for name in ("actor", "kind", "name", "why")):
+        return False
+    if type(value.get("key", "")) is not str:
         return False
     if value["kind"] != SETTLE:
         return True

@@ -39,6 +39,7 @@ from eventflow.event import (
     WaitClosed,
     WaitOpened,
 )
+from eventflow.markup import visible
 from eventflow.quota import LimitNear
 from eventflow.run import CheckpointTaken, Listener, Notice, RecoveryOutOfReach
 from eventflow.state import State
@@ -151,6 +152,4 @@ def _visible(_logger: Any, _method: str, values: Any) -> Any:
 
 
 def _escaped(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return visible(text)  # secrets hidden, no character obeyed

@@ -86,7 +86,9 @@ def _print(found: Difference) -> None:
         return
     if found.divergences:
         common = f"share their history to version {found.shared}, then part" if found.shared else "share no history"
-        print_table(map(_history_row, found.divergences), HISTORIES, f"{pair} {common}; the first difference first")
+        parted = map(_history_row, found.divergences[:MAX_FIELDS])
+        print_table(parted, HISTORIES, f"{pair} {common}; the first difference first")
+        print_left_out(len(found.divergences) - MAX_FIELDS, "differences")
     states = [
         *(_row("stands", name, *values) for name, values in found.standing.items()),
         *(_row(edit.op, path_text(edit.path), edit.was, edit.now) for edit in found.patch[:MAX_FIELDS]),

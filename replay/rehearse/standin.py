@@ -97,6 +97,14 @@ class StandIn:
         """The same for a plain `def` node."""
         return self._served(*self._call(name, args, **options))
 
+    def transaction(self, name: str, _function: Callable[..., Any], *args: Any, **options: Any) -> Awaitable[Any]:
+        """What a transaction on the user's own tables gave, awaitable; nothing is written."""
+        return self.effect(name, _function, *args, **options)
+
+    def transaction_sync(self, name: str, _function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """The same for a plain `def` node."""
+        return self.effect_sync(name, _function, *args, **options)
+
     def _call(
         self, name: str, args: tuple[Any, ...], *, key: str | None = None, mutating: bool = True, at_most_once: bool = False,
         reconcile: Any = None, kind: str = "call", asked: Any = None, usage: Any = None, **kwargs: Any,

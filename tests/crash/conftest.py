@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import subprocess
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +62,17 @@ def fork() -> Iterator[Callable[[Callable[[], object]], Process]]:
         if one.status is None:
             one.kill()
             one.end()
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory) -> Path:
+    """A library that makes a disk fail when it is preloaded, built from iofault.c."""
+    gcc = shutil.which("gcc")
+    if gcc is None:
+        pytest.skip("there is no gcc here to build a failing disk with")
+    made, source = tmp_path_factory.mktemp("shim") / "iofault.so", Path(__file__).parent / "iofault.c"
+    subprocess.run([gcc, "-Wall", "-Werror", "-O1", "-shared", "-fPIC", "-o", made, source, "-ldl"], check=True)
+    return made
 
 
 @pytest.fixture

@@ -190,9 +190,11 @@ def lived(shim: Shim, place: Path, words: list[str]) -> dict:
 
 
 def main(place: Path) -> None:
+    """Live each case that stdin names."""
     shim = Shim()
     for line in sys.stdin:
-        print(json.dumps(lived(shim, place, line.split())), flush=True)
+        sys.stdout.write(json.dumps(lived(shim, place, line.split())) + "\n")
+        sys.stdout.flush()
     shutil.rmtree(place, ignore_errors=True)
 
 

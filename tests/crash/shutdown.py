@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import random
+import shutil
 import signal
 import struct
 import subprocess
@@ -76,21 +77,28 @@ def cut(mounted: Path, seconds: float, work: list, *, early: bool) -> None:
     os.waitpid(pid, 0)
 
 
+def system(*words: str) -> None:
+    """Run a program of the system. Raises CalledProcessError."""
+    program = shutil.which(words[0], path=f"{os.environ['PATH']}:/sbin:/usr/sbin")
+    subprocess.run([program or words[0], *words[1:]], check=True)
+
+
 def main(kind: str, place: Path, cuts: int, fault: str = "") -> None:
+    """Cut so many times, and tell what was left."""
     image, mounted = place / "image", place / "mounted"
     mounted.mkdir()
     with image.open("wb") as file:
         file.truncate(SIZES[kind])
-    subprocess.run([f"mkfs.{kind}", *OPTIONS[kind], str(image)], check=True)
+    system(f"mkfs.{kind}", *OPTIONS[kind], str(image))
     chance, outcomes, acknowledged = random.Random(1), Counter(), 0  # noqa: S311
     for number in range(cuts):
         witness = place / f"witness-{number}"
-        subprocess.run(["mount", "-o", "loop", str(image), str(mounted)], check=True)
+        system("mount", "-o", "loop", str(image), str(mounted))
         life = number if fault else number // 4  # several cuts in the life of one store, if it lives on
         store = mounted / f"store-{life}"
         cut(mounted, chance.uniform(0, LONGEST), [store, witness, fault], early=number % 5 == 4)
-        subprocess.run(["umount", str(mounted)], check=True)
-        subprocess.run(["mount", "-o", "loop", str(image), str(mounted)], check=True)
+        system("umount", str(mounted))
+        system("mount", "-o", "loop", str(image), str(mounted))
         known, digests = Known(), {}
         for line in witness.read_text().splitlines() if witness.exists() else []:
             heard = json.loads(line)
@@ -98,8 +106,8 @@ def main(kind: str, place: Path, cuts: int, fault: str = "") -> None:
             digests |= {(run, version): digest for run, version, digest in heard.get("told", ())}
             acknowledged += len(heard.get("told", ()))
         outcomes[faults(store, known, digests, {})[:80]] += 1
-        subprocess.run(["umount", str(mounted)], check=True)
-    print(json.dumps({"outcomes": outcomes, "acknowledged": acknowledged}))
+        system("umount", str(mounted))
+    sys.stdout.write(json.dumps({"outcomes": outcomes, "acknowledged": acknowledged}))
 
 
 if __name__ == "__main__":

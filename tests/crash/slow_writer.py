@@ -19,15 +19,22 @@ from eventflow.log import LmdbLog
 from eventflow.testing.author import Author
 
 
+def say(text: str) -> None:
+    """A line for who started this."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 def main(store: Path, how: str, error: str) -> None:
+    """Begin a run, then go on with it on the disk that was asked for."""
     log = LmdbLog(store)
     author = Author(log, clock=ManualClock(time.time_ns(), seed=os.getpid()))
     head = author.start(f"r{os.getpid()}")
     Shim().arm(store, ["1", "1" if how == "7" else str(1 << 40), how, error])
-    print("here", flush=True)
+    say("here")
     for number in range(1, 4):
         head = author.add(head, MOVE)
-        print(f"done {number}", flush=True)
+        say(f"done {number}")
     sys.stdin.read()
 
 

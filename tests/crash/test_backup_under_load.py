@@ -63,7 +63,7 @@ def holds(path: Path, rounds: int) -> None:
 
 
 @pytest.mark.slow
-def test_every_backup_under_load_restores(tmp_path, load, full):
+def test_every_backup_under_load_restores(tmp_path, load, full, record_property):
     """Whole ones and increments; each holds what was acknowledged before it began."""
     for number in range(BACKUPS_FULL if full else BACKUPS):
         rounds = load()
@@ -72,6 +72,7 @@ def test_every_backup_under_load_restores(tmp_path, load, full):
         backup(tmp_path / "s", goal, incremental=not whole)
         restore(goal, tmp_path / f"r{number}")
         holds(tmp_path / f"r{number}", rounds)
+    record_property("figures", f"{number + 1} of {number + 1} restore")
 
 
 def copied_plainly(source: Path, goal: Path) -> None:

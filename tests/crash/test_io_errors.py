@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,18 +25,6 @@ FAIL, SHORT, LATE, DROP, KILL_BEFORE, KILL_AFTER = range(1, 7)
 HERE = Path(__file__).parent
 WORKERS = 2
 DOCUMENTED = {"StoreUnusable", "StoreFull", "StoreBusy", "Conflict", "opened again"}
-
-pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no gcc here to build a failing disk with")
-
-
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory) -> Path:
-    """The library that is preloaded."""
-    made = tmp_path_factory.mktemp("shim") / "iofault.so"
-    subprocess.run(
-        ["gcc", "-Wall", "-Werror", "-O1", "-shared", "-fPIC", "-o", str(made), str(HERE / "iofault.c"), "-ldl"], check=True
-    )
-    return made
 
 
 @pytest.fixture
@@ -96,7 +83,9 @@ def test_any_one_call_may_fail(live, calls, record_property):
     assert faults(cases, found) == []
     met = sum("StoreUnusable" in one["met"] or "StoreFull" in one["met"] for one in found)
     assert met > len(cases) / 2  # the others concern what is not needed, the mark say, or were written in two parts
-    record_property("figures", f"{len(cases):,} errors in {calls} calls, {met:,} of them met a caller: 0 lost, 0 reads stopped")
+    record_property(
+        "figures", f"{len(cases):,} errors in {calls} calls, {met:,} of them met a caller: 0 lost, 0 reads stopped"
+    )
 
 
 @pytest.mark.slow
@@ -140,7 +129,9 @@ def test_memory_may_run_out_at_any_allocation(live, record_property):
     assert [one["left"] for one in found if one["left"]] == []
     hurt = sum(bool(one["wrong"] or one["met"] or one["killed"]) for one in found)
     assert hurt > len(cases) / 4
-    record_property("figures", f"{len(cases):,} of {most:,} allocations fail, {hurt} of them hurt the process: 0 stores lost")
+    record_property(
+        "figures", f"{len(cases):,} of {most:,} allocations fail, {hurt} of them hurt the process: 0 stores lost"
+    )
 
 
 def test_a_disk_that_drops_a_write_is_found_out(live, calls, record_property):
@@ -150,4 +141,6 @@ def test_a_disk_that_drops_a_write_is_found_out(live, calls, record_property):
     noticed = sum(bool(one["left"] or one["wrong"] or one["met"] or one["killed"]) for one in found)
     lost = sum(bool(one["left"]) for one in found)
     assert lost > len(cases) / 8
-    record_property("figures", f"{len(cases):,} writes dropped: {noticed:,} noticed, {lost:,} stores not whole (the rest are syncs)")
+    record_property(
+        "figures", f"{len(cases):,} writes dropped: {noticed:,} noticed, {lost:,} stores not whole (the rest are syncs)"
+    )

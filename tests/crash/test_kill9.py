@@ -231,7 +231,7 @@ def uninterrupted(path: Path) -> dict:
 
 
 @pytest.mark.slow
-def test_runs_survive_being_killed_at_random_moments(tmp_path, fork, full):
+def test_runs_survive_being_killed_at_random_moments(tmp_path, fork, full, record_property):
     """Acknowledged events, finished effects, chains and final states are as if nothing had happened."""
     expected = uninterrupted(tmp_path / "expected")
     kills, seed = (KILLS_FULL if full else KILLS), random.randrange(2**32)  # noqa: S311
@@ -248,6 +248,7 @@ def test_runs_survive_being_killed_at_random_moments(tmp_path, fork, full):
             campaign = Campaign(tmp_path / str(number))
     acknowledged += _closed(campaign, fork, expected, seed)
     assert acknowledged > kills
+    record_property("figures", f"{kills} kills, {acknowledged:,} events acknowledged: 0 lost, 0 paid twice")
 
 
 def _closed(campaign: Campaign, fork, expected: dict, seed: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -72,6 +73,7 @@ class Campaign:
         for child in children:
             child.kill()
         assert [child.end() for child in children] == [""] * len(children)
+        assert {child.status for child in children} == {signal.SIGKILL}
         self._listen()
 
     def _told(self) -> bool:
@@ -149,7 +151,9 @@ def test_writers_that_are_killed_together_lose_nothing(tmp_path, fork, shape, re
     processes, threads = shape
     cycles = SHAPES[shape][FULL]
     told = _cycles(tmp_path, cycles, lambda path: [writing(path, threads)] * processes, fork)
-    record_property("figures", f"{cycles} kills of {processes} x {threads} writers, {told:,} events acknowledged: 0 lost")
+    record_property(
+        "figures", f"{cycles} kills of {processes} x {threads} writers, {told:,} events acknowledged: 0 lost"
+    )
 
 
 @pytest.mark.slow
@@ -157,7 +161,9 @@ def test_who_tidies_up_may_be_killed_with_who_writes(tmp_path, fork, record_prop
     """Snapshots dropped, runs pruned, blobs swept and the store moved: killed anywhere in it, everything is there."""
     cycles = TIDYING[FULL]
     told = _cycles(tmp_path, cycles, lambda path: [writing(path, 1), tidying(path)], fork)
-    record_property("figures", f"{cycles} kills of a writer and of prune, sweep and vacuum, {told:,} events acknowledged: 0 lost")
+    record_property(
+        "figures", f"{cycles} kills of a writer and of prune, sweep and vacuum, {told:,} events acknowledged: 0 lost"
+    )
 
 
 def _cycles(tmp_path: Path, cycles: int, works, fork) -> int:

@@ -25,7 +25,9 @@ FULL = os.environ.get("EVENTFLOW_FULL") == "1"
 STATES = int(os.environ.get("EVENTFLOW_STATES", "10000" if FULL else "1500"))
 CONTROL_STATES = 1_000 if FULL else 250
 
-pytestmark = pytest.mark.skipif(bool(works()), reason=works() or "-")
+WHY_NOT = works()
+
+pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "it can")
 
 
 def recording(place: Path, fault: str = "") -> Recording:
@@ -64,7 +66,9 @@ def test_the_load_does_what_a_store_does(tmp_path):
     assert {run for run, _ in made.digests} >= {"a0", "a1", "af", "b0", "bf"}
     assert (tmp_path / "sound" / "store" / "CURRENT").read_text() == "data.2\n"
     *_, (_, disk) = made.replayed()
-    assert {path: content for path, content in disk.left("all", 1).items() if path.endswith(("data.mdb", "CURRENT"))} == {
+    assert {
+        path: content for path, content in disk.left("all", 1).items() if path.endswith(("data.mdb", "CURRENT"))
+    } == {
         f"store/{path}": (tmp_path / "sound" / "store" / path).read_bytes() for path in ("CURRENT", "data.2/data.mdb")
     }
 

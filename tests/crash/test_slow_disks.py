@@ -7,7 +7,6 @@ for LMDB's own lock, as a store without a gate would.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,16 +28,6 @@ MOVE = Transitioned("a", "a")
 STOP, SLOW = "7", "8"
 MILLISECONDS = "700"  # each write or sync takes that long: a commit at least twice that
 READS = 100  # in the time of one commit; a read takes some tens of microseconds
-
-pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no gcc here to build a failing disk with")
-
-
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory) -> Path:
-    """The library that is preloaded."""
-    made = tmp_path_factory.mktemp("shim") / "iofault.so"
-    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", str(made), str(HERE / "iofault.c"), "-ldl"], check=True)
-    return made
 
 
 @pytest.fixture
@@ -62,6 +51,7 @@ def writer(tmp_path, shim) -> Iterator[Callable[[str, str], subprocess.Popen]]:
 
 
 def stopped(process: subprocess.Popen) -> bool:
+    """Whether a process is stopped by a signal."""
     return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
@@ -77,7 +67,9 @@ def test_reads_do_not_wait_for_a_slow_disk(tmp_path, writer, record_property):
         took = time.monotonic() - began
         assert one.stdout.readline() == "done 1\n"
         assert log.runs(Query())[0].head.version == 2
-    record_property("figures", f"{READS} reads beside a commit of 1.4 s: {took * 1000:.0f} ms, the slowest {slowest * 1000:.1f} ms")
+    record_property(
+        "figures", f"{READS} reads beside a commit of 1.4 s: {took * 1000:.0f} ms, the slowest {slowest * 1000:.1f} ms"
+    )
 
 
 def test_who_waits_for_a_stopped_writer_is_told_its_process(tmp_path, writer, until, record_property):
@@ -104,7 +96,9 @@ def test_who_waits_for_a_stopped_writer_is_told_its_process(tmp_path, writer, un
         os.kill(one.pid, signal.SIGCONT)
         assert one.stdout.readline() == "done 1\n"
         assert author.add(mine, MOVE).version == 2
-    record_property("figures", "the waiting writer ends with the process id of the stopped one; reads and readers that open go on")
+    record_property(
+        "figures", "the waiting writer ends with the process id of the stopped one; reads and readers that open go on"
+    )
 
 
 def test_without_the_gate_a_stopped_writer_holds_everybody(tmp_path, writer, until, fork, record_property):

@@ -15,14 +15,25 @@ from typing import Any
 from eventflow.backup import read_backup
 from eventflow.backup.layout import Point, whole_word
 from eventflow.cipher.keyring import DataKey, Wrapped, read_wrapped
-from eventflow.codec import Place, Stored, decode, encode, pack, pack_blob, pack_state, read_events, seal, unpack_blob, unpack_state
-from eventflow.event import RunStarted, SignalReceived
+from eventflow.codec import (
+    Place,
+    Stored,
+    decode,
+    encode,
+    pack,
+    pack_blob,
+    pack_state,
+    read_events,
+    seal,
+    unpack_blob,
+    unpack_state,
+)
+from eventflow.event import Recorded, RunStarted, SignalReceived
 from eventflow.exchange import export_from
 from eventflow.plain import freeze
 from eventflow.proof import digest
 from eventflow.run import facts, message
 from eventflow.state import evolve
-from eventflow.event import Recorded
 
 
 def tagged(number: int, inner: bytes) -> bytes:
@@ -41,8 +52,7 @@ def head(major: int, value: int) -> bytes:
 def _shared() -> bytes:
     """Eight lists of ten references to the one before: 3.6 GB of JSON in 278 bytes."""
     levels = [tagged(28, head(4, 10) + b"\x61x" * 10)]
-    for number in range(7):
-        levels.append(tagged(28, head(4, 10) + tagged(29, head(0, number)) * 10))
+    levels += [tagged(28, head(4, 10) + tagged(29, head(0, number)) * 10) for number in range(7)]
     return head(4, 8) + b"".join(levels)
 
 
@@ -260,13 +270,25 @@ def mutants(count: int, dice: Any) -> Iterator[tuple[str, bytes]]:
         "a snapshot": SNAPSHOT[1:], "a message": MESSAGE, "the file of a key": WRAPPED, "what a backup says": BACKUP,
         "an export": _export(event_with(b"\x01"), 1), "an export's event": encode({"a": 1}), "a value an event refers to": encode(["x", 5]),
     }  # fmt: skip
-    names = [name for name in whole if name != "what a backup says"]  # which takes a file, and is read by one of the others
+    names = [
+        name for name in whole if name != "what a backup says"
+    ]  # which takes a file, and is read by one of the others
     for number in range(count):
         name = "what a backup says" if number % 50 == 0 else dice.choice(names)
         yield name, spoiled(whole[name], dice)
 
 
-_SPICE = [b"\xc1", b"\xd8\x1c", b"\x9f", b"\xff", b"\x1b", b"\xbb", b"\xf7", b"\x5b\x7f\xff\xff\xff\xff\xff\xff\xff", b"\x81" * 200]
+_SPICE = [
+    b"\xc1",
+    b"\xd8\x1c",
+    b"\x9f",
+    b"\xff",
+    b"\x1b",
+    b"\xbb",
+    b"\xf7",
+    b"\x5b\x7f\xff\xff\xff\xff\xff\xff\xff",
+    b"\x81" * 200,
+]
 
 
 def spoiled(data: bytes, dice: Any) -> bytes:

@@ -25,7 +25,7 @@ VECTORS: dict[str, str] = {
     "nothing, a bell, a rubout": "\x00\x07\x7f",
     "markup of rich and textual": "[bold red]x[/bold red] [link=file:///]y[/link] [@click=app.quit]z[/]",
     "a page's markup": "</script><script>alert(1)</script><img src=x onerror=alert(1)>",
-    "a formula": "=HYPERLINK(\"https://evil.example\")",
+    "a formula": '=HYPERLINK("https://evil.example")',
     "a template": "{{7*7}} ${7*7} %s %n {0.__class__}",
 }
 ALL = " | ".join(VECTORS.values())

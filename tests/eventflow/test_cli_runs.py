@@ -13,7 +13,7 @@ from eventflow.testing.author import Author
 
 STATE_KEYS = [
     "schema", "run", "workflow", "version", "status", "waiting_for", "node", "attempt", "time", "state", "error", "usage",
-    "signals", "wait", "parent", "digest",
+    "signals", "wait", "parent", "what_if", "digest",
 ]  # fmt: skip
 AROUND_KEYS = ["waits", "branches", "children", "caller", "undo", "undoing", "budget", "deadline", "parked", "kept", "progress"]
 ROW_KEYS = [

@@ -73,10 +73,17 @@ def test_each_piece_takes_a_moment_and_little_memory(child: Any) -> None:
             for name, item in {**FORMS, **LONG_FORMS, **TRAILING}.items():
                 taken = min(measured(place, item) for _ in range(TRIES if measured(place, item) > MOST_SECONDS else 1))
                 slow = max(slow, (f"{name} as {place}", taken), key=lambda one: one[1])
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024)
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (
+            1 if sys.platform == "darwin" else 1024
+        )
         tracemalloc.start()
         for place in PLACES:
-            for name in ("keys that collide", "tag 2: a bignum of a megabyte", "a million lists in lists", "a list of 2^63"):
+            for name in (
+                "keys that collide",
+                "tag 2: a bignum of a megabyte",
+                "a million lists in lists",
+                "a list of 2^63",
+            ):
                 tracemalloc.reset_peak()
                 outcome(place, FORMS[name])
                 large = max(large, (f"{name} as {place}", tracemalloc.get_traced_memory()[1]), key=lambda one: one[1])

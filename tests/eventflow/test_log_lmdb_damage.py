@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import resource
@@ -23,7 +24,7 @@ from eventflow.errors import (
     WrittenByNewer,
 )
 from eventflow.event import RunDeleted, Transitioned
-from eventflow.log import Act, LmdbLog, Upkeep
+from eventflow.log import Act, LmdbLog, Query, Upkeep
 from eventflow.log.lmdb.environment import damage
 from eventflow.log.lmdb.files import missing_bytes
 from eventflow.log.lmdb.tables import TABLES
@@ -313,6 +314,24 @@ def test_a_store_that_lacks_a_table_is_corruption(filled: Path, table: str) -> N
     for readonly in (False, True):
         with pytest.raises(Corrupt):
             LmdbLog(filled, readonly=readonly)
+
+
+@pytest.mark.parametrize("table", ["info", "bends", "runs", "snapshots"])
+def test_a_row_that_nobody_writes_is_corruption_when_it_is_read(filled: Path, table: str) -> None:
+    """One that is short, or holds something else: an error of ours, whatever it makes the reader stumble over."""
+    log = LmdbLog(filled, readonly=True)
+    head = log.head("r")
+    assert head is not None
+    with pytest.raises(Corrupt, match="can't be read"), log._reading():
+        b"".fromhex(None)  # type: ignore[arg-type] - as a row that is missing does
+    log.close()
+    key = head.run_key if table == "info" else head.run_key + b"short"
+    rows(filled, table, lambda txn, handle: txn.put(key, b"", db=handle))
+    with contextlib.suppress(Corrupt), closing(LmdbLog(filled, readonly=True)) as damaged:  # where the row is looked at
+        [*damaged.runs(Query())]
+        damaged.bends(head.run_key)
+        damaged.read(head.run_key, 1, 999)
+        damaged.snapshots(head.run_key, 999)
 
 
 @pytest.mark.parametrize("key", [b"format", b"id"])

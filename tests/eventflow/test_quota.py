@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from eventflow import NO_QUOTA, Engine, LimitNear, Map, Quota, SystemClock, Wait, Workflow, open_log
+from eventflow import NO_QUOTA, Engine, LimitNear, Map, Parallel, Quota, SystemClock, Wait, Workflow, open_log
 from eventflow.errors import NotPlainData, RunFailed, SettingsError, Stopped, StoreOverQuota
 from eventflow.event import RunParked
 from eventflow.log import Log, MemoryLog, held_bytes
@@ -23,7 +23,7 @@ from eventflow.run.tally import Store, bytes_of
 from eventflow.telemetry import log_lines
 from eventflow.verification import verify_store
 
-MANY = 10_000  # a step more than any test takes
+MANY = 1_000  # a step more than any test takes
 
 
 def loop(steps: int = MANY, *, load: Callable[[int], Any] = lambda _: "") -> Workflow:
@@ -129,7 +129,7 @@ def test_what_was_there_before_a_take_up_is_counted(tmp_path: Path) -> None:
     store = tmp_path / "s"
     assert drive(store, loop(load=noise(4_000)), quota=Quota(run_events=130, run_bytes=None))[0] == "parked"
     assert drive(store, loop(load=noise(100)), quota=Quota(run_events=None, run_bytes=200_000))[0] == "parked"
-    assert len(events(store)) < 400  # a count of the new ones alone would have let it go on to thousands
+    assert len(events(store)) < 400  # a count of the new ones alone would have let it go on
 
 
 def test_a_history_in_memory_has_no_limit_unless_asked_for() -> None:
@@ -203,6 +203,28 @@ def test_a_waiting_run_is_parked_when_it_goes_on(tmp_path: Path) -> None:
             assert run.state.node == "end"
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["alone", "in branches"])
+def test_what_stood_still_when_the_limit_came_is_let_come_to_its_end(tmp_path: Path, split: bool) -> None:  # noqa: FBT001
+    """A run that waits, itself or in its branches, takes what it waits for, and is parked before the next node."""
+    flow = Workflow("waits").add_node("end", lambda _: {})
+    flow.add_node("wait", Parallel({"one": Wait(signal="go"), "two": lambda _: {}}) if split else Wait(signal="go"))
+    flow.add_edge("wait", "end").set_start("wait")
+
+    async def work(quota: Quota, *, send: bool) -> str:
+        async with Engine(tmp_path / "s", workflows=[flow], quota=quota) as engine:
+            run = await (engine.resume("r") if send else engine.start(flow, {}, run_id="r"))
+            while run.status != "waiting":
+                await asyncio.sleep(0.01)
+            if send:
+                await engine.signal("r", "go")
+                return (await run.wait()).status
+            return run.status
+
+    assert asyncio.run(work(NO_QUOTA, send=False)) == "waiting"
+    assert asyncio.run(work(Quota(run_events=1, run_bytes=None), send=True)) == "parked"
+    assert events(tmp_path / "s")[-1].event.node == "end"
 
 
 # --- events --------------------------------------------------------------------------------------------------------

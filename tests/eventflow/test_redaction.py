@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import traceback
 
 import pytest
@@ -215,6 +216,19 @@ def test_hashes_of_an_encrypted_store_are_comparable_between_processes():
 
 
 # --- before it is cut and shown ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["://", "-eyJ", "-eyJaaaaaaaa.bbbbbbbb", "a://b:", "-----BEGIN ", "-----END ", "sk-a", "SG.aaaaaaaaaaaaaaaa-", "bearer ", "key\t", "pwd=",
+     "secret_key = ", "a1+.-", "authorization: basic "],
+)  # fmt: skip
+def test_hiding_secrets_takes_time_in_proportion(piece):
+    """A megabyte of what a shape may begin with takes a moment: no text is gone over again and again."""
+    text = f"{piece * (1_000_000 // len(piece))} eyJ ://x@"
+    began = time.process_time()
+    hide_secrets(text)
+    assert time.process_time() - began < 5  # the square of its length would take an hour
 
 
 def test_a_secret_at_the_edge_of_a_cut_is_not_left_in_half():

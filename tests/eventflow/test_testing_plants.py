@@ -80,8 +80,7 @@ def notices_a_rollback(path: Path) -> bool:
         with closing(LmdbLog(store)):
             return False
     except Corrupt as error:
-        assert "rolled back" in str(error)
-        return True
+        return "rolled back" in str(error)
 
 
 def test_an_opening_that_ignores_the_mark_is_found(tmp_path: Path) -> None:
@@ -114,7 +113,11 @@ def test_nothing_in_the_package_knows_of_them() -> None:
 @pytest.mark.parametrize("name", ["unbound", "greedy_sweep", "blind_to_the_mark"])
 def test_a_bug_is_gone_after_its_block(name: str) -> None:
     """Also if the block ends in an error."""
-    before = dict(vars(sys.modules["eventflow.retention.sweeping"])), dict(vars(RunLock)), dict(vars(sys.modules["eventflow.log.lmdb.checks"]))
+    before = (
+        dict(vars(sys.modules["eventflow.retention.sweeping"])),
+        dict(vars(RunLock)),
+        dict(vars(sys.modules["eventflow.log.lmdb.checks"])),
+    )
     with pytest.raises(ZeroDivisionError), planted(name):  # type: ignore[arg-type]
         raise ZeroDivisionError
     assert before == (

@@ -40,7 +40,7 @@ def test_a_lone_surrogate_is_no_way_to_another_codec(text: str, monkeypatch: pyt
     with pytest.raises(RunFailed, match="surrogate"):
         flow.run_sync({})
     for key in (text, f"k{text}"):
-        with pytest.raises(NotPlainData, match="surrogate|text"):
+        with pytest.raises(NotPlainData, match=r"surrogate|text"):
             freeze({key: 1})
     with ModelServer([f"said {text} so"]) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
@@ -56,13 +56,29 @@ def test_there_is_one_codec_and_nothing_to_fall_back_on() -> None:
     for value in (object(), {1, 2}, lambda: None, 1j, 2**70, {"x": open}):
         with pytest.raises(NotPlainData):
             freeze(value)
-    doors = {path.relative_to(ROOT).as_posix() for path in SOURCES if "cbor2" in path.read_text() and "import cbor2" in path.read_text()}
+    doors = {
+        path.relative_to(ROOT).as_posix()
+        for path in SOURCES
+        if "cbor2" in path.read_text() and "import cbor2" in path.read_text()
+    }
     assert doors == {"eventflow/codec/cbor.py"}
 
 
 # --- CVE-2025-67644, CVE-2026-27022: what filters are named went into a query ------------------------------------------
 
-INJECTIONS = ["x' OR '1'='1", "x'); DROP TABLE log;--", "@tag:{*}", "%", "_", "*", "x\x00y", "~store", "..", "", "x' UNION SELECT *"]
+INJECTIONS = [
+    "x' OR '1'='1",
+    "x'); DROP TABLE log;--",
+    "@tag:{*}",
+    "%",
+    "_",
+    "*",
+    "x\x00y",
+    "~store",
+    "..",
+    "",
+    "x' UNION SELECT *",
+]
 
 
 @pytest.mark.parametrize("text", INJECTIONS)
@@ -84,10 +100,16 @@ def test_no_sql_is_put_together_from_values() -> None:
     """Everything that is formatted into a statement is a name that an address was checked for, or a number of columns."""
     for path in (ROOT / "eventflow" / "log" / "postgres").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("execute", "executemany"):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in ("execute", "executemany")
+            ):
                 said = node.args[0]
                 assert not isinstance(said, ast.JoinedStr), f"{path}:{node.lineno}"
-                assert not (isinstance(said, ast.BinOp) and isinstance(said.op, ast.Mod | ast.Add)), f"{path}:{node.lineno}"
+                assert not (isinstance(said, ast.BinOp) and isinstance(said.op, ast.Mod | ast.Add)), (
+                    f"{path}:{node.lineno}"
+                )
 
 
 # --- CVE-2025-68664, CVE-2026-28277: maps that were taken for objects ------------------------------------------------
@@ -106,7 +128,9 @@ CONSTRUCTORS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("value", CONSTRUCTORS, ids=lambda one: next(iter(one)))
-def test_a_map_is_never_taken_for_an_object(value: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_map_is_never_taken_for_an_object(
+    value: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever its keys are, it goes through input, event, snapshot and answer as the map that it is."""
     monkeypatch.setenv("OPENAI_API_KEY", "never-seen")
     flow = Workflow("f").add_node("a", lambda state: {"got": state["x"]}).set_start("a")
@@ -120,7 +144,10 @@ def test_a_map_is_never_taken_for_an_object(value: dict[str, Any], tmp_path: Pat
 
 # --- CVE-2026-27794: a pickle was read where nothing else fitted ------------------------------------------------------
 
-PICKLES = [b"cos\nsystem\n(S'id'\ntR.", b"\x80\x04\x95\x1d\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x02id\x94\x85\x94R\x94."]
+PICKLES = [
+    b"cos\nsystem\n(S'id'\ntR.",
+    b"\x80\x04\x95\x1d\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x02id\x94\x85\x94R\x94.",
+]
 
 
 @pytest.mark.parametrize("data", PICKLES)
@@ -130,7 +157,10 @@ def test_a_pickle_is_bytes_like_any_other(data: bytes) -> None:
         decode(data, "x", strict=True)
     with pytest.raises(EventflowError):
         export_from(data)
-    assert Workflow("f").add_node("a", lambda state: {"got": state["x"]}).set_start("a").run_sync({"x": data})["got"] == data
+    assert (
+        Workflow("f").add_node("a", lambda state: {"got": state["x"]}).set_start("a").run_sync({"x": data})["got"]
+        == data
+    )
 
 
 # --- CVE-2026-26209: nesting without end ------------------------------------------------------------------------------
@@ -152,7 +182,9 @@ def test_nesting_ends_before_the_stack_does() -> None:
 # --- Langfuse, May 2026: keys of attributes reached the prototypes of objects -----------------------------------------
 
 
-@pytest.mark.parametrize("key", ["__proto__", "constructor", "prototype", "__class__", "__init__", "__dict__", "toString", "__globals__"])
+@pytest.mark.parametrize(
+    "key", ["__proto__", "constructor", "prototype", "__class__", "__init__", "__dict__", "toString", "__globals__"]
+)
 def test_a_key_is_a_key_whatever_it_is_called(key: str) -> None:
     """In a state, and in a question to one: it names what the data hold there, and nothing that an object has."""
     state = freeze({"user": {key: {"polluted": True}}, "other": {}})
@@ -230,7 +262,9 @@ def test_nothing_of_ours_listens() -> None:
     """No part of the package opens a port, but the scripted model server for tests, on this machine's own address."""
     for path in SOURCES:
         text = path.read_text()
-        listens = any(word in text for word in ("HTTPServer", "socketserver", "create_server(", "start_server(", ".listen("))
+        listens = any(
+            word in text for word in ("HTTPServer", "socketserver", "create_server(", "start_server(", ".listen(")
+        )
         assert not listens or "testing/model_server" in path.as_posix(), path
     with ModelServer([]) as server:
         assert server.base_url.startswith("http://127.0.0.1:")
@@ -262,7 +296,9 @@ def test_there_is_no_output_as_csv() -> None:
         assert "import csv" not in path.read_text(), path
 
 
-@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x1f\x8b\x08", b"<!doctype html>\n<!-- eventflow capsule 1 -->\n", b"\xff" * 99])
+@pytest.mark.parametrize(
+    "data", [b"", b"PK\x03\x04", b"\x1f\x8b\x08", b"<!doctype html>\n<!-- eventflow capsule 1 -->\n", b"\xff" * 99]
+)
 def test_a_file_of_another_kind_is_refused(data: bytes) -> None:
     """An archive, a page without a history, nothing at all."""
     with pytest.raises((Corrupt, ProofFailed)):

@@ -49,7 +49,9 @@ def _arguments(names: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", choices=[*names, []], help="all of them if left out")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
-    parser.add_argument("--found", default=str(Path(tempfile.gettempdir()) / "eventflow-fuzz"), help="where findings go")
+    parser.add_argument(
+        "--found", default=str(Path(tempfile.gettempdir()) / "eventflow-fuzz"), help="where findings go"
+    )
     return parser.parse_args()
 
 

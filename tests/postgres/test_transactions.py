@@ -242,7 +242,7 @@ def test_killed_again_and_again_each_is_there_once(server: PostgresServer, new_a
     """The rows are those of the recorded finishes, each once, wherever between begin and commit the process was killed."""
     address = new_address(lease="0.5")
     server.psql("drop table if exists counted; create table counted (n int)")
-    luck = random.Random(5)
+    luck = random.Random(5)  # noqa: S311 - the same each time
     for _ in range(KILLS):
         running = program(COUNTER, address, str(TRANSACTIONS))
         assert running.line()

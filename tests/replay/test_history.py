@@ -131,6 +131,11 @@ def test_what_an_event_says(kind):
     assert detail(recorded(event)) == said
 
 
+def test_a_run_parked_at_a_limit_has_not_crashed():
+    """It says so in other words than one whose processes ended."""
+    assert detail(recorded(RunParked("a", 0, "ann", "50 events"))) == "at a limit by ann: 50 events"
+
+
 def test_a_trigger_is_told_unless_it_is_the_usual_one():
     """`done` goes without saying."""
     assert detail(recorded(Transitioned("a", "b", "failed"))) == "to b on failed"

@@ -28,6 +28,9 @@ FILL_UP_EVERY = (
     8  # commits; a file that ends early meanwhile is sound, and only looked at more closely when it is opened
 )
 READER_CHECK_EVERY = 1_000  # commits between looks for dead readers, which would keep old pages alive for ever
+_READERS_SIZE = 64 * (
+    MAX_READERS + 2
+)  # bytes of lock.mdb: a cache line for each reader, and LMDB's own words (lmdb's mdb.c)
 FILE_MODE = 0o600
 _SPARE_TRANSACTIONS = 0  # kept for the next reader they gain 0.1 us, but a forked child that ends frees their slots
 _SPARE_TABLES = 3  # beside ours: what a later version may add
@@ -53,8 +56,9 @@ class Environment:
         self._map_size = map_size
         with Translated(directory):
             if create and not readonly:  # LMDB opens them again while it makes them, which a umask may forbid
-                for name in ("data.mdb", "lock.mdb"):
-                    os.close(files.made_private(directory / name, os.O_RDWR))
+                os.close(files.made_private(self._file, os.O_RDWR))
+            if not readonly:
+                _reserve(directory / "lock.mdb")
             self._env: Any = self._opened(create=create)
             try:
                 self.cleared = int(self._env.reader_check())  # readers that died without a word
@@ -306,6 +310,19 @@ class Writing:
             raise _translation(self._env.path, failed) from failed
         if isinstance(error, lmdb.Error):
             raise _translation(self._env.path, error) from error
+
+
+def _reserve(file: Path) -> None:
+    """Have the disk keep room for the table of readers, which LMDB maps: without it a full disk kills who opens the store.
+
+    Before LMDB opens the file in this process, whose locks on it would be lost when another descriptor is closed.
+    """
+    fd = files.made_private(file, os.O_RDWR)
+    try:
+        if hasattr(os, "posix_fallocate") and os.fstat(fd).st_blocks * 512 < _READERS_SIZE:
+            os.posix_fallocate(fd, 0, _READERS_SIZE)
+    finally:
+        os.close(fd)
 
 
 def _length(file: Path) -> int:

@@ -20,6 +20,7 @@ import zlib
 from pathlib import Path
 from typing import Self
 
+from eventflow.durable import sync_directory
 from eventflow.errors import Corrupt, StoreBusy, StoreNotFound, StoreUnusable
 
 DIRECTORY_MODE = 0o700  # what is in a store is its owner's business
@@ -169,15 +170,6 @@ def _write_all(fd: int, data: bytes) -> None:
         if not written:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         data = data[written:]
-
-
-def sync_directory(path: Path) -> None:
-    """Make a directory's entries durable; LMDB does not do this for the file it creates."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def check_owner(root: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from eventflow.clock import Clock
 from eventflow.codec import pack
+from eventflow.durable import sync_directory
 from eventflow.errors import (
     Corrupt,
     EventflowError,
@@ -135,11 +136,13 @@ def _settled(root: Path, gate: files.Gate | None, wanted: Wanted, *, shared: boo
 
 def unusable(root: Path, error: OSError) -> StoreUnusable:
     """What a system's error means to who wants to use a store."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreFull(f"{root}: the disk is full ({error.strerror}); make room, then open it again")
     what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if error.errno == errno.EIO:
-        return StoreUnusable(f"{root}: the disk answered with an error ({what}); look what is wrong with it, then try again")
+        return StoreUnusable(
+            f"{root}: the disk answered with an error ({what}); look what is wrong with it, then try again"
+        )
     return StoreUnusable(f"{root} can't be used by this user ({what}); check its owner, mode and file system")
 
 
@@ -196,10 +199,10 @@ def _create(root: Path, wanted: Wanted) -> None:
                 Batch(txn, env.tables, store_id, lambda owner: owner_gone(root / "owners", owner)).apply([act])
     finally:
         release(env)
-    files.sync_directory(directory)
-    files.sync_directory(root)
+    sync_directory(directory)
+    sync_directory(root)
     files.set_current(root, directory.name)
-    files.sync_directory(root.parent)
+    sync_directory(root.parent)
 
 
 def _opened(root: Path, directory: Path, gate: files.Gate | None, wanted: Wanted, *, shared: bool = False) -> Opened:

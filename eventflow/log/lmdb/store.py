@@ -39,6 +39,7 @@ from eventflow.log.lmdb.tables import (
     head_from,
     mark_from,
     number,
+    refuse_damage,
     versioned,
 )
 from eventflow.log.lmdb.vacuum import Vacuumed, vacuum
@@ -468,6 +469,7 @@ class Reading:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._env.leave(self, self._txn)
         Translated(self._env.path).__exit__(kind, error, trace)
+        refuse_damage(self._env.path, error)
 
 
 def _row(txn: Txn, t: Tables, run_id: str) -> Head | None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from eventflow.checkpoint import KINDS, Checkpoint
 from eventflow.codec import decode, encode
-from eventflow.errors import Corrupt
+from eventflow.errors import Corrupt, EventflowError
 from eventflow.log.heads import NOBODY, QUEUED, Entry, Head
 from eventflow.log.queueing import HIGHEST
 from eventflow.state import STATUSES, WAITS
@@ -157,3 +158,11 @@ def mark_from(key: bytes, row: bytes) -> Checkpoint:
         return Checkpoint(U64.unpack(key[16:24])[0], tuple(KINDS[kind] for kind in kinds), time, label, size, digest)
     except (ValueError, TypeError, IndexError) as error:
         raise Corrupt("a checkpoint", f"can't be read ({error})") from None
+
+
+def refuse_damage(where: Path, error: BaseException | None) -> None:
+    """Raise Corrupt for an error that a row makes which nobody writes: one that is missing, too short, or of another kind."""
+    if isinstance(error, EventflowError | UnicodeEncodeError):  # the latter is of an id that was asked for
+        return
+    if isinstance(error, TypeError | ValueError | LookupError | OverflowError | struct.error):
+        raise Corrupt(str(where), f"holds a row that can't be read ({error})") from error

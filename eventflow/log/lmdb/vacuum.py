@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from eventflow.codec import TOMBSTONE
+from eventflow.durable import sync_directory
 from eventflow.errors import Conflict, Corrupt, StoreBusy
 from eventflow.log.lmdb import files
 from eventflow.log.lmdb.environment import Environment, acquire, release
@@ -148,8 +149,8 @@ class _Vacuum:
         self._say("directory made")
         with self._log.reading_env() as env:
             env.copy(self._new)
-        files.sync_directory(self._new)
-        files.sync_directory(self._root)
+        sync_directory(self._new)
+        sync_directory(self._root)
         self._env = acquire(self._new, readonly=False, map_size=self._log.map_size)
 
     def bring_over(self) -> None:
@@ -192,8 +193,8 @@ class _Vacuum:
             self._clean(env)
             self._compare(opened.env, env)
             self._write_mark(env)
-            files.sync_directory(self._new)
-            files.sync_directory(self._root)
+            sync_directory(self._new)
+            sync_directory(self._root)
             self._say("complete")
             with opened.env.writing() as txn:
                 put(txn, opened.env.tables.store, KEY_VACUUM, MOVED + self._new.name.encode())

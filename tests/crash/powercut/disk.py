@@ -177,7 +177,17 @@ class Disk:
 
     def changes(self, call: Call) -> bool:
         """Whether a call changes what a power cut may leave, or what it must."""
-        if call.name in ("write", "pwrite64", "writev", "pwritev", "pwritev2", "ftruncate", "fsync", "fdatasync"):
+        if call.name in (
+            "write",
+            "pwrite64",
+            "writev",
+            "pwritev",
+            "pwritev2",
+            "ftruncate",
+            "fallocate",
+            "fsync",
+            "fdatasync",
+        ):
             handle = self._handles.get(call.number(0))
             return handle is not None
         return call.name in ("openat", "creat", "rename", "mkdir", "unlink", "truncate") and self._concerns(call)
@@ -195,7 +205,7 @@ class Disk:
                 self._open(call)
         elif name == "close" and call.ends:
             self._handles.pop(call.number(0), None)
-        elif name in ("dup", "dup2", "dup3", "pwritev2", "fallocate", "sync_file_range", "renameat", "renameat2"):
+        elif name in ("dup", "dup2", "dup3", "pwritev2", "sync_file_range", "renameat", "renameat2"):
             assert call.number(0) not in self._handles, f"{name} is not modelled"
         elif name in ("rename", "mkdir", "unlink", "rmdir", "truncate"):
             if call.begins and self._concerns(call):
@@ -252,7 +262,9 @@ class Disk:
             if call.ends:
                 what.sync()
         elif isinstance(what, File):
-            if call.name == "ftruncate":
+            if call.name == "fallocate":  # room, and nothing in it
+                what.resize(max(len(what.live), call.number(2) + call.number(3)))
+            elif call.name == "ftruncate":
                 what.resize(call.number(1))
             else:
                 self._write(call, handle, what)

@@ -90,7 +90,9 @@ def planned(recording: Recording, count: int, *, seed: int = 1) -> list[Cut]:
     ]
     chance.shuffle(candidates)
     born = min(point for point, _, told in points if told)
-    early = [cut for cut in candidates if cut.point < born][: count // BIRTH]  # more than their share: names are made there
+    early = [cut for cut in candidates if cut.point < born][
+        : count // BIRTH
+    ]  # more than their share: names are made there
     chosen = set(early)
     candidates = [*early, *(cut for cut in candidates if cut not in chosen)]
     seen: dict[bytes, Cut] = {}

@@ -95,6 +95,7 @@ def vacuum(log: Witnessed) -> None:
 
 
 def main(store: Path, witness: Path, fault: str) -> None:
+    """Everything a store does, once."""
     with weakly_synced(fault):
         inner = LmdbLog(store)
         log = Witnessed(inner, witness)

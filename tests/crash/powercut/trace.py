@@ -19,7 +19,7 @@ CALLS = (
 )
 LONGEST = 1 << 24  # bytes of a string; no single call here writes more
 _LINE = re.compile(r"^(?:\d+ +)?(\w+)\((.*)$")
-_RESUMED = re.compile(r"^(?:\d+ +)?<\.\.\. (\w+) resumed>(.*)$")
+_RESUMED = re.compile(r"^(?:\d+ +)?<\.\.\. \w+ resumed>")
 _RESULT = re.compile(r"\)\s*= (-?\d+)[^=]*$")
 _NUMBER = re.compile(r"-?\d+")
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
@@ -58,7 +58,9 @@ def works() -> str:
     strace = shutil.which("strace")
     if strace is None:
         return "there is no strace here; install it to record what a store asks of the disk"
-    tried = subprocess.run([strace, "-f", "--seccomp-bpf", "-o", "/dev/null", sys.executable, "-c", ""], capture_output=True)
+    tried = subprocess.run(
+        [strace, "-f", "--seccomp-bpf", "-o", "/dev/null", sys.executable, "-c", ""], capture_output=True, check=False
+    )
     return "" if tried.returncode == 0 else "strace can't trace here (no ptrace, or a version before 5.3)"
 
 
@@ -68,7 +70,7 @@ def calls(record: Path) -> Iterator[Call]:
     with record.open() as lines:
         for line in lines:
             thread = line.split(" ", 1)[0]
-            if (resumed := _RESUMED.match(line)) is not None:
+            if _RESUMED.match(line):
                 half = open_halves.pop(thread)
                 yield Call(half.name, half.text, half.strings, _result(line), begins=False)
             elif (whole := _LINE.match(line)) is not None:
