@@ -71,7 +71,7 @@ def measure(size: Size, place: Path, progress: Progress) -> list[Figure]:
                 server.psql(f"create database dbos{turn}{way[0]}")
                 url = server.url(f"dbos{turn}{way[0]}")
                 theirs[way].append(
-                    _steps(plan, [str(python), str(_ROOT / "benchmarks" / "peers" / "dbos_fleet.py"), url, way])
+                    _steps(plan, [str(python), "-P", str(_ROOT / "benchmarks" / "peers" / "dbos_fleet.py"), url, way])
                 )
             queued.append(_through_a_queue(server, plan, f"q{turn}"))
         taken = [_taken_over(server, f"k{number}") for number in range(plan.kills)]
