@@ -64,6 +64,9 @@ if find_spec("benchmarks.peers") is not None:  # installs other software, so onl
     QUESTIONS["peers"] = (peers.measure, peers.ABOUT)
 
 
+PLACED = {"peers": "benchmarks.peers.tables", "stages": "benchmarks.stages"}  # what docs/performance.md has room for
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is asked and print the table; 0 whether targets are met or missed, 2 for what can't be asked."""
     asked = _parser().parse_args(arguments)
@@ -97,10 +100,12 @@ def _no_place(names: Sequence[str], page: Path | None) -> str:
     """Why figures can't be put into a page, said before they are measured; empty if they can or nobody asked."""
     if page is None:
         return ""
-    if "peers" not in names:
-        return "--into puts the figures of peers into a page: python -m benchmarks peers --into FILE"
+    wanted = [name for name in PLACED if name in names]
+    if not wanted:
+        return "--into puts the figures of peers or of stages into a page: python -m benchmarks peers --into FILE"
     try:
-        between(page.read_text(), "peers", "")
+        for name in wanted:
+            between(page.read_text(), name, "")
     except (OSError, ValueError) as error:
         return str(error)
     return ""
@@ -114,8 +119,11 @@ def _written(report: Report, asked: argparse.Namespace) -> None:
     if asked.markdown:
         asked.markdown.write_text(as_markdown(report, about))
     if asked.into:
-        section = import_module("benchmarks.peers.tables").section(report)
-        asked.into.write_text(between(asked.into.read_text(), "peers", section))
+        page = asked.into.read_text()
+        for name, module in PLACED.items():
+            if any(figure.question == name for figure in report.figures):
+                page = between(page, name, import_module(module).section(report))
+        asked.into.write_text(page)
     if asked.plot:
         from benchmarks.plots import drawn, panels  # noqa: PLC0415 - loads matplotlib
 
@@ -148,7 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them as SVG too")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with tables and drawings too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page of docs/benchmarks.md too")
-    parser.add_argument("--into", type=Path, metavar="FILE", help="put the figures of peers into docs/performance.md")
+    parser.add_argument(
+        "--into", type=Path, metavar="FILE", help="put the figures of peers or stages into docs/performance.md"
+    )
     parser.add_argument(
         "--dir", type=Path, metavar="DIR", help="where stores are made; put it on the disk you ask about"
     )

@@ -17,6 +17,7 @@ import eventflow.log.lmdb.writing as lmdb_writing
 import eventflow.run.journal as run_journal
 from benchmarks.figures import Figure, Size, Spread, spread
 from benchmarks.progress import Progress
+from benchmarks.report import Report, day, number
 from benchmarks.workloads import Laps, counting
 from eventflow import Engine, Workflow
 from eventflow.workflow.schema import Schema
@@ -114,6 +115,20 @@ def measure(size: Size, place: Path, progress: Progress) -> list[Figure]:
         note=f"{disk.mean:.0f} us a step with clocks",
     )  # fmt: skip
     return [Figure("stages", "all of it", UNITS, whole[0], note="without clocks"), *figures, rest]
+
+
+def section(report: Report) -> str:
+    """Markdown of what one run has found about stages: docs/performance.md has it."""
+    figures = [figure for figure in report.figures if figure.question == "stages"]
+    rows = [
+        f"| {figure.name} | {number(figure.value.mean)} | {number(figure.baseline.mean) if figure.baseline else ''} |"
+        for figure in figures
+    ]
+    return "\n".join([
+        f"By `{report.command}`, {day(report.began)}, on:", "",
+        *(f"- {name}: {value}" for name, value in report.environment.items()), "",
+        "| stage | us a step, on LMDB | us a step, in memory |", "|---|---|---|", *rows,
+    ])  # fmt: skip
 
 
 def _stage(name: str, disk: list[float], memory: list[float], steps: int) -> Figure:
