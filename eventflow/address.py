@@ -21,13 +21,12 @@ from eventflow.errors import (
     VersionNotFound,
 )
 from eventflow.log import Head, Log
+from eventflow.span import seconds_in
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
 _SHOWN = 20  # ids looked at for a prefix that fits several: enough to name a few
 _PAGE = 500  # events read at a time when a moment is looked for
 _VERSION = re.compile(r"[0-9]{1,19}")  # no more digits than a version of 64 bits has
-_SPAN = re.compile(r"([0-9]{1,9})\s*(s|m|h|d|w)")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +94,9 @@ def checkpoint_at(log: Log, head: Head, name: str) -> int:
 
 def moment(text: str, *, now: int | None = None) -> int:
     """Ns since the epoch, UTC, of an ISO 8601 time (UTC if it names no zone), or of a span before `now` such as 2h."""
-    span = _SPAN.fullmatch(text)
+    span = None if now is None else seconds_in(text)
     if span is not None and now is not None:
-        return now - int(span[1]) * _UNITS[span[2]] * NS
+        return now - round(span * NS)
     try:
         when = datetime.fromisoformat(text)
     except ValueError:

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from eventflow.clock import NS
 from eventflow.costs import STEP, Costs, seconds_of
 from eventflow.errors import DefinitionError
+from eventflow.span import span_in
 
 Kind = Literal["auto", "before_node", "after_node", "interval", "every", "error", "manual", "shutdown"]
 KINDS: tuple[Kind, ...] = ("auto", "before_node", "after_node", "interval", "every", "error", "manual", "shutdown")
@@ -58,36 +59,44 @@ class CheckpointPolicy:
     """What is kept of a run besides its events; every option combines with every other.
 
     auto: snapshots proportional to size, the default. every: a snapshot each that many events. interval: one at the
-    first event after that many seconds. before_node, after_node: a mark around each node, or around those named.
+    first event after that span. before_node, after_node: a mark around each node, or around those named.
     on_error, at_shutdown: a checkpoint when a node fails or the engine stops. keep, max_age: the newest that many, or
-    those younger than that many seconds, stay; manual ones are not counted. compress: zstd for snapshot bytes.
-    recovery: in place of auto's proportion, snapshots as far apart as lets a recovery take no longer than that: "50 ms",
-    "2 s", or seconds.
+    those younger than that span, stay; manual ones are not counted. compress: zstd for snapshot bytes.
+    recovery: in place of auto's proportion, snapshots as far apart as lets a recovery take no longer than that. A span is a text
+    as "50 ms", "1h", "30d", or seconds, and is kept as seconds. Raises DefinitionError for what means nothing.
     """
 
     auto: bool = True
     every: int | None = None
-    interval: float | None = None
+    interval: str | float | None = None
     before_node: bool | tuple[str, ...] = False
     after_node: bool | tuple[str, ...] = False
     on_error: bool = True
     at_shutdown: bool = True
     keep: int | None = None
-    max_age: float | None = None
+    max_age: str | float | None = None
     compress: bool = True
     recovery: str | float | None = None
 
     def __post_init__(self) -> None:
         if self.recovery is not None:
             object.__setattr__(self, "recovery", seconds_of(self.recovery))
-        if self.every is not None and self.every < 1:
-            raise DefinitionError("CheckpointPolicy(every=...) counts events: give 1 or more")
-        if self.keep is not None and self.keep < 1:
-            raise DefinitionError("CheckpointPolicy(keep=...) counts checkpoints: give 1 or more")
-        if any(value is not None and not value > 0 for value in (self.interval, self.max_age)):  # refuses NaN too
-            raise DefinitionError("CheckpointPolicy(interval=..., max_age=...) are seconds: give more than 0")
-        if isinstance(self.before_node, str) or isinstance(self.after_node, str):
-            raise DefinitionError("CheckpointPolicy(before_node=..., after_node=...) take True or a tuple of names")
+        for name, counted in (("every", "events"), ("keep", "checkpoints")):
+            number = getattr(self, name)
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+                raise DefinitionError(
+                    f"CheckpointPolicy({name}={number!r}) counts {counted}: give a whole number, 1 or more"
+                )
+        for name in ("interval", "max_age"):
+            if (span := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _span(name, span))
+        for name in ("auto", "on_error", "at_shutdown", "compress"):
+            if not isinstance(given := getattr(self, name), bool):
+                raise DefinitionError(f"CheckpointPolicy({name}={given!r}) is on or off: give True or False")
+        for name in ("before_node", "after_node"):
+            given = getattr(self, name)
+            if not isinstance(given, bool) and not _are_names(given):
+                raise DefinitionError(f"CheckpointPolicy({name}={given!r}) takes True or False, or a tuple of names")
 
     @property
     def by_size_only(self) -> bool:
@@ -98,6 +107,19 @@ class CheckpointPolicy:
     def target(self) -> float | None:
         """How many seconds a recovery may take, if anybody said."""
         return self.recovery if isinstance(self.recovery, float) else None
+
+
+def _span(name: str, given: object) -> float:
+    seconds = span_in(given)
+    if isinstance(seconds, str):
+        raise DefinitionError(f"CheckpointPolicy({name}={given!r}) is a span: {seconds}")
+    if seconds <= 0:
+        raise DefinitionError(f"CheckpointPolicy({name}={given!r}) is a span: give more than 0")
+    return seconds
+
+
+def _are_names(given: object) -> bool:
+    return isinstance(given, tuple | list | set | frozenset) and all(isinstance(one, str) for one in given)
 
 
 NO_CHECKPOINTS = CheckpointPolicy(auto=False, on_error=False, at_shutdown=False)
@@ -187,7 +209,7 @@ def due(
     else:
         worth = worth_time(target, costs, progress)
     by_count = policy.every is not None and progress.since_every >= policy.every
-    by_time = policy.interval is not None and now - progress.last >= policy.interval * NS
+    by_time = isinstance(policy.interval, float) and now - progress.last >= policy.interval * NS
     before = passage.entered is not None and _names(policy.before_node, passage.entered)
     after = passage.left is not None and _names(policy.after_node, passage.left)
     failed = passage.failed and policy.on_error
@@ -211,7 +233,7 @@ def expired(policy: CheckpointPolicy, marks: Sequence[Checkpoint], now: int) -> 
     gone: set[int] = set()
     if policy.keep is not None:
         gone.update(mark.version for mark in counted[: -policy.keep])
-    if policy.max_age is not None:
+    if isinstance(policy.max_age, float):
         gone.update(mark.version for mark in counted[:-1] if now - mark.time > policy.max_age * NS)
     return sorted(gone)
 

@@ -8,11 +8,11 @@ that stands still measures nothing, and what is taken for true until something w
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from eventflow.errors import DefinitionError
+from eventflow.span import span_in
 
 # Until they are measured; somewhat more than was seen with states of many kinds (`python -m benchmarks recover`).
 FIXED = 0.000_2  # seconds that any recovery takes: finding the run, its line and its newest snapshot
@@ -26,9 +26,6 @@ MEMORY = 512  # events that all measured before count as, so that a run may chan
 WORTH_TIMING = 16 << 10  # bytes; reading less takes no longer than finding it
 FEWEST = 8  # events between two snapshots; where a target needs more snapshots than that, it is out of reach
 STEP = 4  # events after which a run is looked at again at the earliest, so that looking costs next to nothing
-
-_UNITS = {"": 1.0, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0}
-_SPAN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(us|µs|ms|s|min|)\s*")
 
 
 class Timed(NamedTuple):
@@ -46,16 +43,14 @@ UNTIMED = Timed()
 
 def seconds_of(span: str | float) -> float:
     """A span in seconds, from seconds or a text as "50 ms", "2 s", "500 us". Raises DefinitionError."""
-    if isinstance(span, str):
-        match = _SPAN.fullmatch(span)
-        if match is None:
-            raise DefinitionError(f'CheckpointPolicy(recovery={span!r}) is no span: give "50 ms", "2 s", or seconds')
-        span = float(match[1]) * _UNITS[match[2]]
-    if isinstance(span, bool) or not isinstance(span, int | float) or not 0 < span < math.inf:
+    seconds = span_in(span)
+    if isinstance(seconds, str):
+        raise DefinitionError(f"CheckpointPolicy(recovery={span!r}) is how long a recovery may take: {seconds}")
+    if not 0 < seconds < math.inf:
         raise DefinitionError(
             "CheckpointPolicy(recovery=...) is how long a recovery may take: give more than 0 seconds"
         )
-    return float(span)
+    return seconds
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from eventflow.address import Address
@@ -16,6 +17,7 @@ from eventflow.forking import fork_run
 from eventflow.log import Head, Log
 from eventflow.plain import FrozenDict, thaw
 from eventflow.recovery import recover
+from eventflow.state import State
 from eventflow.what_if import EffectPolicy, is_what_if
 from replay.path import MISSING, Path, look, path_text
 
@@ -38,15 +40,29 @@ def fork(
 ) -> Head:  # fmt: skip
     """A new run that continues the history of an address, with values set; returns its head.
 
-    `effects` makes it a what-if run, or one that makes every call; without it, it may call what its parent may. Raises SettingsError for a path that leads nowhere, NotResumable where the run was over, RunExists.
+    `effects` makes it a what-if run, or one that makes every call; without it, it may call what its parent may. Raises SettingsError for a path that leads nowhere or a field that nobody declared, NotResumable where the run was over, RunExists.
     """
     change = None
     if sets:
-        change = edited(recover(log, place.head, place.version).state.data, sets)
+        state = recover(log, place.head, place.version).state
+        _check_declared(state, sets)
+        change = edited(state.data, sets)
     name = id_text(clock.uuid7()) if run_id is None else run_id
     return fork_run(
         log, clock, place.head, place.version, run_id=name, change=change, actor=actor, why=why, effects=effects
     ).head  # fmt: skip
+
+
+def _check_declared(state: State, sets: Sequence[tuple[Path, Any]]) -> None:
+    """Refuse a field that the state has not and its workflow does not declare, where it declares any. Raises SettingsError."""
+    declared = state.run.definition.get("fields", ())
+    for top in [str(path[0]) for path, _ in sets] if declared else ():
+        if top not in declared and top not in state.data:
+            near = get_close_matches(top, declared, n=1)
+            slip = f" (did you mean {near[0]!r}?)" if near else ""
+            raise SettingsError(
+                f"workflow {state.run.workflow!r} declares no field {top!r}{slip}; it has {', '.join(declared)}"
+            )
 
 
 def edited(data: FrozenDict, sets: Sequence[tuple[Path, Any]]) -> dict[str, Any]:

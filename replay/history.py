@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, get_args
 
 from eventflow.change import Change
+from eventflow.clock import NS
 from eventflow.errors import RunNotFound
 from eventflow.event import (
     AttemptFailed,
@@ -208,7 +210,7 @@ def _said_of_run(event: RunEvent) -> str:  # noqa: C901, PLR0911, PLR0912 - one 
         case SignalRefused():
             return f"message {event.message}: {event.why}"
         case WaitOpened():
-            return f"for {event.name or event.kind}" + (f", until {event.until}" if event.until else "")
+            return f"for {event.name or event.kind}" + (f", until {_moment(event.until)}" if event.until else "")
         case WaitClosed():
             return event.outcome + (f" (message {event.message})" if event.message else "")
         case EffectStarted():
@@ -254,6 +256,14 @@ def _said_of_store(event: StoreEvent) -> str:  # noqa: C901, PLR0911, PLR0912 - 
             return f"with master key {event.master}{_by(event.actor, event.why)}"
         case StoreRepaired():
             return f"{event.events} events, {len(event.lost)} losses{_by(event.actor, event.why)}"
+
+
+def _moment(ns: int) -> str:
+    """A time in ns as text, UTC, to the second; as the number where no calendar has it."""
+    try:
+        return f"{datetime.fromtimestamp(ns // NS, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (ValueError, OverflowError, OSError):
+        return f"{ns} ns"
 
 
 def source_text(source: str) -> str:

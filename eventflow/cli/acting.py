@@ -120,7 +120,7 @@ def skip(
     result
         What the node would return: JSON, @FILE or @-; nothing if left out.
     """
-    flows, policy, given = load_flows(flow), policy_of(checkpoints), json_argument(result)
+    flows, policy, given = load_flows(flow), policy_of(checkpoints), json_argument(result, "--result")
     open_store(store).close()  # a store that is not there must not be created by this
 
     async def begin(engine: Engine) -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from eventflow.cli.shell import counted
 from eventflow.log import LmdbLog, LockedLog, Log, Query
 
 LONG = 1_000  # transactions behind: a reader of one page is gone after one or two; a copy of a large store takes longer
@@ -57,7 +58,9 @@ def lines(found: dict[str, Any]) -> list[str]:
     if reading:
         said.append("open in: " + ", ".join(reading))
     if found["owners"]:
-        said.append("driven by: " + ", ".join(f"{name} ({count} runs)" for name, count in found["owners"].items()))
+        said.append(
+            "driven by: " + ", ".join(f"{name} ({counted(count, 'run')})" for name, count in found["owners"].items())
+        )
     if found["cleared"]:
         said.append(f"{found['cleared']} readers that died were cleared away")
     return [*said, *found["warnings"]]

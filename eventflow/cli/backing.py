@@ -20,6 +20,7 @@ from eventflow.cli.shell import (
     argument,
     bytes_text,
     confirm,
+    counted,
     print_json,
     progress,
     store_path,
@@ -27,8 +28,8 @@ from eventflow.cli.shell import (
     visible,
 )
 from eventflow.clock import id_text
-from eventflow.errors import EventflowError, NeedsConfirmation, ProofFailed
-from eventflow.log import LmdbLog, Query
+from eventflow.errors import EventflowError, NeedsConfirmation, ProofFailed, SettingsError
+from eventflow.log import ADDRESSES, LmdbLog, Query
 from eventflow.log.lmdb.files import set_current
 from eventflow.untrusted import verify_untrusted
 
@@ -78,9 +79,14 @@ def backup_(
     dest
         The directory of the backup.
     """
+    place = store_path(store)
+    if place.startswith(ADDRESSES):
+        raise SettingsError(
+            "a store in PostgreSQL is backed up by the server's own means, or copied to a directory with `eventflow store copy`"
+        )
     say, done = progress()
     try:
-        with closing(LmdbLog(store_path(store), create=False)) as log:
+        with closing(LmdbLog(place, create=False)) as log:
             store_id = log.store_id
             made = backup(
                 log, dest, incremental=incremental, keys=keys, actor=actor, why=why, progress=bar("copying", say)
@@ -162,7 +168,9 @@ def restore_(
         print_json(document, lines=output == "jsonl")
         return OK
     print(
-        visible(f"{made.path}: {made.runs} runs as they were at position {made.position}, generation {made.generation}")
+        visible(
+            f"{made.path}: {counted(made.runs, 'run')} as they were at position {made.position}, generation {made.generation}"
+        )
     )
     if verify:
         print("everything in it holds")

@@ -19,6 +19,7 @@ from eventflow.cli.shell import (
     StoreArg,
     WhyArg,
     argument,
+    counted,
     open_store,
     print_json,
     print_table,
@@ -120,9 +121,9 @@ def _tell_import(made: Ingested, into: str, output: str) -> int:
         document = {"schema": IMPORT, "store": into, "runs": list(made.runs), "present": list(made.present)}
         print_json({**document, "events": made.events}, lines=output == "jsonl")
         return OK
-    print(visible(f"{len(made.runs)} runs, {made.events} events taken into {into}"))
+    print(visible(f"{counted(len(made.runs), 'run')}, {counted(made.events, 'event')} taken into {into}"))
     if made.present:
-        print(f"{len(made.present)} runs were there already")
+        print(f"{counted(len(made.present), 'run')} {'was' if len(made.present) == 1 else 'were'} there already")
     return OK
 
 
@@ -146,7 +147,7 @@ def repair_(source: str, dest: str, /, *, actor: ActorArg = "", why: WhyArg = ""
         document = {"schema": REPAIR, "path": str(made.path), "runs": made.runs, "events": made.events, "lost": lost}
         print_json(document, lines=output == "jsonl")
     else:
-        print(visible(f"{made.runs} runs, {made.events} events saved in {made.path}"))
+        print(visible(f"{counted(made.runs, 'run')}, {counted(made.events, 'event')} saved in {made.path}"))
         if lost:
             print_table(lost, ("run", "version", "problem"), "not saved:")
     return DIFFERENCE if lost else OK

@@ -25,9 +25,10 @@ from eventflow.cli.shell import (
     state_document,
     visible,
 )
-from eventflow.cli.standing import goes_on, print_standing
+from eventflow.cli.standing import asked as asked_text
+from eventflow.cli.standing import goes_on, opening_lines, print_standing
 from eventflow.engine import Engine, Run
-from eventflow.event import AttemptFailed, EffectStarted, Recorded, RunFailed, Transitioned
+from eventflow.event import AttemptFailed, EffectStarted, Recorded, RunFailed, RunResumed, Transitioned, WaitOpened
 from eventflow.log import Log
 from eventflow.progress import parked_why
 from eventflow.quota import LimitNear
@@ -91,6 +92,8 @@ def driven(
     say, done = progress(wanted=not asked.verbose)
     stands = asyncio.Event()
     listeners = [lines_on_stderr() if asked.verbose else progress_of(say), _when_it_stands(stands)]
+    if asked.output == "table":
+        listeners.append(questions_on_stderr())
     try:
         engine = Engine(store, workflows=flows, checkpoints=checkpoints, listeners=listeners, quota=quota_of())
         return asyncio.run(_driven(engine, begin, stands))
@@ -104,6 +107,24 @@ def lines_on_stderr() -> Listener:
 
     to_stderr()
     return log_lines()
+
+
+def questions_on_stderr() -> Listener:
+    """A listener that tells of each wait for a person or a signal once, as it opens, and how it is ended."""
+    told: set[tuple[str, int]] = set()
+
+    def listener(state: State, notice: Notice) -> None:
+        event = notice.event if isinstance(notice, Recorded) else None
+        if not isinstance(event, WaitOpened | RunResumed) or state.ended:
+            return
+        places = [event.branch] if isinstance(event, WaitOpened) else [where for where, _ in open_waits(state)]
+        for where, wait in open_waits(state):
+            if where in places and (state.run.run_id, wait["id"]) not in told:
+                told.add((state.run.run_id, wait["id"]))
+                for line in opening_lines(state.run.run_id, state, where):
+                    print(visible(line), file=sys.stderr, flush=True)
+
+    return listener
 
 
 async def _driven(
@@ -248,6 +269,10 @@ def progress_of(say: Callable[[str], None]) -> Listener:
             say(f"{run}: version {state.version}, in node {notice.event.to}")
         elif isinstance(notice.event, EffectStarted):
             say(f"{run}: {notice.event.name} in node {state.node}")
+        elif isinstance(notice.event, WaitOpened):
+            wait = next((one for where, one in open_waits(state) if where == notice.event.branch), None)
+            if wait is not None:
+                say(f"{run}: waiting for {'an answer: ' if wait['kind'] == 'human' else ''}{asked_text(wait)}")
         elif isinstance(notice.event, AttemptFailed | RunFailed):
             say(f"{run}: {state.node} failed: {notice.event.error.message}")
 

@@ -9,11 +9,13 @@ from eventflow.progress import Progress
 _UNITS = ((86_400, "days"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
-def progress_text(known: Progress) -> str:
-    """How far a run is, as a line."""
+def progress_text(known: Progress, *, driven: bool = True) -> str:
+    """How far a run is, as a line; how long the rest takes can't be told of one that nobody drives."""
     if known.total is None:
         return f"not known: {known.why}"
     share = f"{known.done} of {known.total} nodes ({known.percent:.0f} %)"
+    if not driven:
+        return share
     if known.left_seconds is None:
         return f"{share}, time left not known: {known.why}"
     return f"{share}, about {seconds_text(known.left_seconds)} left"

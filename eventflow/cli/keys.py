@@ -16,6 +16,7 @@ from eventflow.cli.shell import (
     YesArg,
     argument,
     confirm,
+    counted,
     open_store,
     print_json,
     progress,
@@ -153,7 +154,9 @@ def _is_there(log: LockedLog, name: str) -> bool:
 
 def _question(kind: str, name: str, runs: tuple[str, ...]) -> str:
     shown = ", ".join(runs[:SHOWN]) + (f" and {len(runs) - SHOWN} more" if len(runs) > SHOWN else "")
-    taken = f"The values of {len(runs)} runs are gone for good then: {shown}." if runs else "No run is under it."
+    taken = (
+        f"The values of {counted(len(runs), 'run')} are gone for good then: {shown}." if runs else "No run is under it."
+    )
     return f"Destroy the key of {kind} {name}? {taken}"
 
 
@@ -164,7 +167,9 @@ def _told(name: str, runs: tuple[str, ...], *, gone: bool, output: str) -> int:
             lines=output == "jsonl",
         )
     elif gone:
-        print(visible(f"the key of {name} is destroyed; the values of {len(runs)} runs can't be read any more"))
+        print(
+            visible(f"the key of {name} is destroyed; the values of {counted(len(runs), 'run')} can't be read any more")
+        )
     else:
         print(visible(f"the key of {name} stays"))
     return OK if gone else CONFLICT

@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 
 from eventflow.checkpoint import CheckpointPolicy
 from eventflow.cli.shell import settings
-from eventflow.errors import SettingsError
+from eventflow.errors import DefinitionError, SettingsError
 from eventflow.quota import Quota
 from eventflow.retention import RetentionPolicy
 
@@ -26,11 +26,15 @@ class PolicyArgs:
     """What is left out is taken from the settings, else from the default policy."""
 
     every: Annotated[int | None, _option("A checkpoint each that many events.")] = None
-    interval: Annotated[float | None, _option("A checkpoint at the first event after that many seconds.")] = None
+    interval: Annotated[
+        float | str | None, _option('A checkpoint at the first event after that span: "1h", or seconds.')
+    ] = None
     before_node: Annotated[bool | None, _option("A checkpoint before each node.", negative=())] = None
     after_node: Annotated[bool | None, _option("A checkpoint after each node.", negative=())] = None
     keep: Annotated[int | None, _option("Keep only the newest that many checkpoints.")] = None
-    max_age: Annotated[float | None, _option("Keep only checkpoints younger than that many seconds.")] = None
+    max_age: Annotated[float | str | None, _option('Keep only checkpoints younger than that: "30d", or seconds.')] = (
+        None
+    )
     auto: Annotated[bool | None, _option("Snapshots in proportion to the state's size; on unless --no-auto.")] = None
     on_error: Annotated[bool | None, _option("A checkpoint when a node fails; on unless --no-on-error.")] = None
     at_shutdown: Annotated[bool | None, _option("A checkpoint when stopped; on unless --no-at-shutdown.")] = None
@@ -60,7 +64,12 @@ def _from_settings() -> dict[str, Any]:
         raise SettingsError(
             f"the settings' checkpoints have no {', '.join(unknown)}; they have {', '.join(sorted(known))}"
         )
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in found.items()}
+    try:
+        CheckpointPolicy(**values)
+    except DefinitionError as error:
+        raise SettingsError(f"the setting `checkpoints` can't be used: {error}") from None
+    return values
 
 
 def retention_of() -> RetentionPolicy | None:
@@ -72,7 +81,7 @@ def retention_of() -> RetentionPolicy | None:
     values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in found.items()}
     try:
         return RetentionPolicy(**values) if values else None
-    except TypeError as error:
+    except SettingsError as error:
         raise SettingsError(f"the setting `retention` can't be used: {error}") from None
 
 

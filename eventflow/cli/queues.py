@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections import Counter
+from collections.abc import Container
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -14,6 +17,7 @@ from eventflow.cli.shell import (
     OK,
     FormatArg,
     StoreArg,
+    counted,
     json_argument,
     open_store,
     print_json,
@@ -27,7 +31,7 @@ from eventflow.cli.shell import (
 from eventflow.engine import Engine, who
 from eventflow.engine.queues import Queue, queues_of
 from eventflow.errors import SettingsError
-from eventflow.log import Queued
+from eventflow.log import Log, Query, Queued
 
 SCHEMA = "eventflow.queue/1"
 SHOWN = 1_000  # waiting runs that a listing shows at most
@@ -72,7 +76,7 @@ def put(
     subject
         Whom the run is about.
     """
-    loaded, data = load_flow(flow), json_argument(input)
+    loaded, data = load_flow(flow), json_argument(input, "--input")
     limit, most = seconds_of(timeout), budget_of(budget)
 
     async def begin() -> tuple[str, str]:
@@ -104,10 +108,21 @@ def list_queue(name: str, /, *, store: StoreArg = None, output: FormatArg = "tab
     log = open_store(store)
     try:
         rows = [_row(one) for one in log.queued(name, SHOWN)]
+        others = {} if rows else waiting_in(log)
     finally:
         log.close()
     show(rows, output, SCHEMA, ("run", "workflow", "status", "stands", "priority", "key", "updated"))
+    if others and output == "table":
+        elsewhere = ", ".join(f"{queue} ({counted(count, 'run')})" for queue, count in others.items())
+        print(f"eventflow: queue {visible(name)} is empty; runs wait in {visible(elsewhere)}", file=sys.stderr)
     return OK
+
+
+def waiting_in(log: Log, workflows: Container[str] | None = None) -> dict[str, int]:
+    """How many runs wait in which queues, by name; of these workflows, if any are given. Reads each pending run's entry."""
+    found = [one.entry for one in log.runs(Query("pending"))]
+    names = [one.queue for one in found if one.queue and (workflows is None or one.workflow in workflows)]
+    return dict(sorted(Counter(names).items()))
 
 
 def _row(one: Queued) -> dict[str, Any]:

@@ -25,13 +25,14 @@ from eventflow.cli.shell import (
     open_store,
     print_failure,
     print_json,
+    short_time,
     show,
     state_document,
     store_path,
     time_text,
     visible,
 )
-from eventflow.cli.standing import print_around, print_standing, standing_document
+from eventflow.cli.standing import driven_text, left_alone, print_around, print_standing, standing_document
 from eventflow.cli.stepping import StepArg, drive_by_step, nodes_of
 from eventflow.cli.talking import GOING
 from eventflow.cli.tallying import stats_document, stats_text
@@ -66,7 +67,7 @@ def run(
         Whom the run is about.
     """
     loaded = load_flow(flow)
-    data = _fitting(loaded, json_argument(input))
+    data = _fitting(loaded, json_argument(input, "--input"))
     policy, limit, most = policy_of(checkpoints), seconds_of(timeout), budget_of(budget)
     asked = asked_for(output, verbose, [flow], store)
 
@@ -169,22 +170,23 @@ def list_runs(
         raise SettingsError(f"--limit is {limit}; give 1 or more")
     after = None if since is None else moment(since, now=SystemClock().now())
     query = Query(status_of(status), workflow, tag, after, limit)
-    log = open_store(store)
+    when = short_time if output == "table" else time_text
+    log, described = open_store(store), output != "table"
     try:
+        listed = log.runs(query)
+        gone = [log.owner_gone(one.head.owner) for one in listed]
         rows = [
             {
                 "run": one.head.run_id, "workflow": one.entry.workflow, "status": one.head.status,
-                "waiting_for": one.head.waiting_for or None, "driven": not log.owner_gone(one.head.owner),
-                "version": one.head.version, "tags": list(one.entry.tags), "started": time_text(one.entry.started),
-                "updated": time_text(one.head.updated),
+                "waiting_for": one.head.waiting_for or None, "driven": not alone if described else driven_text(one, gone=alone),
+                "version": one.head.version, "tags": list(one.entry.tags), "started": when(one.entry.started),
+                "updated": when(one.head.updated),
                 "parent": None if one.entry.parent_id is None else f"{one.entry.parent_id}@{one.entry.parent_at}",
             }
-            for one in log.runs(query)
+            for one, alone in zip(listed, gone, strict=True)
         ]  # fmt: skip
     finally:
         log.close()
-    if output == "table":  # a run that nobody drives looks the same as one that somebody does, but for this
-        rows = [{**row, "driven": "yes" if row["driven"] else ""} for row in rows]
     columns = ("run", "workflow", "status", "driven", "version", "tags", "started", "updated")
     show(rows, output, "eventflow.runs/1", columns)
     return OK
@@ -208,7 +210,9 @@ def show_run(
         place = resolve(log, address)
         state = recover(log, place.head, place.version).state
         present = state.version == place.head.version
-        now = SystemClock().now() if present and not log.owner_gone(place.head.owner) else None
+        gone = log.owner_gone(place.head.owner)
+        now = SystemClock().now() if present and not gone else None
+        alone = left_alone(log, place.head) if present and gone else ""
         known = progress_at(log, place.head, state, now=now)
         around = standing_document(
             log, place.head, state, SystemClock().now() if present and not state.ended else state.time
@@ -219,8 +223,10 @@ def show_run(
     if output == "table":
         print_standing(place.head.run_id, state, all_waits=True)
         print_failure(state)
+        if alone:
+            print(visible(alone))
         if present and not state.ended:
-            print(visible(f"progress: {progress_text(known)}"))
+            print(visible(f"progress: {progress_text(known, driven=not alone)}"))
         print_around(place.head.run_id, state, around)
         if numbers is not None:
             print(stats_text(numbers))

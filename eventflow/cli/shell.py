@@ -22,9 +22,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, UnknownCommandError
 
 from eventflow.cipher.master import FILE_VARIABLE, KEY_VARIABLE
+from eventflow.clock import SystemClock
 from eventflow.errors import EventflowError, NotPlainData, SettingsError
 from eventflow.log import MEMORY, Log, open_log
 from eventflow.markup import PILE, is_shown
@@ -66,8 +67,13 @@ def new_app(name: str, text: str, version: str) -> App:
     """An app with our habits: sorted help, no result printed, errors and Ctrl-C left to `run_app`."""
     return App(
         name=name, help=text, version=version, result_action="return_value", group_commands=Group("Commands"),
-        suppress_keyboard_interrupt=False,
+        suppress_keyboard_interrupt=False, default_parameter=Parameter(show_default=_default_text),
     )  # fmt: skip
+
+
+def _default_text(value: Any) -> str | None:
+    """A default as help shows it; that nothing is given if nothing is given goes without saying."""
+    return None if value in (None, "", ()) else str(value)
 
 
 def sub_app(name: str, text: str) -> App:
@@ -102,12 +108,21 @@ def _called(app: App, argv: list[str]) -> int:
             raise SettingsError("an argument is not UTF-8 text; write it in UTF-8")
         code = app(argv, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        _complain(app, " ".join(str(error).split()))
+        _complain(app, _in_a_group(app, argv, error) or " ".join(str(error).split()))
         return USAGE
     except EventflowError as error:
         _complain(app, str(error))
         return error.exit_code
     return code if isinstance(code, int) else OK
+
+
+def _in_a_group(app: App, argv: Sequence[str], error: CycloptsError) -> str:
+    """What to say where a command was not found that a group of commands has; nothing of any other error."""
+    if not isinstance(error, UnknownCommandError) or not argv or argv[0] in app or argv[0].startswith("-"):
+        return ""
+    groups = [one for one in app if not one.startswith("-") and argv[0] in app[one]]
+    meant = " or ".join(f'"{one} {argv[0]}"' for one in groups)
+    return f'Unknown command "{argv[0]}". Did you mean {meant}?' if groups else ""
 
 
 def _complain(app: App, sentence: str) -> None:
@@ -143,8 +158,38 @@ def settings() -> dict[str, Any]:
         for key in path:
             found = found.get(key, {}) if isinstance(found, dict) else {}
         if isinstance(found, dict) and found:
-            return found
+            return _known(found)
     return {}
+
+
+_NAMES = "a list of names, as in"
+_SETTINGS: dict[str, tuple[type, str]] = {
+    "store": (str, "the path of a directory, as text"), "key_file": (str, "the path of a file, as text"),
+    "workflows": (list, f'{_NAMES} ["module:flow"]'), "schedules": (list, f'{_NAMES} ["module:nightly"]'),
+    "queues": (dict, "a table, as in [queues.NAME]"), "checkpoints": (dict, "a table, as in [checkpoints]"),
+    "retention": (dict, "a table, as in [retention]"), "quota": (dict, "a table, as in [quota]"),
+}  # fmt: skip
+
+
+def _known(found: dict[str, Any]) -> dict[str, Any]:
+    """Settings of which each has a known name and the type that it takes. Raises SettingsError."""
+    for name, value in found.items():
+        if name not in _SETTINGS:
+            raise SettingsError(
+                f"there is no setting `{name}`{meant(name, _SETTINGS)}; there are {', '.join(sorted(_SETTINGS))}"
+            )
+        kind, example = _SETTINGS[name]
+        if not isinstance(value, kind) or (kind is list and not all(isinstance(one, str) for one in value)):
+            raise SettingsError(f"the setting `{name}` is {value!r}; give {example}")
+    return found
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """What a name that is not known may be a slip of, as a parenthesis to append; nothing where none is near."""
+    from difflib import get_close_matches  # noqa: PLC0415 - few names are wrong
+
+    near = get_close_matches(name, list(known), n=1)
+    return f" (did you mean `{near[0]}`?)" if near else ""
 
 
 def store_path(given: str | None) -> str:
@@ -342,6 +387,23 @@ def _second_text(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
 
 
+def short_time(ns: int) -> str:
+    """A time in ns, UTC, in few characters on a terminal, so that a row stays a line; in full elsewhere."""
+    return _shortened(ns, SystemClock().now()) if sys.stdout.isatty() else time_text(ns)
+
+
+def _shortened(ns: int, now: int) -> str:
+    then, today = (datetime.fromtimestamp(one // 1_000_000_000, UTC) for one in (ns, now))
+    if then.date() == today.date():
+        return f"{then:%H:%M:%S}Z"
+    return f"{then:%m-%d %H:%M}Z" if then.year == today.year else f"{then:%Y-%m-%d}"
+
+
+def counted(count: int, what: str) -> str:
+    """A number and what there are so many of, in the singular if that is one."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 def state_document(run_id: str, state: State) -> dict[str, Any]:
     """A state as the stable JSON that `show`, `run` and `replay show` print."""
     return {
@@ -399,20 +461,25 @@ def confirm(question: str, *, yes: bool) -> bool:
         return False
 
 
-def json_argument(text: str) -> Any:
-    """Plain data as JSON from the command line, from a file as @FILE, or from stdin as @-. Raises SettingsError."""
+def json_argument(text: str, what: str = "the input") -> Any:
+    """Plain data as JSON from the command line, from a file as @FILE, or from stdin as @-; `what` names it in errors.
+
+    Raises SettingsError.
+    """
+    typed = not text.startswith("@")
     try:
         if text == "@-":
             text = sys.stdin.read()
         elif text.startswith("@"):
             text = Path(text[1:]).read_text(encoding="utf-8")
-        return thaw(freeze(json.loads(text), "the input"))
+        return thaw(freeze(json.loads(text), what))
     except OSError as error:
         raise SettingsError(f"{text} can't be read: {error.strerror}") from None
     except NotPlainData as error:
-        raise SettingsError(f"the input can't be used: {error}") from None
+        raise SettingsError(f"{what} can't be used: {error}") from None
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"the input is not JSON: {error}") from None
+        quotes = """; text needs its own quotes, as in '"yes"', and what is true or not is written true or false"""
+        raise SettingsError(f"{what} is not JSON: {error}{quotes if typed else ''}") from None
 
 
 Progress = Callable[[str], None]

@@ -11,15 +11,16 @@ from typing import Any
 from eventflow.budget import used
 from eventflow.cli.keeping import kept_document, kept_lines
 from eventflow.cli.shell import FAILED, OK, STOPPED, print_state, print_table, time_text, visible, wait_document
-from eventflow.event import WaitOpened
-from eventflow.log import Head, Log
+from eventflow.event import SignalRefused, WaitOpened
+from eventflow.log import Head, Listed, Log
 from eventflow.plain import FrozenDict
 from eventflow.progress import MAX_EVENTS, parked_why
 from eventflow.recovery import history, line
 from eventflow.state import State, branch, branch_names, open_waits
-from eventflow.workflow import MESSAGE
+from eventflow.workflow import MESSAGE, answer_name
 
 SHOWN = 20  # waits, children, names of branches: what fits on a terminal; JSON has all waits and children
+LOOKED_BACK = 1_000  # events in which a refused message is looked for: a few milliseconds of reading
 CHILD = "child"  # the kind of a node that is a run of its own, and of the wait for its end
 BRANCH_STATUSES = ("finished", "failed", "waiting", "open")
 
@@ -31,6 +32,38 @@ def print_standing(run_id: str, state: State, *, all_waits: bool = False) -> Non
     for text in _wait_lines(run_id, state, all_waits=all_waits):
         print(visible(text))
     print_state(state)
+
+
+def opening_lines(run_id: str, state: State, where: str = "") -> list[str]:
+    """What a person or a program is to be told of a wait that is open in a branch, or in the node itself, and how.
+
+    Nothing where only time or another run ends it, or where what it waits for has come already.
+    """
+    wait = next((one for branch, one in open_waits(state) if branch == where), None)
+    if wait is None or wait["kind"] not in ("human", "signal"):
+        return []
+    name = answer_name(wait["id"]) if wait["kind"] == "human" else wait["name"]
+    if any(one["name"] == name for one in state.signals):
+        return []
+    said = f"run {run_id}: branch {where} " if where else ""
+    return _lines_of(run_id, where, wait, said=said, several=bool(where))
+
+
+def driven_text(one: Listed, *, gone: bool) -> str:
+    """Who drives a run, in a word for a table: somebody, nobody although it is under way, or nothing to be driven."""
+    if not gone:
+        return "yes"
+    return "nobody" if one.head.status in ("running", "pending") and not one.entry.queue else ""
+
+
+def left_alone(log: Log, head: Head) -> str:
+    """What is to be done with a run that is under way and that nobody drives; empty for one that is not under way."""
+    if head.status not in ("pending", "running", "waiting"):
+        return ""
+    entry = log.entry(head.run_key)
+    if entry is not None and entry.queue:
+        return f"waits in queue {entry.queue}"
+    return f"nobody drives it; go on with `eventflow resume {head.run_id}`"
 
 
 def left_sentence(state: State, parked: str = "") -> str:
@@ -58,11 +91,14 @@ def _wait_lines(run_id: str, state: State, *, all_waits: bool) -> list[str]:
         return []
     if len(waits) > 1:
         return [] if all_waits else [f"waits for {len(waits)} things; `eventflow show {run_id}` lists them"]
-    where, wait = waits[0]
+    return _lines_of(run_id, *waits[0])
+
+
+def _lines_of(run_id: str, where: str, wait: FrozenDict, *, said: str = "", several: bool = False) -> list[str]:
     limit = f", until {time_text(wait['until'])}" if wait["until"] else ""
-    said = {"human": "asks: ", "timer": "", "unknown": ""}.get(wait["kind"], "waits for ")
-    lines = [f"{said}{asked(wait)}{limit}"]
-    return lines + [f"{how}: {command}" for how, command in goes_on(run_id, where, wait)]
+    what = {"human": "asks: ", "timer": "", "unknown": ""}.get(wait["kind"], "waits for ")
+    lines = [f"{said}{what}{asked(wait)}{limit}"]
+    return lines + [f"{how}: {command}" for how, command in goes_on(run_id, where, wait, several=several)]
 
 
 def asked(wait: FrozenDict) -> str:
@@ -110,7 +146,21 @@ def standing_document(log: Log, head: Head, state: State, now: int) -> dict[str,
         "deadline": time_text(run.deadline) if run.deadline else None,
         "parked": parked_why(log, state) or None,
         "kept": kept_document(log, head),
+        "refused": _refused(log, state),
     }  # fmt: skip
+
+
+def _refused(log: Log, state: State) -> dict[str, Any] | None:
+    """The last message that would not do since the oldest wait opened, and why; None without one."""
+    ids = [one["id"] for _, one in open_waits(state)]
+    if state.ended or not ids:
+        return None
+    own = 1 if state.run.parent is None else state.run.parent.at + 1
+    first = max(min(ids), own, state.version - LOOKED_BACK + 1)
+    events = list(history(log, state.run.run_key, first, state.version, hidden=True))
+    found = (one.event for one in reversed(events) if isinstance(one.event, SignalRefused))
+    last = next(found, None)
+    return None if last is None else {"message": last.message, "why": last.why}
 
 
 def _status(log: Log, run_id: str) -> str | None:
@@ -161,6 +211,8 @@ def print_around(run_id: str, state: State, known: dict[str, Any]) -> None:
     if known["parked"]:
         print(visible(f"parked: {known['parked']}"))
     _print_waits(run_id, state)
+    if known["refused"]:
+        print(visible(f"message {known['refused']['message']} would not do: {known['refused']['why']}"))
     if known["branches"]:
         _print_branches(known["branches"])
     if known["children"]:

@@ -11,6 +11,7 @@ from eventflow.cli.shell import (
     FormatArg,
     StoreArg,
     bytes_text,
+    counted,
     open_store,
     print_json,
     print_table,
@@ -74,7 +75,9 @@ def info(*, store: StoreArg = None, output: FormatArg = "table") -> int:
         print_json(document, lines=output == "jsonl")
         return OK
     print(f"store {visible(document['path'])} ({document['id']}), format {document['format']}")
-    print(f"{document['runs']} runs, {document['events']} events, {bytes_text(document['file_bytes'])} on disk")
+    print(
+        f"{counted(document['runs'], 'run')}, {counted(document['events'], 'event')}, {bytes_text(document['file_bytes'])} on disk"
+    )
     print("by status: " + (", ".join(f"{count} {name}" for name, count in document["by_status"].items()) or "no runs"))
     rows = [
         {"table": name, "rows": count, "bytes": bytes_text(document["bytes"][name])}
@@ -118,7 +121,7 @@ def _growth(log: Log, usage: Usage) -> dict[str, Any]:
 
 def _growth_text(grown: dict[str, Any]) -> str:
     def said(which: str) -> str:
-        return f"{grown[which]} events, about {bytes_text(grown[f'{which}_bytes'])}"
+        return f"{counted(grown[which], 'event')}, about {bytes_text(grown[f'{which}_bytes'])}"
 
     each = f"{bytes_text(grown['bytes_of_event'])} an event"
     return f"last hour: {said('last_hour')}; last day: {said('last_day')}; {each}; since {grown['first']}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json as json_library
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,11 +34,11 @@ from eventflow.cli.shell import (
 )
 from eventflow.cli.standing import asked
 from eventflow.engine import Engine
-from eventflow.errors import Conflict, NotPlainData, SettingsError
+from eventflow.errors import Conflict, InvalidState, NotPlainData, SettingsError
 from eventflow.plain import freeze
 from eventflow.recovery import recover
 from eventflow.state import Status, open_waits
-from eventflow.workflow import MESSAGE, Workflow
+from eventflow.workflow import MESSAGE, Human, Workflow
 
 GOING: tuple[Status, ...] = ("pending", "running", "waiting")  # not over, and not told to stand still
 LISTENING: tuple[Status, ...] = (*GOING, "paused", "failed")  # read their messages, now or later
@@ -124,7 +125,7 @@ def _signal(name: str | None, payload: str | None) -> tuple[str, Any]:
     """A signal's name and its payload. Raises SettingsError."""
     if name is None:
         raise SettingsError("name the signal to send: `eventflow signal RUN NAME JSON`")
-    return name, json_argument("null" if payload is None else payload)
+    return name, json_argument("null" if payload is None else payload, "the payload")
 
 
 def send(run: str, text: str, /, *, json: JsonArg = False, store: StoreArg = None, output: FormatArg = "table") -> int:
@@ -193,7 +194,7 @@ async def _answer(store: str, run: str, name: str, said: Any, limit: float | Non
 def _said(text: str, *, is_json: bool) -> Any:
     """What is to be said, from the command line, a file or stdin. Raises SettingsError."""
     if is_json:
-        return json_argument(text)
+        return json_argument(text, "the text")
     try:
         if text == "@-":
             text = sys.stdin.read().removesuffix("\n")
@@ -227,22 +228,60 @@ def answer(
     flow
         The run's workflow, so that the answer can be checked before it is sent: MODULE:NAME or path/to/file.py:NAME.
     """
-    data, flows = json_argument(answer), load_flows(flow)
-    _check_question(store, run, wait)
-    number = send_to(store, run, lambda engine: engine.answer(run, data, wait=wait), flows=flows)
+    data, flows = json_argument(answer, "the answer"), load_flows(flow)
+    question = _check_question(store, run, wait)
+    try:
+        if question is not None and question.workflow not in {one.name for one in flows}:
+            fit_schema(question.schema, data)
+        number = send_to(store, run, lambda engine: engine.answer(run, data, wait=wait), flows=flows)
+    except InvalidState as error:
+        where = error.path.removeprefix("payload").lstrip(".")
+        said = f"the answer would not do{f' in {where}' if where not in ('', 'the answer') else ''}: {error.problem}"
+        raise SettingsError(f"{said}; nothing was sent, run {run} still asks") from None
     return told(run, "answered", number, output)
 
 
-def _check_question(store: str | None, run: str, wait: int | None) -> None:
-    """Refuse an answer of which it is not clear what it is for. Raises SettingsError, with the questions there are."""
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is recorded of a question: whose it is, and the JSON schema of its answer."""
+
+    workflow: str
+    schema: Mapping[str, Any]
+
+
+_TYPES: dict[str, Any] = {"boolean": bool, "integer": int, "number": float, "string": str}
+_SAID_ALL = frozenset({"type", "title", "description", "enum"})  # a schema with more in it says it all to its type only
+
+
+def fit_schema(schema: Mapping[str, Any], data: Any) -> None:
+    """Raise InvalidState if an answer can't be of a recorded type, as the workflow itself would find.
+
+    Of types that JSON schema does not say whole it is not known here what they take; those are left to the run.
+    """
+    kind = _TYPES.get(schema.get("type", "")) if _SAID_ALL.issuperset(schema) else None
+    if kind is None:
+        return
+    choices = schema.get("enum")
+    if choices is not None:
+        if kind is str and data not in choices:
+            raise InvalidState("payload", f"Input should be one of {', '.join(map(str, choices))}")
+        return
+    Human(prompt="", writes="answer", type=kind).accepted(data)
+
+
+def _check_question(store: str | None, run: str, wait: int | None) -> _Question | None:
+    """The question that is answered, None if there is none. Raises SettingsError, with the questions there are."""
     log = open_store(store)
     try:
         state = recover(log, find_run(log, run, whole=True)).state
     finally:
         log.close()
     open_ones = [] if state.ended else [(where, one) for where, one in open_waits(state) if one["kind"] == "human"]
-    if not open_ones or wait in {one["id"] for _, one in open_ones} or (wait is None and len(open_ones) == 1):
-        return
+    if not open_ones:
+        return None
+    found = [one for _, one in open_ones if wait in (None, one["id"])]
+    if len(found) == 1:
+        return _Question(state.run.workflow, found[0]["spec"].get("schema", {}))
     listed = "; ".join(f"{one['id']} ({where or state.node}): {asked(one)}" for where, one in open_ones)
     what = "asks several things" if wait is None else f"asks nothing by the id {wait}"
     raise SettingsError(f"run {run} {what}; say by --wait which of these you answer: {listed}")
@@ -271,7 +310,7 @@ def settle(
     """
     if (result is None) != never_happened:
         raise SettingsError("say what became of it: --result JSON, or --never-happened")
-    output = None if result is None else json_argument(result)
+    output = None if result is None else json_argument(result, "--result")
     open_store(store).close()  # a store that is not there must not be created by this
 
     async def work() -> None:

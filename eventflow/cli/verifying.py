@@ -13,6 +13,7 @@ from eventflow.cli.shell import (
     FormatArg,
     StoreArg,
     argument,
+    counted,
     lasting_path,
     open_store,
     print_json,
@@ -88,7 +89,8 @@ def tell_report(report: Report, output: str) -> int:
     else:
         deleted = f", {report.deleted} deleted" if report.deleted else ""
         deleted += f", {report.compacted} of the runs begin late" if report.compacted else ""
-        print(f"{report.runs} runs, {report.events} events{deleted}, {report.snapshots} snapshots read and compared")
+        read = f"{counted(report.runs, 'run')}, {counted(report.events, 'event')}{deleted}"
+        print(f"{read}, {counted(report.snapshots, 'snapshot')} read and compared")
         if report.hidden:
             print(f"{report.hidden} events are encrypted and their key is not here: their values were not compared")
         print("everything holds" if report.sound else f"{len(report.findings)} of what was compared does not hold")

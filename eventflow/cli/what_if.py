@@ -45,7 +45,7 @@ def mocks_of(given: tuple[str, ...]) -> dict[str, object]:
         name, there, value = text.partition("=")
         if not there or not name:
             raise SettingsError(f"--mock {text!r} names no call; write NAME=JSON, such as charge='{{\"paid\": true}}'")
-        found[name] = json_argument(value)
+        found[name] = json_argument(value, f"--mock {name}")
     return found
 
 

@@ -19,12 +19,13 @@ from eventflow.checkpoint import CheckpointPolicy
 from eventflow.cli.driving import VerboseArg, lines_on_stderr, progress_of, stopping
 from eventflow.cli.flows import load_flows, load_schedules
 from eventflow.cli.policy import NO_OPTIONS, PolicyArgs, policy_of, quota_of, retention_of
-from eventflow.cli.queues import QueueArg, queues_to_serve
+from eventflow.cli.queues import QueueArg, queues_to_serve, waiting_in
 from eventflow.cli.shell import (
     OK,
     Format,
     FormatArg,
     StoreArg,
+    counted,
     open_store,
     print_json,
     progress,
@@ -206,6 +207,7 @@ class _Shift:
                 began = self._clock.monotonic()
                 await self._look()
                 if self._job.once and self._nothing_moves():
+                    self._tell_of_queues()
                     return
                 rest = max(EVERY, RATIO * (self._clock.monotonic() - began))
                 await self._rest(stop, rest)
@@ -329,6 +331,16 @@ class _Shift:
         if fresh:
             named = ", ".join(fresh[:SHOWN]) + (f" and {len(fresh) - SHOWN} more" if len(fresh) > SHOWN else "")
             print(f"eventflow: {what}: {visible(named)}", file=sys.stderr, flush=True)
+
+    def _tell_of_queues(self) -> None:
+        """Where nothing was driven: which runs of its workflows wait in queues that it does not serve."""
+        if self._left or self._driven:
+            return
+        served, names = {queue.name for queue in self._job.queues}, {flow.name for flow in self._job.flows}
+        for name, count in waiting_in(self._engine.log, names).items():
+            if name not in served:
+                said = f"{counted(count, 'run')} {'waits' if count == 1 else 'wait'} in queue {name}"
+                print(f"eventflow: {visible(f'{said}; serve it with --queue {name}')}", file=sys.stderr, flush=True)
 
     def report(self) -> None:
         """Print what was done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 from eventflow.checkpoint import Checkpoint
 from eventflow.clock import NS
 from eventflow.errors import SettingsError
+from eventflow.span import span_in
 from eventflow.state import STATUSES, Status
 
 OVER: tuple[Status, ...] = (
@@ -24,14 +26,14 @@ _HOUR, _DAY = 3_600 * NS, 86_400 * NS
 class RetentionPolicy:
     """What is kept of runs that are over, and of the checkpoints of all runs.
 
-    max_age: runs whose last event is older than that many seconds go. keep: the newest that many of each workflow stay;
+    max_age: runs whose last event is older than that go: seconds, or a span as "30d", kept as seconds. keep: the newest that many of each workflow stay;
     with `max_age`, a run goes only if both say so. max_bytes: of what is left the oldest go until the events of runs that
     are over have no more than that many bytes; those that `keep` names stay even then. statuses, workflow, tag: only such
     runs. last, hourly, daily: of a run's checkpoints the newest that many stay, the newest of each of so many hours, and of
     each of so many days; those made by hand are not counted.
     """
 
-    max_age: float | None = None
+    max_age: str | float | None = None
     keep: int | None = None
     max_bytes: int | None = None
     statuses: tuple[Status, ...] = OVER
@@ -42,18 +44,28 @@ class RetentionPolicy:
     daily: int | None = None
 
     def __post_init__(self) -> None:
-        numbers = {
-            "max_age": self.max_age, "keep": self.keep, "max_bytes": self.max_bytes, "last": self.last,
-            "hourly": self.hourly, "daily": self.daily,
-        }  # fmt: skip
-        for name, value in numbers.items():
-            if value is not None and not value >= 0:  # refuses NaN too
-                raise SettingsError(f"RetentionPolicy({name}={value}): give 0 or more")
+        if self.max_age is not None:
+            object.__setattr__(self, "max_age", _span(self.max_age))
+        for name in ("keep", "max_bytes", "last", "hourly", "daily"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+                raise SettingsError(f"RetentionPolicy({name}={value!r}): give a whole number, 0 or more")
+        for name in ("workflow", "tag"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise SettingsError(f"RetentionPolicy({name}={value!r}): give a name, as text")
+        if not isinstance(self.statuses, tuple | list):
+            raise SettingsError(f"RetentionPolicy(statuses={self.statuses!r}): give a tuple of {', '.join(OVER)}")
         for status in self.statuses:
             if status not in STATUSES:
                 raise SettingsError(f"{status!r} is not a status; a run that is over is one of {', '.join(OVER)}")
             if status not in OVER:
                 raise SettingsError(f"a run that is {status} is not over, so no rule takes it; cancel it first")
+
+    @property
+    def age(self) -> float | None:
+        """`max_age` in seconds, if there is one."""
+        return self.max_age if isinstance(self.max_age, float) else None
 
     @property
     def takes_runs(self) -> bool:
@@ -67,11 +79,20 @@ class RetentionPolicy:
 
     def __str__(self) -> str:
         told = [
-            f"older than {self.max_age:g} s" if self.max_age is not None else "",
+            f"older than {self.age:g} s" if self.age is not None else "",
             f"beyond the newest {self.keep} of their workflow" if self.keep is not None else "",
             f"beyond {self.max_bytes} bytes" if self.max_bytes is not None else "",
         ]
         return "retention: " + ", ".join(one for one in told if one)
+
+
+def _span(given: object) -> float:
+    seconds = span_in(given)
+    if isinstance(seconds, str):
+        raise SettingsError(f"RetentionPolicy(max_age={given!r}): {seconds}")
+    if not 0 <= seconds < math.inf:
+        raise SettingsError(f"RetentionPolicy(max_age={given!r}): give 0 or more, and an end")
+    return seconds
 
 
 class Candidate(NamedTuple):
@@ -89,7 +110,7 @@ def selected(policy: RetentionPolicy, candidates: Sequence[Candidate], now: int)
     kept = _newest(policy.keep, oldest) if policy.keep is not None else set()
     taken: dict[bytes, None] = {}
     if policy.max_age is not None or policy.keep is not None:
-        before = None if policy.max_age is None else now - round(policy.max_age * NS)
+        before = None if policy.age is None else now - round(policy.age * NS)
         for one in oldest:
             if one.run_key not in kept and (before is None or one.updated < before):
                 taken[one.run_key] = None

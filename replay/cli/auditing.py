@@ -17,6 +17,7 @@ from eventflow.cli.shell import (
     FormatArg,
     StoreArg,
     argument,
+    counted,
     lasting_path,
     open_store,
     print_json,
@@ -176,10 +177,9 @@ def _tell(report: Report, sealed: Sealed, output: str) -> None:
         print_json({**document, "findings": findings}, lines=output == "jsonl")
     else:
         deleted = f", {report.deleted} deleted" if report.deleted else ""
-        seals = f", {sealed.compared} seals" if sealed.compared else ""
-        print(
-            f"{report.runs} runs, {report.events} events{deleted}, {report.snapshots} snapshots{seals} read and compared"
-        )
+        seals = f", {counted(sealed.compared, 'seal')}" if sealed.compared else ""
+        read = f"{counted(report.runs, 'run')}, {counted(report.events, 'event')}{deleted}"
+        print(f"{read}, {counted(report.snapshots, 'snapshot')}{seals} read and compared")
         if report.hidden:
             print(f"{report.hidden} events are encrypted and their key is not here: their values were not compared")
         if report.sound:

@@ -75,7 +75,7 @@ class WhatIf:
             return "real"
         if not asked and not run:
             return None
-        mocks = {name: json_argument(value) for name, value in map(_named, self.mock)}
+        mocks = {name: json_argument(value, f"--mock {name}") for name, value in map(_named, self.mock)}
         return policy_said(self.live, mocks, self.deny, fresh=self.fresh)
 
 
@@ -100,6 +100,8 @@ def fork_(
     opened = open_store(store, write=True)
     try:
         place = resolve(opened, address, whole=True)
+        if run and (code := workflow_known(opened, place.head, flow or ())) != OK:
+            return code
         if (
             isinstance(effects, EffectPolicy)
             and effects.live
@@ -112,7 +114,7 @@ def fork_(
     finally:
         opened.close()
     if not (run and output == "json"):  # one document, which then is that of the driven run
-        _tell(str(place), head, policy, family_of=family_rows, output=output)
+        _tell(str(place), head, policy, family_of=family_rows, output=output, driven_now=run)
     return driven(head.run_id, flow or (), store, output) if run else OK
 
 
@@ -127,6 +129,13 @@ def _agreed(log: Log, place: Address, policy: EffectPolicy, *, sets: Sequence[tu
     return confirm(f"{said} Fork it?", yes=yes)
 
 
+def workflow_known(log: Log, head: Head, flows: Sequence[str]) -> int:
+    """OK if what would drive a run knows its workflow, else an exit code, once it was said why: before anything is recorded."""
+    entry = log.entry(head.run_key)
+    argv = [head.run_id, "" if entry is None else entry.workflow, *flows]
+    return subprocess.run([sys.executable, "-m", "eventflow.cli.known", *argv], check=False).returncode  # noqa: S603 - our own
+
+
 def driven(run_id: str, flows: Sequence[str], store: str | None, output: str) -> int:
     """The exit code of eventflow's own command line, which drives a run in a process of its own."""
     given = [one for flow in flows for one in ("--flow", flow)]
@@ -135,13 +144,17 @@ def driven(run_id: str, flows: Sequence[str], store: str | None, output: str) ->
     return subprocess.run([sys.executable, "-m", "eventflow", *argv], check=False).returncode  # noqa: S603 - our own
 
 
-def _tell(place: str, head: Head, policy: FrozenDict, *, family_of: list[Kin], output: str) -> None:
+def _tell(
+    place: str, head: Head, policy: FrozenDict, *, family_of: list[Kin], output: str, driven_now: bool
+) -> None:  # fmt: skip
     run_id = head.run_id
     if output != "table":
         document = {"schema": SCHEMA, "run": run_id, "version": head.version, "parent": place, "what_if": bool(policy)}
         print_json({**document, "lineage": [_kin_row(one) for one in family_of]}, lines=output == "jsonl")
         return
-    print(visible(f"run {run_id} continues {place}; `eventflow resume {run_id}` drives it"))
+    print(
+        visible(f"run {run_id} continues {place}" + ("" if driven_now else f"; `eventflow resume {run_id}` drives it"))
+    )
     if policy:
         print(visible(f"it is a what-if run: {told(policy)}"))
     for one in family_of:
@@ -159,7 +172,7 @@ def _assignment(text: str) -> tuple[Path, Any]:
     path, found, value = text.partition("=")
     if not found:
         raise SettingsError(f"{text!r} sets nothing; write PATH=JSON, such as topic='\"moons\"'")
-    return parse_path(path), json_argument(value)
+    return parse_path(path), json_argument(value, f"--set {path}")
 
 
 def _kin_row(one: Kin) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from eventflow.ingest import ingest
 from eventflow.log import Head, Query
 from eventflow.recovery import recover
 from eventflow.state import FINAL, State
-from replay.cli.branching import driven
+from replay.cli.branching import driven, workflow_known
 from replay.cli.opening import EXPORT, run_confined
 from replay.export.capsule.page import capsule_page
 from replay.export.capsule.view import capsule_view
@@ -99,7 +99,9 @@ def open_(
     log = export_from(opened.capsule.sequence, check=False)  # the very bytes that were verified
     standing = _standing(log, name, at)
     if drive:
-        _check_goes_on(standing, run_id)
+        code = workflow_known(log, _check_goes_on(standing, run_id), flow or ())
+        if code != OK:
+            return code
     if store is not None:
         _take_in(log, store)
     forked = _forked(store, standing, run_id) if drive and store and standing else None
@@ -128,8 +130,8 @@ def _standing(log: ExportLog, name: str | None, at: str | None) -> _Standing | N
     return _Standing(head, version, recover(log, head, version).state)
 
 
-def _check_goes_on(standing: _Standing | None, run_id: str | None) -> None:
-    """Refuse what could not be forked, before anything is written. Raises SettingsError, NotResumable."""
+def _check_goes_on(standing: _Standing | None, run_id: str | None) -> Head:
+    """The run to go on from; refuse what could not be forked, before anything is written. Raises SettingsError, NotResumable."""
     if standing is None:
         raise SettingsError("the file holds several runs; name the one to go on from, as `replay open FILE RUN --run`")
     if run_id is not None:
@@ -139,6 +141,7 @@ def _check_goes_on(standing: _Standing | None, run_id: str | None) -> None:
             f"version {standing.version} is the run's end; go on from an earlier one, as --at {standing.version - 1}"
         )
         raise NotResumable(standing.head.run_id, where)
+    return standing.head
 
 
 def _take_in(log: ExportLog, store: str) -> None:
@@ -199,7 +202,7 @@ def _tell(answer: _Answer, output: str) -> None:
     if holds is False:
         print("its page is not what its history makes here: another version wrote it, or it was changed")
         print("what follows is the history, not the page")
-    for line in _where(standing, heads):
+    for line in _where(standing, heads, answer.file):
         print(visible(line))
     if standing is not None:
         print_failure(standing.state)
@@ -208,9 +211,13 @@ def _tell(answer: _Answer, output: str) -> None:
         print(visible(line))
 
 
-def _where(standing: _Standing | None, heads: Sequence[Head]) -> list[str]:
+def _where(standing: _Standing | None, heads: Sequence[Head], file: str) -> list[str]:
     if standing is None:
-        return [f"run {one.run_id} at version {one.version}: {one.status}" for one in heads]
+        listed = [f"run {one.run_id} at version {one.version}: {one.status}" for one in heads]
+        return [
+            *listed,
+            f"name one to stand at it, and a version if it is not the last: `replay open {file} RUN --at 3`",
+        ]
     head, state = standing.head, standing.state
     waits = f", waiting for {state.waiting_for}" if state.waiting_for else ""
     return [

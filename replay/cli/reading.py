@@ -18,6 +18,7 @@ from eventflow.cli.shell import (
     print_json,
     print_state,
     print_table,
+    short_time,
     show,
     state_document,
     time_text,
@@ -89,11 +90,13 @@ def _row(line: Line) -> dict[str, Any]:
 
 
 def _print_lines(chosen: Iterator[Line], output: Format, run_id: str) -> None:
-    rows = map(_row, chosen)
     if output != "table":
-        show(rows, output, SCHEMA, ())
+        show(map(_row, chosen), output, SCHEMA, ())
         return
-    for_people = [{**row, "took": _took(row["took_ms"]), "tokens": row["tokens"] or ""} for row in rows]
+    rows = ((_row(line), short_time(line.time)) for line in chosen)
+    for_people = [
+        {**row, "time": when, "took": _took(row["took_ms"]), "tokens": row["tokens"] or ""} for row, when in rows
+    ]
     print_table(for_people, COLUMNS, f"run {run_id}")
 
 
@@ -119,7 +122,7 @@ def _print_line(line: Line, output: Format) -> None:
     if output != "table":
         print_json({"schema": SCHEMA, **_row(line)}, lines=True)
         return
-    said = (f"{line.version:<7}", time_text(line.time), line.type, line.node, line.detail)
+    said = (f"{line.version:<7}", short_time(line.time), line.type, line.node, line.detail)
     print(visible("  ".join(said)))
 
 

@@ -9,6 +9,8 @@ from eventflow.errors import ProofFailed, SettingsError
 from eventflow.exchange import MAX_EXPORT, ExportLog, export_from
 from replay.export.capsule.page import MAX_CAPSULE, Capsule, is_capsule, open_capsule
 
+_MAPS = {bytes([first]) for first in range(0xA0, 0xC0)}  # how CBOR begins a map, and no text in UTF-8 begins
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -32,6 +34,8 @@ def read_file(path: Path) -> Opened:
         if len(data) > MAX_CAPSULE:
             raise ProofFailed("the capsule", f"is larger than {MAX_CAPSULE:,} bytes")
         return Opened("capsule", data, open_capsule(data))
+    if data[:1] not in _MAPS:
+        raise SettingsError(f"{path} is no export and no capsule; give a file that `replay export` has written")
     return Opened("export", data, Capsule(data, ""))
 
 

@@ -101,9 +101,9 @@ class Rows(ScrollView, can_focus=True, inherit_bindings=False):
         if height <= 0:
             return
         if self.chosen < top:
-            self.scroll_to(y=self.chosen, animate=False)
+            self.scroll_to(y=self.chosen, animate=False, force=True)
         elif self.chosen >= top + height:
-            self.scroll_to(y=self.chosen - height + 1, animate=False)
+            self.scroll_to(y=self.chosen - height + 1, animate=False, force=True)
 
     def on_resize(self, _event: Resize) -> None:
         """The chosen line stays in sight, whatever the height."""

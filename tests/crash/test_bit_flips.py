@@ -1,7 +1,7 @@
 """One bit turned over anywhere in a store is found out, or changes nothing that can be read or proven.
 
-A sample with a fixed seed; EVENTFLOW_FULL takes a larger one and a larger store, EVENTFLOW_FLIPS=all every bit of the small
-store's file, which takes about half an hour.
+A sample with a fixed seed; EVENTFLOW_FULL takes a larger one, and one of a larger store. EVENTFLOW_FLIPS=N takes N of each (ten
+thousand take some minutes), EVENTFLOW_FLIPS=all every bit of the small store's file, which takes about half an hour.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from eventflow.sealing import Seal, read_seal, seal
 from eventflow.untrusted import Examiner
 
 FULL = "EVENTFLOW_FULL" in os.environ
-ALL = os.environ.get("EVENTFLOW_FLIPS") == "all"
+ASKED = os.environ.get("EVENTFLOW_FLIPS", "")
+ALL = ASKED == "all"
+FLIPS = int(ASKED) if ASKED.isdecimal() else 3_000 if FULL else 1_000
 DATA = "data.1/data.mdb"
 PAGE = 4_096
 LONG = "A text that is long enough to be kept once, beside the events that refer to it. " * 30
@@ -138,7 +140,7 @@ def settle(held: Held, flips: Sequence[Flip]) -> Counter[str]:
 
 def test_a_flip_anywhere_is_found_out_or_changes_nothing(small: Held, record_property) -> None:
     """Refused at opening, reported by verify, or every state, event, value and proof is what it was."""
-    count = small.bits() if ALL else 12_000 if FULL else 1_500
+    count = small.bits() if ALL else FLIPS
     found = settle(small, small.sampled(min(count, small.bits())))
     assert all(found[outcome] for outcome in (REFUSED, REPORTED, SAME)), found
     record_property("figures", f"{found.total():,} bits: 0 unnoticed, {found[SAME]:,} of them change nothing")
@@ -151,7 +153,7 @@ def test_a_flip_in_what_is_not_free_is_nearly_always_found_out(small: Held, tmp_
     whole = (small.root / DATA).read_bytes()
     (small.root / DATA).write_bytes((tmp_path / "data.mdb").read_bytes())
     try:
-        found = settle(small, small.sampled(4_000 if FULL else 700))
+        found = settle(small, small.sampled(FLIPS // 2))
     finally:
         (small.root / DATA).write_bytes(whole)
     assert found[REFUSED] + found[REPORTED] > found[SAME] / 10, found
@@ -180,8 +182,8 @@ def test_without_the_mark_a_flip_in_a_meta_page_rolls_the_store_back_unnoticed(s
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not FULL, reason="EVENTFLOW_FULL=1 flips 10,000 bits of a larger store, which takes a minute")
-def test_ten_thousand_flips_of_a_larger_store(tmp_path: Path) -> None:
+@pytest.mark.skipif(not (FULL or ASKED), reason="EVENTFLOW_FULL=1 flips bits of a larger store, which takes a minute")
+def test_flips_of_a_larger_store(tmp_path: Path) -> None:
     """Some hundred events, over more pages than one table's root holds."""
     large = Held(tmp_path / "store", 30)
-    settle(large, large.sampled(10_000))
+    settle(large, large.sampled(FLIPS // 2 if not ASKED else FLIPS))

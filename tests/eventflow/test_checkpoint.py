@@ -148,12 +148,23 @@ def test_options_add_up(names: tuple[str, ...]) -> None:
     [
         {"every": 0}, {"every": -1}, {"keep": 0}, {"keep": -5}, {"interval": 0}, {"interval": -1.0}, {"interval": math.nan},
         {"max_age": 0}, {"max_age": -1}, {"max_age": math.nan}, {"before_node": "writer"}, {"after_node": "writer"},
+        {"keep": "many"}, {"every": "x"}, {"every": 1.5}, {"every": True}, {"interval": "soon"}, {"interval": "60"}, {"interval": "0 s"},
+        {"max_age": []}, {"max_age": 10**400}, {"auto": "no"}, {"compress": 1}, {"after_node": 3}, {"before_node": (1,)},
     ],
 )  # fmt: skip
 def test_a_policy_that_means_nothing_is_refused(wrong: dict[str, Any]) -> None:
     """A number out of bounds, or a name where names are asked for, is found where the policy is made."""
     with pytest.raises(DefinitionError, match=next(iter(wrong))):
         CheckpointPolicy(**wrong)
+
+
+def test_spans_are_texts_or_seconds() -> None:
+    """Both ways of saying it are one policy, which asks for the same checkpoints."""
+    policy = CheckpointPolicy(interval="1h", max_age="30d")
+    assert policy == CheckpointPolicy(interval=3_600, max_age=30 * 86_400.0)
+    assert CheckpointPolicy(interval="50 ms").interval == 0.05
+    assert due(policy, after(1), Passage(), 3_600 * NS).kinds == ("interval",)
+    assert due(policy, after(1), Passage(), 3_600 * NS - 1).kinds == ()
 
 
 # --- what the default costs ----------------------------------------------------------------------------------------

@@ -33,6 +33,15 @@ def last_act(path: Path) -> object:
         return read_events(log.read(STORE_RUN, head.version, head.version), log.blobs)[0].event
 
 
+def test_a_store_in_a_database_is_backed_up_by_other_means(run_eventflow, desk):
+    """Which are named; its address is not taken for a path, and is not shown."""
+    ended = run_eventflow("store", "backup", "b", "--store", "postgresql://ann:hush-hush@127.0.0.1:9/db")
+    assert ended.code == 2
+    assert "`eventflow store copy`" in ended.sentence
+    assert "hush" not in ended.err
+    assert not (desk / "b").exists()
+
+
 # --- backup and restore --------------------------------------------------------------------------------------------
 
 

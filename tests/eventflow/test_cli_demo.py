@@ -73,6 +73,13 @@ def test_the_recovery_demo_repeats_nothing(recovery, run_eventflow):
     assert document["usage"]["calls"] == CALLS
 
 
+def test_a_demos_run_can_be_asked_what_if(basic, process):
+    """Its workflow is named like any other."""
+    argv = ["fork", "basic-1@4", "--id", "again", "--store", basic.place / STORE, "-o", "json"]
+    done = process("replay", *argv, "--run", "--flow", "eventflow.cli.demo.flow:study").ended()
+    assert (done.code, done.json["status"]) == (0, "completed"), done.err
+
+
 def test_what_is_said_comes_in_order_through_a_pipe(recovery):
     """Lines of the two processes of the recovery demo stand in the order in which they were said."""
     said = [

@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventflow.checkpoint import CheckpointPolicy
 from eventflow.cli import shell
+from eventflow.cli.policy import NO_OPTIONS, policy_of, retention_of
 from eventflow.cli.shell import (
     bytes_text,
     confirm,
@@ -31,6 +33,7 @@ from eventflow.cli.shell import (
     visible,
 )
 from eventflow.errors import SettingsError
+from eventflow.retention import RetentionPolicy
 
 HOSTILE = "a\x1b[2J\x07\x9b31m\u202eb\u2066c\x00\x7f\u200bd\ue000\U000e0041"
 
@@ -88,6 +91,71 @@ def test_a_store_setting_that_is_no_path_is_refused(desk, run_eventflow, value):
     ended = run_eventflow("list")
     assert ended.code == 2
     assert "give the path of a directory" in ended.sentence
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('stroe = "x"', "there is no setting `stroe` (did you mean `store`?)"),
+        ('workflow = ["a:b"]', "(did you mean `workflows`?)"),
+        ("zzz = 1", "there is no setting `zzz`; there are checkpoints,"),
+        ('schedules = "x"', "the setting `schedules` is 'x'; give a list of names"),
+        ("workflows = [3]", "the setting `workflows` is [3]; give a list of names"),
+        ("checkpoints = 3", "the setting `checkpoints` is 3; give a table"),
+        ('[checkpoints]\nkeep = "many"', None),
+    ],
+)
+def test_settings_nobody_knows_or_of_another_type_are_refused_by_every_command(desk, run_eventflow, content, said):
+    """A slip is told with what was meant; a table is looked at by the commands that use it."""
+    (desk / "eventflow.toml").write_text(f"{content}\n")
+    ended = run_eventflow("list")
+    assert ended.code == (3 if said is None else 2)
+    assert said is None or said in ended.sentence
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('keep = "many"', "CheckpointPolicy(keep='many') counts checkpoints"),
+        ('every = "x"', "CheckpointPolicy(every='x') counts events"),
+        ('interval = "soon"', "CheckpointPolicy(interval='soon') is a span"),
+        ('recovery = "50"', 'give a unit: "50 ms"'),
+        ('after_node = "yes"', "True or False, or a tuple of names"),
+    ],
+)
+def test_checkpoints_in_the_settings_that_mean_nothing_are_one_sentence(desk, run_eventflow, flows, content, said):
+    """With exit code 2, before anything is started."""
+    (desk / "eventflow.toml").write_text(f"[checkpoints]\n{content}\n")
+    ended = run_eventflow("run", "flows.py:flow", "--id", "r", "--input", '{"n": 1}')
+    assert ended.code == 2
+    assert ended.sentence.startswith("eventflow: the setting `checkpoints` can't be used: ")
+    assert said in ended.sentence
+
+
+def test_spans_in_the_settings_and_options_are_texts_or_seconds(desk, run_eventflow, flows):
+    """An hour is an hour, written either way."""
+    (desk / "eventflow.toml").write_text(
+        '[checkpoints]\ninterval = "1h"\nmax_age = "30d"\n[retention]\nmax_age = "30d"\n'
+    )
+    assert policy_of(NO_OPTIONS) == CheckpointPolicy(interval=3_600, max_age=30 * 86_400)
+    assert retention_of() == RetentionPolicy(max_age=30 * 86_400)
+    argv = ("run", "flows.py:flow", "--input", '{"n": 1}')
+    assert [run_eventflow(*argv, "--interval", one).code for one in ("2h", "60", "soon")] == [0, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["prune"], 'Did you mean "checkpoints prune" or "store prune"?'),
+        (["backup", "b"], 'Did you mean "store backup"?'),
+        (["demo", "bsic"], "there is no demo 'bsic' (did you mean `basic`?); there are basic, recovery,"),
+    ],
+)
+def test_a_command_that_stands_elsewhere_is_named(desk, run_eventflow, argv, said):
+    """A command of a group without its group, and a demo by a wrong name."""
+    ended = run_eventflow(*argv)
+    assert ended.code == 2
+    assert said in ended.sentence
 
 
 def test_a_store_in_memory_has_no_checkpointer(run_eventflow):

@@ -24,7 +24,7 @@ costs_of = st.builds(
 @pytest.mark.parametrize(
     ("given_", "seconds"),
     [("50 ms", 0.05), ("50ms", 0.05), ("2 s", 2.0), ("500 us", 0.0005), ("500 µs", 0.0005), ("1.5s", 1.5), (0.05, 0.05),
-     (3, 3.0), ("1 min", 60.0), (" 50  ms ", 0.05), ("0.25", 0.25)],
+     (3, 3.0), ("1 min", 60.0), (" 50  ms ", 0.05), ("0.25 s", 0.25)],
 )  # fmt: skip
 def test_a_span_is_a_text_or_seconds(given_, seconds):
     """Both ways of saying it are one policy."""
@@ -35,12 +35,36 @@ def test_a_span_is_a_text_or_seconds(given_, seconds):
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "ms", "50 parsecs", "-1 ms", "0 ms", 0, -1.0, math.nan, math.inf, "1e3 ms", True, [], "50 ms 2 s"]
+    "wrong",
+    [
+        "",
+        "ms",
+        "50 parsecs",
+        "-1 ms",
+        "0 ms",
+        "50msec",
+        "50",
+        "0.25",
+        0,
+        -1.0,
+        math.nan,
+        math.inf,
+        "1e3 ms",
+        True,
+        [],
+        "50 ms 2 s",
+    ],
 )
 def test_what_is_no_span_is_refused_where_the_policy_is_made(wrong):
     """Nothing, less than nothing, and what has no such unit."""
     with pytest.raises(DefinitionError, match="recovery"):
         CheckpointPolicy(recovery=wrong)
+
+
+def test_a_text_without_a_unit_is_asked_for_one():
+    """It could be ms as well as seconds, so the sentence says how to write either."""
+    with pytest.raises(DefinitionError, match='give a unit: "50 ms"'):
+        CheckpointPolicy(recovery="50")
 
 
 def test_without_a_target_there_is_none():

@@ -64,12 +64,30 @@ def test_tiers_keep_the_newest_of_each_hour_and_day() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"keep": -1}, {"max_age": float("nan")}, {"statuses": ("running",)}, {"statuses": ("x",)}]
+    "wrong",
+    [
+        {"keep": -1},
+        {"keep": "x"},
+        {"last": True},
+        {"max_age": float("nan")},
+        {"max_age": "old"},
+        {"max_age": "30"},
+        {"workflow": 3},
+        {"statuses": 1},
+        {"statuses": ("running",)},
+        {"statuses": ("x",)},
+    ],
 )
 def test_rules_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
     """With a sentence that says which."""
     with pytest.raises(SettingsError):
         RetentionPolicy(**wrong)
+
+
+def test_an_age_is_a_span_or_seconds() -> None:
+    """Both ways of saying it are one rule."""
+    assert RetentionPolicy(max_age="30d") == RetentionPolicy(max_age=30 * 86_400)
+    assert str(RetentionPolicy(max_age="1h")) == "retention: older than 3600 s"
 
 
 # --- pruning -------------------------------------------------------------------------------------------------------

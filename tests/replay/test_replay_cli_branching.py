@@ -5,6 +5,18 @@ from __future__ import annotations
 import pytest
 
 
+TYPED = """
+from typing import TypedDict
+from eventflow import Workflow
+
+class Told(TypedDict, total=False):
+    topic: str
+    score: int
+
+flow = Workflow("typed", state=Told).add_node("end", lambda state: {}).set_start("end")
+"""
+
+
 @pytest.fixture
 def store(desk, run_eventflow, flows):
     """A store with the finished run `one`."""
@@ -31,11 +43,36 @@ def test_what_drives_it_without_driving_is_refused(store, run_replay):
     assert run_replay("show", "two").code == 3
 
 
-def test_a_workflow_that_is_not_there_ends_with_its_exit_code(store, process):
-    """The fork is recorded, and can be driven later."""
-    done = process("replay", "fork", "one@1", "--id", "two", "--run", "--flow", "flows.py:absent").ended()
+@pytest.mark.parametrize("flow", [[], ["--flow", "flows.py:absent"], ["--flow", "flows.py:failing"]])
+def test_a_workflow_that_is_not_known_is_told_before_the_fork_is_recorded(store, process, run_replay, flow):
+    """With exit code 2 and a sentence of the command line's own words; no new run is left behind."""
+    done = process("replay", "fork", "one@1", "--id", "two", "--run", *flow).ended()
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("eventflow: ")
+    assert "Engine(" not in done.err
+    assert "absent" in done.err or "--flow MODULE:FLOW, or as one of `workflows` in the settings" in done.err
+    assert run_replay("show", "two").code == 3
+
+
+def test_a_fork_that_is_driven_at_once_needs_no_word_on_how_to_drive_it(store, process):
+    """One that waits for somebody gets it."""
+    done = process("replay", "fork", "one@1", "--id", "two", "--run", "--flow", "flows.py:flow").ended()
+    assert done.out.startswith("run two continues one@1\n")
+    done = process("replay", "fork", "one@1", "--id", "three").ended()
+    assert done.out.startswith("run three continues one@1; `eventflow resume three` drives it\n")
+
+
+def test_a_field_that_the_workflow_does_not_declare_is_refused(desk, run_eventflow, run_replay):
+    """Where it declares any: with the nearest one, exit code 2, and nothing recorded."""
+    (desk / "typed.py").write_text(TYPED)
+    assert run_eventflow("run", "typed.py:flow", "--id", "one", "--input", '{"topic": "tides"}').code == 0
+    done = run_replay("fork", "one@1", "--id", "two", "--set", "topik=1")
     assert done.code == 2
-    assert "eventflow: " in done.err
+    assert done.sentence == (
+        "replay: workflow 'typed' declares no field 'topik' (did you mean 'topic'?); it has score, topic"
+    )
+    assert run_replay("show", "two").code == 3
+    assert run_replay("fork", "one@1", "--id", "two", "--set", "score=1").code == 0  # declared, and not there yet
 
 
 def test_a_tree_tells_how_each_member_came_about(store, run_replay):

@@ -100,6 +100,35 @@ def test_what_can_not_be_opened_is_said_in_one_sentence(capsule, run_replay, arg
     assert done.sentence.startswith("replay: ")
 
 
+@pytest.mark.parametrize("content", ["import this\n", "", "<html></html>", "{}", "\u00e9t\u00e9"])
+def test_a_file_that_is_no_history_is_told_as_that(desk, run_replay, content):
+    """Without a word on stores and backups, which have nothing to do with it."""
+    (desk / "order.py").write_text(content)
+    done = run_replay("open", "order.py")
+    assert done.code == 2
+    assert done.sentence.startswith("replay: order.py is no export and no capsule")
+    assert "restore" not in done.sentence
+
+
+def test_a_file_of_several_runs_says_how_to_stand_at_one(desk, run_eventflow, run_replay, flows):
+    """Below the list of them; what it says works."""
+    for name in ("one", "two"):
+        assert run_eventflow("run", "flows.py:flow", "--id", name, "--input", '{"n": 1}').code == 0
+    assert run_eventflow("store", "export", "all.cborseq").code == 0
+    assert "name one to stand at it, and a version if it is not the last: `replay open all.cborseq RUN" in (
+        run_replay("open", "all.cborseq").out
+    )
+    assert "run two at version 2 of " in run_replay("open", "all.cborseq", "two", "--at", "2").out
+
+
+def test_who_can_not_drive_it_takes_nothing_in(capsule, process, desk):
+    """A workflow that is not known is told before a store is made."""
+    done = process("replay", "open", "one.html", "--store", "new", "--at", "2", "--run").ended()
+    assert (done.code, done.out) == (2, "")
+    assert "--flow MODULE:FLOW" in done.err
+    assert not (desk / "new").exists()
+
+
 def test_a_history_that_was_changed_is_not_opened(capsule, process, desk):
     """What is wrong is found by a process of its own, and nothing is taken in."""
     data = capsule.read_text()

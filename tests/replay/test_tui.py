@@ -96,6 +96,25 @@ async def answer(pilot: Any, key: str, text: str) -> None:
     await press(pilot, "enter")
 
 
+def test_the_version_one_stands_at_is_on_the_screen_from_the_beginning(author):
+    """Of a run with more events than lines, opened from the list or by its name."""
+    head = author.start("long", {"n": 1})
+    for number in range(18):
+        head = author.add(head, to("a", ("set", "n", number)))
+    author.add(head, RunCompleted("a", ()), status="completed")
+
+    async def story(pilot, app):
+        if isinstance(app.screen, RunsScreen):
+            await press(pilot, "enter")
+        rows = app.screen.query_one(Rows)
+        assert (rows.count, rows.chosen) == (20, 19)
+        assert rows.scroll_y == rows.max_scroll_y > 0
+        assert "RunCompleted" in screen_text(app)
+
+    pressed(author.log, story)
+    pressed(author.log, story, "long")
+
+
 def screen_text(app: Browser) -> str:
     """What the terminal shows, line by line."""
     width, height = app.size

@@ -16,8 +16,9 @@ from eventflow.cli.demo.long_running import long_run
 from eventflow.cli.demo.model import answering, who_answers
 from eventflow.cli.demo.place import DEMO_STORE, StoreArg, fresh_id, print_checkpoints, print_hints
 from eventflow.cli.demo.telling import tell
-from eventflow.cli.shell import FAILED, OK, open_store, progress, sub_app, visible
+from eventflow.cli.shell import FAILED, OK, meant, open_store, progress, sub_app, visible
 from eventflow.engine import Engine
+from eventflow.errors import SettingsError
 from eventflow.event import EffectFinished, Transitioned
 from eventflow.log import Log
 from eventflow.recovery import history, recover
@@ -28,6 +29,7 @@ from eventflow.verification import verify_store
 
 app = sub_app("demo", "See it work: no key and no server needed. Without a name: recovery.")
 KILLED_IN = "analyzer"
+DEMOS = ("basic", "recovery", "interactive", "long-running")
 app.command(session, name="interactive")
 app.command(long_run, name="long-running")
 
@@ -76,6 +78,13 @@ async def _basic(store: str, run_id: str, *, quiet: bool, say: Any) -> State:
 
 
 @app.default
+def unnamed(name: Annotated[str | None, Parameter(show=False)] = None, /, *, store: StoreArg = None) -> int:
+    """The one that is shown where none is named."""
+    if name is not None:
+        raise SettingsError(f"there is no demo {name!r}{meant(name, DEMOS)}; there are {', '.join(DEMOS)}")
+    return recovery(store=store)
+
+
 @app.command
 def recovery(*, store: StoreArg = None) -> int:
     """Kill a workflow with SIGKILL in the middle, resume it in a new process, and count what was repeated: nothing."""
