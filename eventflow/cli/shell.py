@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Group, Parameter, UnknownCommandError
 
 from eventflow.cipher.master import FILE_VARIABLE, KEY_VARIABLE
+from eventflow.cli.slips import known_settings
 from eventflow.clock import SystemClock
 from eventflow.errors import EventflowError, NotPlainData, SettingsError
 from eventflow.log import MEMORY, Log, open_log
@@ -158,38 +159,8 @@ def settings() -> dict[str, Any]:
         for key in path:
             found = found.get(key, {}) if isinstance(found, dict) else {}
         if isinstance(found, dict) and found:
-            return _known(found)
+            return known_settings(found)
     return {}
-
-
-_NAMES = "a list of names, as in"
-_SETTINGS: dict[str, tuple[type, str]] = {
-    "store": (str, "the path of a directory, as text"), "key_file": (str, "the path of a file, as text"),
-    "workflows": (list, f'{_NAMES} ["module:flow"]'), "schedules": (list, f'{_NAMES} ["module:nightly"]'),
-    "queues": (dict, "a table, as in [queues.NAME]"), "checkpoints": (dict, "a table, as in [checkpoints]"),
-    "retention": (dict, "a table, as in [retention]"), "quota": (dict, "a table, as in [quota]"),
-}  # fmt: skip
-
-
-def _known(found: dict[str, Any]) -> dict[str, Any]:
-    """Settings of which each has a known name and the type that it takes. Raises SettingsError."""
-    for name, value in found.items():
-        if name not in _SETTINGS:
-            raise SettingsError(
-                f"there is no setting `{name}`{meant(name, _SETTINGS)}; there are {', '.join(sorted(_SETTINGS))}"
-            )
-        kind, example = _SETTINGS[name]
-        if not isinstance(value, kind) or (kind is list and not all(isinstance(one, str) for one in value)):
-            raise SettingsError(f"the setting `{name}` is {value!r}; give {example}")
-    return found
-
-
-def meant(name: str, known: Iterable[str]) -> str:
-    """What a name that is not known may be a slip of, as a parenthesis to append; nothing where none is near."""
-    from difflib import get_close_matches  # noqa: PLC0415 - few names are wrong
-
-    near = get_close_matches(name, list(known), n=1)
-    return f" (did you mean `{near[0]}`?)" if near else ""
 
 
 def store_path(given: str | None) -> str:

@@ -33,7 +33,7 @@ from eventflow.untrusted import Examiner
 FULL = "EVENTFLOW_FULL" in os.environ
 ASKED = os.environ.get("EVENTFLOW_FLIPS", "")
 ALL = ASKED == "all"
-FLIPS = int(ASKED) if ASKED.isdecimal() else 3_000 if FULL else 1_000
+FLIPS = int(ASKED) if ASKED.isdecimal() else 1_500 if FULL else 800
 DATA = "data.1/data.mdb"
 PAGE = 4_096
 LONG = "A text that is long enough to be kept once, beside the events that refer to it. " * 30

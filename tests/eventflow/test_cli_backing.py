@@ -77,7 +77,7 @@ def test_a_restore_has_a_stable_document(run_eventflow, store):
 def test_a_restore_takes_a_position_or_a_time(run_eventflow, store):
     """As of then; a point that is not there is a wrong argument."""
     run_eventflow("store", "backup", "b")
-    assert "1 runs as they were at position 3" in run_eventflow("store", "restore", "b", "early", "--at", "3").out
+    assert "1 run as they were at position 3" in run_eventflow("store", "restore", "b", "early", "--at", "3").out
     assert run_eventflow("store", "restore", "b", "now", "--at", "2100-01-01").code == 0
     for at in ("0", "999", "2001-01-01", "noon"):
         assert run_eventflow("store", "restore", "b", "never", "--at", at).code == 2

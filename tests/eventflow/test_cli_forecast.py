@@ -26,10 +26,10 @@ def halfway(flows, process, until, run_eventflow):
 
 @pytest.mark.usefixtures("halfway")
 def test_a_run_in_the_middle_says_how_far_it_is(run_eventflow):
-    """A line with the share and the time left, and the same as JSON."""
-    line = run_eventflow("show", "r").out.splitlines()[-1]
-    assert line.startswith("progress: 0 of 2 nodes (0 %), about 0.")
-    assert line.endswith(" s left")
+    """A line with the share, and as JSON with the time left too; nobody drives it, which is said instead of a time."""
+    lines = run_eventflow("show", "r").out.splitlines()
+    assert lines[-2:] == ["nobody drives it; go on with `eventflow resume r`", "progress: 0 of 2 nodes (0 %)"]
+    assert run_eventflow("list").out.splitlines()[1].split()[:4] == ["r", "waiting", "running", "nobody"]
     found = run_eventflow("show", "r", "-o", "json").json["progress"]
     assert 0 <= found.pop("left_seconds") < 60
     assert found == {"done": 0, "total": 2, "percent": 0.0, "why": None}
@@ -47,6 +47,7 @@ def test_a_run_that_has_ended_is_told_without_a_line(run_eventflow):
 def test_what_is_not_known_says_why():
     """In place of the share, or of the time."""
     assert progress_text(Progress("a", 3, why="a loop lies ahead")) == "not known: a loop lies ahead"
+    assert progress_text(Progress("a", 1, 4, 25.0, 3.0)) == "1 of 4 nodes (25 %), about 3 s left"
     known = Progress("a", 1, 4, 25.0, None, "nobody was there")
     assert progress_text(known) == "1 of 4 nodes (25 %), time left not known: nobody was there"
     assert progress_document(known) == {

@@ -71,7 +71,7 @@ def test_shredding_asks_and_names_what_goes(run_eventflow, run_replay, store):
     """Without a terminal it takes --yes; then the values are gone and everything still verifies."""
     asked = run_eventflow("store", "keys", "shred", "eve")
     assert asked.code == 2
-    assert "The values of 1 runs are gone for good then: e." in asked.err
+    assert "The values of 1 run are gone for good then: e." in asked.err
     done = run_eventflow(
         "store", "keys", "shred", "eve", "--yes", "--why", "art. 17", "--actor", "ann", "-o", "json"
     ).json

@@ -32,10 +32,18 @@ def test_runs_are_put_listed_and_taken_by_a_worker(quick, run_eventflow):
     ]  # fmt: skip
     other = run_eventflow("worker", quick, "--once", "--queue", "others")
     assert (other.code, "0 runs driven" in other.out) == (0, True)
+    assert other.sentence == "eventflow: 2 runs wait in queue jobs; serve it with --queue jobs"
+    assert run_eventflow("queue", "list", "jbs").sentence == (
+        "eventflow: queue jbs is empty; runs wait in jobs (2 runs)"
+    )
+    assert run_eventflow("queue", "list", "jbs", "-o", "json").err == ""
+    assert "waits in queue jobs\n" in run_eventflow("show", "low").out
+    assert "nobody" not in run_eventflow("list").out
     worked = run_eventflow("worker", quick, "--once", "--queue", "jobs:1")
     assert worked.code == 0
     assert "run high: taken from its queue" in worked.out
     assert "2 runs driven: 2 completed" in worked.out
+    assert (worked.err, run_eventflow("queue", "list", "jobs").err) == ("", "")
     assert json.loads(run_eventflow("queue", "list", "jobs", "-o", "json").out)["rows"] == []
     assert json.loads(run_eventflow("show", "low", "-o", "json").out)["status"] == "completed"
 

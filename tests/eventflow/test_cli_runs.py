@@ -26,6 +26,7 @@ AROUND_KEYS = [
     "deadline",
     "parked",
     "kept",
+    "refused",
     "progress",
 ]
 ROW_KEYS = [

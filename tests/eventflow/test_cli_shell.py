@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,14 @@ from eventflow.cli.policy import NO_OPTIONS, policy_of, retention_of
 from eventflow.cli.shell import (
     bytes_text,
     confirm,
+    counted,
     json_argument,
     plain_json,
     print_json,
     print_table,
     progress,
     settings,
+    short_time,
     store_path,
     time_text,
     visible,
@@ -302,6 +305,54 @@ def test_a_table_takes_no_commands_from_its_cells(capsys):
 def test_bytes_are_told_in_the_unit_that_fits(count, text):
     """The number before the unit is one a person can read."""
     assert bytes_text(count) == text
+
+
+def test_text_without_quotes_is_told_how_it_is_written(run_eventflow, flows):
+    """The error names the option; a file's own text is not taught."""
+    ended = run_eventflow("run", "flows:flow", "--input", "yes")
+    assert ended.code == 2
+    assert "--input is not JSON" in ended.sentence
+    assert """text needs its own quotes, as in '"yes"'""" in ended.sentence
+    Path("in.json").write_text("yes")
+    assert "quotes" not in run_eventflow("run", "flows:flow", "--input", "@in.json").sentence
+    assert (
+        "--mock pay is not JSON"
+        in run_eventflow("resume", "r", "--mock", "pay=yes", "--store", _made(run_eventflow)).sentence
+    )
+
+
+def _made(run_eventflow) -> str:
+    run_eventflow("run", "flows:flow", "--id", "r", "--input", '{"n": 1}', "--store", "made")
+    return "made"
+
+
+def test_help_does_not_tell_that_nothing_is_given(run_eventflow):
+    """A default that is empty is left out, one that says something is shown."""
+    out = run_eventflow("queue", "put", "--help").out
+    assert "[default: ]" not in out
+    assert "()" not in out
+    assert '""' not in out
+    assert "[default: table]" in " ".join(out.split())
+
+
+def test_on_a_terminal_times_are_short(monkeypatch):
+    """The time of today, day and time of this year, else the date; in full where nobody looks."""
+    monkeypatch.setattr(sys, "stdout", _Terminal())
+    now = time.time_ns()
+    assert re.fullmatch(r"\d\d:\d\d:\d\dZ", short_time(now))
+    assert short_time(0) == "1970-01-01"
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert short_time(0) == "1970-01-01T00:00:00.000Z"
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_there_is_one_of_is_told_in_the_singular():
+    """None and two are several."""
+    assert [counted(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
 
 
 def test_times_are_utc_to_the_millisecond():

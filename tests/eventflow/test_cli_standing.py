@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 
 import pytest
 
-AROUND = ["waits", "branches", "children", "caller", "undo", "undoing", "budget", "deadline", "parked", "kept"]
+AROUND = [
+    "waits",
+    "branches",
+    "children",
+    "caller",
+    "undo",
+    "undoing",
+    "budget",
+    "deadline",
+    "parked",
+    "kept",
+    "refused",
+]
 MORE = """
 from pathlib import Path
 
@@ -99,6 +113,30 @@ def test_a_wait_is_told_with_its_id_its_limit_and_what_ends_it(start, run_eventf
     assert wait["until"] is None or row[-1] == wait["until"]
 
 
+def test_a_question_is_told_on_stderr_as_it_is_asked(process, run_eventflow, desk):
+    """Once, with the command that answers; again when the run is taken up; not in JSON, nor where the answer has come."""
+    (desk / "more.py").write_text(MORE)
+    for argv in (("run", "more:asks", "--id", "r"), ("resume", "r", "--flow", "more:asks")):
+        running = process("eventflow", *argv)
+        assert running.popen.stderr.readline().startswith("asks: Sure?, until ")
+        assert running.popen.stderr.readline() == "answer with: eventflow answer r JSON\n"
+        running.signal(signal.SIGINT)
+        ended = running.ended()
+        assert (ended.code, "asks:" in ended.err) == (7, False)
+    run_eventflow("answer", "r", "true")
+    done = run_eventflow("resume", "r", "--flow", "more:asks")
+    assert (done.code, done.err) == (0, "")
+
+
+def test_a_question_of_a_branch_is_told_with_its_branch_and_its_wait(process, desk):
+    """Several may be open, and each is answered by its id."""
+    (desk / "more.py").write_text(MORE)
+    running = process("eventflow", "run", "more:mixed", "--id", "r")
+    lines = {running.popen.stderr.readline() for _ in range(4)}
+    assert {"run r: branch ask asks: Red?\n", "run r: branch wait waits for signal go\n"} <= lines
+    assert any(re.fullmatch(r"answer with: eventflow answer r JSON --wait \d+\n", line) for line in lines)
+
+
 def test_branches_are_counted_and_named_by_how_they_stand(start, run_eventflow):
     """Each open wait is told with its branch, and with the command that ends it."""
     _, shown = start("more:mixed")
@@ -165,6 +203,7 @@ def test_a_plain_run_has_nothing_around_it(run_eventflow, flows):
     """The keys are there all the same, and its table stays as short as it was."""
     run_eventflow("run", "flows:flow", "--id", "r", "--input", '{"n": 1}')
     shown = run_eventflow("show", "r", "-o", "json").json
-    assert [shown[name] for name in AROUND[:-1]] == [[], None, [], None, [], None, None, None, None]
+    assert [shown[name] for name in AROUND[:-2]] == [[], None, [], None, [], None, None, None, None]
+    assert shown["refused"] is None
     assert shown["kept"] == {"origin": None, "guards": [], "events": shown["version"], "limit": 50_000}
     assert len(run_eventflow("show", "r").out.splitlines()) == 4

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from eventflow.cli.talking import fit_schema
+from eventflow.errors import InvalidState
+
 MORE = """
 import asyncio
 from pathlib import Path
@@ -71,6 +74,7 @@ async def forever():
     return "late"
 
 
+agrees = Workflow("agrees").add_node("ask", Human(prompt="Sure?", writes="sure", type=bool)).set_start("ask")
 paying = Workflow("paying").add_node("each", Parallel({"shop": pays})).set_start("each")
 """
 
@@ -258,6 +262,49 @@ def test_of_several_questions_the_answered_one_is_named(driven, run_eventflow, u
     until(lambda: len(run_eventflow("show", "r", "-o", "json").json["waits"]) == 1, running)
     assert run_eventflow("answer", "r", "false").code == 0
     assert running.ended().json["state"] == {"red": False, "blue": True}
+
+
+@pytest.mark.parametrize("flow", [(), ("--flow", "more:agrees")])
+def test_an_answer_of_another_type_is_refused_at_once(driven, run_eventflow, flow):
+    """With its workflow at hand or by what is recorded; what is expected is said, nothing is sent, the run asks on."""
+    running = driven("more:agrees")
+    ended = run_eventflow("answer", "r", '"perhaps"', *flow)
+    assert ended.code == 2
+    assert "would not do: Input should be a valid boolean" in ended.sentence
+    assert "nothing was sent, run r still asks" in ended.sentence
+    assert run_eventflow("answer", "r", '"yes"', *flow).code == 0  # which the type takes
+    assert running.ended().json["state"] == {"sure": True}
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer", "fits"),
+    [
+        ({"type": "boolean"}, 7, False), ({"type": "integer"}, "7", True), ({"type": "integer"}, "x", False),
+        ({"type": "number"}, 1, True), ({"type": "string"}, 1, False),
+        ({"type": "string", "enum": ["a", "b"]}, "c", False), ({"type": "string", "enum": ["a", "b"]}, "a", True),
+        ({"type": "integer", "enum": [1]}, 2, True), ({"type": "string", "format": "date"}, 1, True),
+        ({"type": "array"}, 1, True), ({}, 1, True),
+    ],
+)  # fmt: skip
+def test_only_types_that_a_schema_says_whole_are_checked_without_the_workflow(schema, answer, fits):
+    """What pydantic would turn into the type fits; of other schemas nothing is refused here."""
+    if fits:
+        fit_schema(schema, answer)
+    else:
+        with pytest.raises(InvalidState):
+            fit_schema(schema, answer)
+
+
+def test_a_message_that_would_not_do_is_told_while_the_run_waits(driven, run_eventflow, until):
+    """Its number and why, in the table and in JSON, until the wait is over."""
+    driven("more:chat")
+    run_eventflow("send", "r", "7", "--json")
+    look = lambda: run_eventflow("show", "r", "-o", "json").json["refused"]  # noqa: E731
+    refused = until(look)
+    assert (refused["message"], "valid string" in refused["why"]) == (1, True)
+    assert f"message 1 would not do: {refused['why']}\n" in run_eventflow("show", "r").out
+    run_eventflow("send", "r", "hello")
+    until(lambda: look() is None)
 
 
 def test_a_call_of_a_branch_is_settled_by_the_branch_s_name(driven, run_eventflow, until):

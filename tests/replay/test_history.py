@@ -242,6 +242,14 @@ def test_nothing_of_the_user_s_code_is_needed(author):
     assert line.detail == "workflow nobody.has:this, starts in a"
 
 
+def test_the_end_of_a_wait_is_told_as_a_time():
+    """In UTC, and as a number of ns where no calendar goes so far."""
+    assert detail(recorded(WaitOpened("a", "timer", until=1_795_529_361_491_081_139))) == (
+        "for timer, until 2026-11-24T14:09:21Z"
+    )
+    assert detail(recorded(WaitOpened("a", "timer", until=10**30))) == f"for timer, until {10**30} ns"
+
+
 def test_what_happened_in_a_branch_says_in_which():
     """Attempts, calls and waits of several branches stand beside one another; a map's branches are its items."""
     assert detail(recorded(WaitOpened("a", "signal", "go", branch="left"))) == "branch left: for go"

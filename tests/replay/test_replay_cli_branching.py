@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-
 TYPED = """
 from typing import TypedDict
 from eventflow import Workflow

@@ -47,7 +47,7 @@ def test_an_export_is_a_new_file_that_only_its_owner_reads(run_replay, store):
 
 def test_every_command_reads_an_export_in_place_of_the_store(run_replay, exports):
     """Where the file holds one run that was asked for, it stands for that run."""
-    assert "1 runs, 4 events" not in run_replay("verify", "all.cborseq").out
+    assert "1 run, 4 events" not in run_replay("verify", "all.cborseq").out
     for argv in (
         ["verify", "all.cborseq"], ["verify", "two.cborseq"], ["log", "two.cborseq"], ["show", "two.cborseq@1"],
         ["report", "two.cborseq"], ["tree", "two.cborseq"], ["log", "one", "--store", "all.cborseq"],

@@ -16,7 +16,8 @@ from eventflow.cli.demo.long_running import long_run
 from eventflow.cli.demo.model import answering, who_answers
 from eventflow.cli.demo.place import DEMO_STORE, StoreArg, fresh_id, print_checkpoints, print_hints
 from eventflow.cli.demo.telling import tell
-from eventflow.cli.shell import FAILED, OK, meant, open_store, progress, sub_app, visible
+from eventflow.cli.shell import FAILED, OK, open_store, progress, sub_app, visible
+from eventflow.cli.slips import meant
 from eventflow.engine import Engine
 from eventflow.errors import SettingsError
 from eventflow.event import EffectFinished, Transitioned
