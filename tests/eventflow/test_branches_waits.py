@@ -103,6 +103,8 @@ def test_each_item_of_a_map_may_be_a_question():
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {"items": ["a", "b", "c"]}, run_id="r")
             await until(run, "waiting")
+            while len(ids(run)) < 3:  # the status is that of the log, which may be ahead of the state here
+                await asyncio.sleep(0.002)
             asked = {wait["spec"]["prompt"]: wait["id"] for _, wait in open_waits(run.state)}
             with pytest.raises(InvalidState):
                 await engine.answer("r", "perhaps", wait=asked["Is b good?"])
