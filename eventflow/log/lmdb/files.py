@@ -45,6 +45,15 @@ _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph
 
 def data_directory(root: Path) -> Path:
     """The directory of the LMDB file in use, named by CURRENT. Raises StoreNotFound or StoreUnusable."""
+    name = ""
+    while (now := _current(root)) != name:  # a vacuum may have moved the store on and removed the file since it was read
+        name = now
+        if (root / name / "data.mdb").is_file():
+            return root / name
+    raise Corrupt(str(root), f"has no {name}/data.mdb, which its CURRENT names")
+
+
+def _current(root: Path) -> str:
     current = root / "CURRENT"
     try:
         name = current.read_text().strip()
@@ -55,9 +64,7 @@ def data_directory(root: Path) -> Path:
     except UnicodeDecodeError:
         name = ""
     checked_name(current, name)
-    if not (root / name / "data.mdb").is_file():
-        raise Corrupt(str(root), f"has no {name}/data.mdb, which its CURRENT names")
-    return root / name
+    return name
 
 
 def _may_become(root: Path) -> bool:
