@@ -46,7 +46,9 @@ _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph
 def data_directory(root: Path) -> Path:
     """The directory of the LMDB file in use, named by CURRENT. Raises StoreNotFound or StoreUnusable."""
     name = ""
-    while (now := _current(root)) != name:  # a vacuum may have moved the store on and removed the file since it was read
+    while (
+        now := _current(root)
+    ) != name:  # a vacuum may have moved the store on and removed the file since it was read
         name = now
         if (root / name / "data.mdb").is_file():
             return root / name

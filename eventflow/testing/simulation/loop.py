@@ -11,8 +11,9 @@ import selectors
 from collections.abc import Mapping
 from typing import Any
 
-
-TURN = 1e-5  # seconds that a turn of the loop takes: who asks again and again must not keep what it waits for from coming
+TURN = (
+    1e-5  # seconds that a turn of the loop takes: who asks again and again must not keep what it waits for from coming
+)
 
 
 class Stuck(Exception):
