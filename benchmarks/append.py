@@ -22,7 +22,7 @@ take turns of a few steps on the same disk; the ratio is the median over the tur
 a checkpoint in full.
 
 *concurrent*: many runs in one engine take ten async steps each, from the moment all have started. Beside it, a bare
-group-commit writer of 60 lines (`benchmarks/bare_writer.py`) that encodes, chains and commits the same events and
+group-commit writer (`benchmarks/bare_writer.py`) that encodes, chains and commits the same events and
 does nothing else: no machine, no guards, no validation, no state, no leases, no recovery. The second row has the same
 writer tuned as eventflow's own is, so that it answers all callers of a commit at once: what is left between the two is
 what eventflow does beyond writing.

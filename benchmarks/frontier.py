@@ -21,7 +21,7 @@ from eventflow.recovery import recover
 ABOUT = """
 One history, written under one policy after the other: a state of thirty texts of 100 characters and a counter, of which
 an event changes one. *checkpoints* is the time in which snapshots were packed, written and, where a target is to be met,
-measured for it, over all events: microseconds a step, next to which a durable step takes some hundreds. *recovery* is how
+measured for it, over all events: microseconds a step. *recovery* is how
 long bringing back a random version takes, as after a crash there: median and 99th percentile, each reading with the store
 opened anew. The two of a policy are one point of the frontier; `--plot` draws it.
 

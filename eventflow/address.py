@@ -100,9 +100,8 @@ def moment(text: str, *, now: int | None = None) -> int:
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
-        raise SettingsError(
-            f"{text!r} is not a version, a checkpoint (c-17) or a time; write a time as 2026-11-24T10:00Z"
-        ) from None
+        what = "a version, a checkpoint (c-17) or a time" if now is None else "a time, or a span such as 2h"
+        raise SettingsError(f"{text!r} is not {what}; write a time as 2026-11-24T10:00Z") from None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
     return round((when - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)) * 1_000

@@ -6,7 +6,7 @@ Needs a log and nothing of the user's code; driving what was forked is the engin
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from eventflow.address import check_run_id
@@ -36,6 +36,13 @@ def write_one(log: Log, write: Write) -> Answer:
     if isinstance(answer, EventflowError):
         raise answer
     return answer
+
+
+def write_all(log: Log, writes: Sequence[Write]) -> None:
+    """Some writes in one batch. Raises the first error."""
+    for answer in log.write(writes):
+        if isinstance(answer, EventflowError):
+            raise answer
 
 
 def fork_run(

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 
 from eventflow.clock import Clock, SystemClock
 from eventflow.codec import LOCKED_BLOB, Blob, LockedBlob, Packed, Stored, blob_names, pack, pack_blob, read_events
-from eventflow.errors import Conflict, Corrupt, EventflowError, ProofFailed, RunExists
+from eventflow.errors import Conflict, Corrupt, ProofFailed, RunExists
 from eventflow.event import Event, Forked, Recorded, Rewound, RunPaused, RunsImported
 from eventflow.exchange import Stretch, stored_events
+from eventflow.forking import write_all
 from eventflow.log import NOBODY, Act, Append, Bring, First, Head, Log, Query, Sealed, Write, check_open
 from eventflow.plain import FrozenList
 from eventflow.state import ENDED
@@ -68,18 +69,12 @@ def ingest(
             size += brought_bytes(brought)
         if names and (size >= BATCH_BYTES or number == len(wanted)):
             done = Ingested(tuple(names), tuple(present), events)
-            _write(target, [*batch, Act(pack(note(done)), clock.now())])
+            write_all(target, [*batch, Act(pack(note(done)), clock.now())])
             runs, total = [*runs, *names], total + events
             batch, names, size, events = [], [], 0, 0
         if progress is not None:
             progress(number, len(wanted))
     return Ingested(tuple(runs), tuple(present), total)
-
-
-def _write(target: Log, batch: Sequence[Write]) -> None:
-    for answer in target.write(batch):
-        if isinstance(answer, EventflowError):
-            raise answer
 
 
 def in_order(source: Log, heads: Sequence[Head] | None) -> list[Head]:
@@ -133,7 +128,7 @@ def bring(source: Log, head: Head) -> Bring:
     recorded = read_events(stored, source.blobs, strict=True)
     moved = replace(head, owner=NOBODY)
     append = Append(
-        head.run_id, head.run_key, head.incarnation, at, 0, (_carrier(source, stored),), head.updated, head.status,
+        head.run_id, head.run_key, head.incarnation, at, 0, (carrier(source, stored),), head.updated, head.status,
         head.waiting_for, first=First(recorded[0].before, entry, at),
     )  # fmt: skip
     return Bring(append, sealed(stored, recorded, moved))
@@ -148,12 +143,13 @@ def sealed(stored: Sequence[Stored], recorded: Sequence[Recorded], head: Head) -
     )  # fmt: skip
 
 
-def _carrier(source: Log, stored: Iterable[Stored]) -> Packed:
+def carrier(source: Log, stored: Iterable[Stored]) -> Packed:
     """The values that events refer to, as an append brings them."""
-    return Packed(0, 0, {}, b"", tuple(_blobs(source, sorted(blob_names(stored)))))
+    return Packed(0, 0, {}, b"", tuple(stored_blobs(source, sorted(blob_names(stored)))))
 
 
-def _blobs(source: Log, names: Sequence[bytes]) -> Iterator[Blob]:
+def stored_blobs(source: Log, names: Sequence[bytes]) -> Iterator[Blob]:
+    """Values as a log takes them in, encrypted ones as they are."""
     for name, data in source.blobs(names).items():
         yield Blob(name, LOCKED_BLOB + data if isinstance(data, LockedBlob) else pack_blob(data), len(data))
 

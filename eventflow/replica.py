@@ -14,24 +14,19 @@ from typing import Any
 
 from eventflow.clock import Clock
 from eventflow.codec import (
-    LOCKED_BLOB,
     TOMBSTONE,
-    Blob,
-    LockedBlob,
-    Packed,
     PackedState,
     Stored,
-    blob_names,
     decode,
     pack,
-    pack_blob,
     piece_names,
     read_events,
     root_digest,
 )
-from eventflow.errors import Conflict, Corrupt, EventflowError, NoKey, ProofFailed, Shredded
-from eventflow.event import Forked, Recorded, Rewound, RunCompacted, RunDeleted, StoreCreated, StoreRestored
-from eventflow.forking import who
+from eventflow.errors import Conflict, Corrupt, NoKey, ProofFailed, Shredded
+from eventflow.event import Recorded, RunCompacted, RunDeleted, StoreCreated, StoreRestored
+from eventflow.forking import who, write_all, write_one
+from eventflow.ingest import carrier, sealed, stored_blobs
 from eventflow.log import (
     NOBODY,
     STORE_NAME,
@@ -53,6 +48,7 @@ from eventflow.log import (
     Upkeep,
     Write,
 )
+from eventflow.log.heads import remains
 from eventflow.proof import digest
 from eventflow.proof.merkle import Tree, consistency_spans, is_consistent, leaf_hash
 from eventflow.recovery import history, recover
@@ -169,9 +165,7 @@ class Replica:
         return position - began
 
     def _write(self, writes: Sequence[Write]) -> None:
-        for answer in self._target.write(writes):
-            if isinstance(answer, EventflowError):
-                raise answer
+        write_all(self._target, writes)
 
     def _check(self, page: Sequence[Stored]) -> None:
         """Read a page back from the copy: the same positions and digests as in the source."""
@@ -217,11 +211,11 @@ class Replica:
         self._touched.runs[key] = None
         self._touched.messages = max([self._touched.messages, *map(_message, events)])
         append = Append(
-            run_id, key, first.incarnation, before.version, 0, (self._carrier(group),), end.updated, end.status,
+            run_id, key, first.incarnation, before.version, 0, (carrier(self._source, group),), end.updated, end.status,
             end.waiting_for, first=begin,
         )  # fmt: skip
         removed = [write for one in events if key == STORE_RUN for write in self._removed(one, ends)]
-        return [Bring(append, _sealed(group, events, end)), *removed]
+        return [Bring(append, sealed(group, events, end)), *removed]
 
     def _named(self, key: bytes) -> tuple[str, Entry] | None:
         if key == STORE_RUN:
@@ -241,19 +235,13 @@ class Replica:
             status, waiting, last.time,
         )  # fmt: skip
 
-    def _carrier(self, group: Sequence[Stored]) -> Packed:
-        names = sorted(blob_names(group))
-        return Packed(0, 0, {}, b"", tuple(_blobs(self._source, names)))
-
     def _removed(self, recorded: Recorded, ends: dict[bytes, Head]) -> Iterator[Write]:
         """What an operation by hand removed in the source, and now here."""
         event = recorded.event
         if isinstance(event, RunDeleted):
             here = ends.pop(event.run_key, None) or self._target.head_of(event.run_key)
             self._touched.runs.pop(event.run_key, None)
-            gone = Head(
-                event.run_id, NOBODY, event.incarnation, 0, bytes(32), 0, NOBODY, "cancelled", "", recorded.time
-            )
+            gone = remains(event.run_id, event.incarnation, recorded.time)
             yield Mirror(gone=(gone,)) if here is None else Mirror(deleted=(here,))
         if isinstance(event, RunCompacted):
             yield from self._compacted(event, recorded.version, begun=event.run_key in ends)
@@ -298,7 +286,7 @@ class Replica:
         names: set[bytes] = set()
         with suppress(NoKey, Shredded):  # an encrypted snapshot is a cache that the copy makes anew
             names = piece_names(root, self._source.blobs)
-            blobs = tuple(_blobs(self._source, sorted(names)))
+            blobs = tuple(stored_blobs(self._source, sorted(names)))
             return PackedState(
                 version, root, root_digest(root, "a snapshot"), blobs, len(root) + sum(one.size for one in blobs)
             )
@@ -344,16 +332,10 @@ def promote(log: Log, clock: Clock, *, actor: str = "", why: str = "") -> int:
     acts = () if own is None else history(store, STORE_RUN, 1, own.version)
     generation = 1 + max((one.event.generation for one in acts if isinstance(one.event, StoreRestored)), default=0)
     for write in _settled(store):
-        _done(store, [write])
+        write_one(store, write)
     event = StoreRestored(generation, store.position(), 0, actor or who(), why or "a copy was promoted")
-    _done(store, [Mirror(follows=False, generation=generation), Act(pack(event), clock.now())])
+    write_all(store, [Mirror(follows=False, generation=generation), Act(pack(event), clock.now())])
     return generation
-
-
-def _done(store: Log, writes: Sequence[Write]) -> None:
-    for answer in store.write(writes):
-        if isinstance(answer, EventflowError):
-            raise answer
 
 
 def _settled(store: Log) -> Iterator[Write]:
@@ -394,19 +376,6 @@ def _run_key(stored: Stored) -> object:
     if not isinstance(event, list) or len(event) < 11:
         raise Corrupt(f"the event at position {stored.position}", "does not have its fields")
     return event[2]
-
-
-def _sealed(group: Sequence[Stored], events: Sequence[Recorded], end: Head) -> Sealed:
-    return Sealed(
-        tuple(one.data for one in group), tuple(digest(one.data) for one in group), end,
-        tuple(one.version for one in events if isinstance(one.event, Forked | Rewound)),
-        tuple((one.vouch.version, one.version) for one in events if one.vouch is not None),
-    )  # fmt: skip
-
-
-def _blobs(source: Log, names: Sequence[bytes]) -> Iterator[Blob]:
-    for name, data in source.blobs(names).items():
-        yield Blob(name, LOCKED_BLOB + data if isinstance(data, LockedBlob) else pack_blob(data), len(data))
 
 
 def _message(recorded: Recorded) -> int:

@@ -49,6 +49,11 @@ class Bisection:
     untold: tuple[str, ...] = ()
 
     @property
+    def passed_over(self) -> int:
+        """How many could not be tried."""
+        return sum(one.outcome == "not tried" for one in self.trials)
+
+    @property
     def receipt(self) -> Receipt:
         """What all trials together took."""
         total = Receipt()

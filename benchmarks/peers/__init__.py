@@ -21,7 +21,8 @@ quoted with its best turn, eventflow as the baseline of the others, and the rati
 peer's is; where a peer is ahead, the note says so.
 
 *a step* is all from the end of one step's body to the begin of the next, durable in between; a state of two small fields.
-*syncs* are the calls that wait for the disk, a step, as `strace` counts them. *runs* start, take their steps and end, all
+*syncs* are calls of fsync, fdatasync, msync and sync_file_range a step, as `strace` counts them; LMDB's meta page, written once a
+commit through a file opened with O_DSYNC, is not among them. *runs* start, take their steps and end, all
 at once; a peer that can do that in several ways is quoted with its best. Steps that *add 1 KB* add a text of 1,024 random
 base64 characters to a list; *on disk* is what they have added to the store's files when it is closed. *latest* is the
 newest state read from the store, *any state* that after a random step, *history* all entries, each after a first reading

@@ -12,6 +12,7 @@ import os
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -73,14 +74,15 @@ class Backup:
     def image(self, number: int) -> Iterator[bytes]:
         """The LMDB file as it was at a point, a block at a time. Raises Corrupt if it is not what the point says."""
         point = next(one for one in self.points if one.number == number)
-        changed = _changed(self.path, [one.number for one in self.points if 1 < one.number <= number])
         hashed = hashlib.sha256()
-        with copied_file(self.path).open("rb") as base:
+        with closing(_Changed()) as changed, copied_file(self.path).open("rb") as base:
+            for one in self.points:
+                if 1 < one.number <= number:
+                    changed.add(self.path / INCREMENTS / increment_name(one.number))
             for index in range(-(-point.size // BLOCK)):
                 data = changed.block(index) if index in changed.where else _block_of(base, index)
                 hashed.update(data)
                 yield data
-        changed.close()
         if hashed.digest() != point.image:
             raise Corrupt(str(self.path), f"does not give the file of backup {number} as it was: something was changed")
 
@@ -274,13 +276,6 @@ class _Changed:
         """Let go of the files."""
         for one in self._files:
             one.close()
-
-
-def _changed(path: Path, numbers: list[int]) -> _Changed:
-    changed = _Changed()
-    for number in numbers:
-        changed.add(path / INCREMENTS / increment_name(number))
-    return changed
 
 
 def open_plain(file: Path) -> IO[bytes]:

@@ -24,7 +24,7 @@ from eventflow.backup.layout import (
 from eventflow.backup.staging import SUFFIX as PARTIAL
 from eventflow.backup.staging import Staging, clear_partial, locked, new_file, unlock, unusable
 from eventflow.clock import Clock, SystemClock
-from eventflow.codec import TOMBSTONE, pack
+from eventflow.codec import pack
 from eventflow.durable import sync_directory
 from eventflow.errors import Conflict, SettingsError, StoreFull
 from eventflow.event import BackupMade
@@ -32,8 +32,8 @@ from eventflow.forking import who, write_one
 from eventflow.log import Act, LmdbLog, LockedLog, Log
 from eventflow.log.lmdb.copying import Copying
 from eventflow.log.lmdb.files import BACKUP, DIRECTORY_MODE, HighWater, set_current
+from eventflow.log.removal import name_of
 from eventflow.plain import clean_text
-from eventflow.proof import digest
 
 SEALS, KEYS = "seals", "keys"
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -212,7 +212,7 @@ def _compared(new: Iterable[bytes], old: Iterator[bytes], writer: IncrementWrite
 def _check_past(log: LmdbLog, store_id: bytes, last: Point) -> None:
     """Refuse a backup that is not of this store's past. Raises Conflict."""
     held = log.feed(last.position - 1, 1)
-    name = b"" if not held else held[0].data[1:] if held[0].data[:1] == TOMBSTONE else digest(held[0].data)
+    name = name_of(held[0].data) if held else b""
     if log.store_id != store_id or name != last.digest:
         raise Conflict(
             f"the backup ends at position {last.position} with another event than this store has there: it is of another "

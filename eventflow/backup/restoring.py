@@ -7,7 +7,7 @@ of its own, and its own stream says where it comes from before anything else is 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from eventflow.backup.making import KEYS, SEALS, Progress, copy_files, write_mar
 from eventflow.backup.staging import Staging, new_file
 from eventflow.clock import Clock, SystemClock
 from eventflow.codec import Stored, encode, pack, read_events
-from eventflow.errors import Corrupt, EventflowError, NoKey, SettingsError, Shredded
+from eventflow.errors import Corrupt, NoKey, SettingsError, Shredded
 from eventflow.event import (
     BackupMade,
     CheckpointCreated,
@@ -30,8 +30,8 @@ from eventflow.event import (
     StoreRepaired,
     StoreRestored,
 )
-from eventflow.forking import who
-from eventflow.log import STORE_RUN, Act, Head, LmdbLog, Log, Post, Write, open_log
+from eventflow.forking import who, write_all
+from eventflow.log import STORE_RUN, Act, Head, LmdbLog, Log, Post, open_log
 from eventflow.log.lmdb.cutting import Copied, Cut
 from eventflow.log.lmdb.environment import damage
 from eventflow.log.lmdb.files import DIRECTORY_MODE, missing_bytes, set_current
@@ -176,13 +176,7 @@ def _record(root: Path, event: StoreRestored, cut: Cut, clock: Clock) -> None:
             Act(pack(_kept(one.event, cut), vouch=one.vouch), one.time) for one in acts if _still_true(log, one, cut)
         ]
         lost = [_kept(_lost(head, event.actor), cut) for head in cut.lost]
-        _write(log, [Act(pack(event), now), *said, *(Act(pack(one), now) for one in lost)])
-
-
-def _write(log: Log, writes: Sequence[Write]) -> None:
-    for answer in log.write(writes):
-        if isinstance(answer, EventflowError):
-            raise answer
+        write_all(log, [Act(pack(event), now), *said, *(Act(pack(one), now) for one in lost)])
 
 
 def _lost(head: Head, actor: str) -> RunDeleted:
@@ -212,7 +206,9 @@ def _send_again(root: Path, cut: Cut) -> None:
     """Signals that had been taken after the point wait again, since nobody will send them a second time."""
     with closing(LmdbLog(root, create=False)) as log:
         taken = [one for one in _readable(log, cut.events) if _waits_again(log, one)]
-        _write(log, [Post(one.run_key, _message(one.event)) for one in taken if isinstance(one.event, SignalReceived)])
+        write_all(
+            log, [Post(one.run_key, _message(one.event)) for one in taken if isinstance(one.event, SignalReceived)]
+        )
 
 
 def _readable(log: Log, events: Iterable[bytes]) -> Iterator[Recorded]:

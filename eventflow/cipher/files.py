@@ -39,21 +39,26 @@ def read_private(path: Path, limit: int) -> bytes:
 def write_new(path: Path, data: bytes) -> None:
     """Write a private file that was not there, durably. Raises SettingsError if it was, or can't be written."""
     try:
-        fd = os.open(path, _NEW, PRIVATE)
+        _written_new(path, data)
+        sync_directory(path.parent)
     except FileExistsError:
         raise SettingsError(f"{path} is there already; give another name, a key is never written over") from None
     except OSError as error:
         raise SettingsError(f"{path} can't be written ({error.strerror}); give another place") from None
-    _fill(fd, data)
-    sync_directory(path.parent)
 
 
-def _fill(fd: int, data: bytes) -> None:
-    with os.fdopen(fd, "wb") as file:
-        os.fchmod(fd, PRIVATE)  # whatever the umask is
-        file.write(data)
-        file.flush()
-        os.fsync(fd)
+def _written_new(path: Path, data: bytes) -> None:
+    """A new file with all of the data, synced; none at all where that fails. Raises OSError."""
+    fd = os.open(path, _NEW, PRIVATE)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, PRIVATE)  # whatever the umask is
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 class KeyFolder:
@@ -109,7 +114,7 @@ class KeyFolder:
         try:
             self.path.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
             fresh = self.path / f"{name}.{os.getpid()}-{os.urandom(4).hex()}.new"
-            _fill(os.open(fresh, _NEW, PRIVATE), data)
+            _written_new(fresh, data)
         except OSError as error:
             raise StoreUnusable(f"{self.path} can't be written ({error.strerror}); nothing was encrypted") from None
         return fresh

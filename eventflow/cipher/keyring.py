@@ -24,6 +24,7 @@ from eventflow.cipher.master import (
     master_from_file,
     master_from_system,
     unwrapped,
+    wrapped_by,
 )
 from eventflow.codec import KEY_ID_SIZE, decode, encode
 from eventflow.errors import Conflict, Corrupt, NoKey, WrongKey
@@ -119,7 +120,7 @@ class Wrapped:
 def wrap(key: DataKey, kms: Kms) -> Wrapped:
     """A data key as its file holds it."""
     bare = Wrapped(replace(key, secret=b""), kms.id, b"")
-    return replace(bare, wrapped=kms.wrap(key.secret, bare.about))
+    return replace(bare, wrapped=wrapped_by(kms, key.secret, bare.about))
 
 
 def read_wrapped(data: bytes, where: str) -> Wrapped:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from eventflow.cipher.cose import KEY_SIZE, Sealer, bound
 from eventflow.cipher.files import read_private, write_new
-from eventflow.errors import Corrupt, SettingsError
+from eventflow.errors import Corrupt, EventflowError, SettingsError, StoreUnusable
 
 KEY_VARIABLE, FILE_VARIABLE = "EVENTFLOW_KEY", "EVENTFLOW_KEY_FILE"
 _PREFIX = "EVENTFLOW+MASTER+1+"
@@ -70,10 +70,6 @@ class MasterKey:
         """The data key again. Raises Corrupt."""
         return self._sealer.opened(wrapped, bound(about), _known(about), "a wrapped key")
 
-    def secret_for(self, purpose: str) -> bytes:
-        """32 bytes for something else than wrapping, which say nothing of the key."""
-        return hmac.digest(self._secret, f"eventflow/1 {purpose}".encode(), "sha256")
-
 
 def _known(about: bytes) -> bytes:
     return hashlib.sha256(about).digest()[:6]
@@ -117,7 +113,10 @@ def master_from_system(name: str) -> MasterKey:
         import keyring  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - optional
     except ImportError:
         raise SettingsError("the package keyring is not installed, and this needs it: pip install keyring") from None
-    text = keyring.get_password(_SERVICE, name)
+    try:
+        text = keyring.get_password(_SERVICE, name)
+    except Exception as error:  # noqa: BLE001 - each of its backends raises what it likes: none is there, it is locked
+        raise SettingsError(f"the system's keyring can't be read ({error}); unlock it, or use a key file") from None
     if not text:
         raise SettingsError(
             f"the system's keyring has no key {name!r} of {_SERVICE!r}; put one there with `keyring set`"
@@ -125,10 +124,28 @@ def master_from_system(name: str) -> MasterKey:
     return master_from_text(text, f"the system's keyring ({name})")
 
 
-def unwrapped(kms: Kms, wrapped: bytes, about: bytes, where: str) -> bytes:
-    """A data key from what a master key made of it. Raises Corrupt."""
+def wrapped_by(kms: Kms, secret: bytes, about: bytes) -> bytes:
+    """What a master key makes of a data key. Raises StoreUnusable if its service does not."""
+    return _asked(kms, kms.wrap, secret, about)
+
+
+def _asked(kms: Kms, call: Callable[[bytes, bytes], bytes], data: bytes, about: bytes) -> bytes:
+    """What a service answers. What it raises is of the run that needs the key, not of all that are written with it."""
     try:
-        secret = kms.unwrap(wrapped, about)
+        return call(data, about)
+    except EventflowError:
+        raise
+    except Exception as error:
+        raise StoreUnusable(
+            f"the service of master key {kms.id} does not answer ({type(error).__name__}: {error}); "
+            f"look what is wrong with it, then try again"
+        ) from error
+
+
+def unwrapped(kms: Kms, wrapped: bytes, about: bytes, where: str) -> bytes:
+    """A data key from what a master key made of it. Raises Corrupt, StoreUnusable if its service does not answer."""
+    try:
+        secret = _asked(kms, kms.unwrap, wrapped, about)
     except Corrupt:
         raise Corrupt(where, "does not open with its master key: it was changed, or it is of another place") from None
     if len(secret) != KEY_SIZE:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+_STOPPED = 7  # as `shell` has it
+
 
 def build() -> object:
     """The app with all its commands."""
@@ -48,6 +50,10 @@ def build() -> object:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `eventflow` with the process's arguments, and exit with its code."""
-    from eventflow.cli.shell import run_app  # noqa: PLC0415 - see above
+    try:
+        from eventflow.cli.shell import run_app  # noqa: PLC0415 - see above
 
-    sys.exit(run_app(build(), argv))  # type: ignore[arg-type]
+        code = run_app(build(), argv)  # type: ignore[arg-type]
+    except KeyboardInterrupt:  # while the commands were loaded
+        code = _STOPPED
+    sys.exit(code)

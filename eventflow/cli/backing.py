@@ -21,6 +21,7 @@ from eventflow.cli.shell import (
     bytes_text,
     confirm,
     counted,
+    directory_path,
     print_json,
     progress,
     store_path,
@@ -79,7 +80,7 @@ def backup_(
     dest
         The directory of the backup.
     """
-    place = store_path(store)
+    place, goal = store_path(store), directory_path(dest)
     if place.startswith(ADDRESSES):
         raise SettingsError(
             "a store in PostgreSQL is backed up by the server's own means, or copied to a directory with `eventflow store copy`"
@@ -89,10 +90,10 @@ def backup_(
         with closing(LmdbLog(place, create=False)) as log:
             store_id = log.store_id
             made = backup(
-                log, dest, incremental=incremental, keys=keys, actor=actor, why=why, progress=bar("copying", say)
+                log, goal, incremental=incremental, keys=keys, actor=actor, why=why, progress=bar("copying", say)
             )
         say("verifying")
-        finding = _wrong_in(Path(dest)) if verify else ""
+        finding = _wrong_in(goal) if verify else ""
     finally:
         done()
     if output != "table":
@@ -141,7 +142,8 @@ def restore_(
     dest
         The directory of the new store.
     """
-    found = read_backup(Path(source))
+    place, goal = directory_path(source), directory_path(dest)
+    found = read_backup(place)
     position = int(at) if at is not None and at.isdecimal() else None
     time = moment(at) if at is not None and position is None else None
     driven = _driven(Path(found.source), found.store_id)
@@ -154,7 +156,7 @@ def restore_(
     say, done = progress()
     try:
         made = restore(
-            source, dest, position=position, time=time, actor=actor, why=why, progress=bar("restoring", say),
+            place, goal, position=position, time=time, actor=actor, why=why, progress=bar("restoring", say),
             check=_check if verify else None,
         )  # fmt: skip
     finally:

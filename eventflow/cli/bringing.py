@@ -20,6 +20,7 @@ from eventflow.cli.shell import (
     WhyArg,
     argument,
     counted,
+    directory_path,
     open_store,
     print_json,
     print_table,
@@ -68,7 +69,7 @@ def export_(file: str, /, *, store: StoreArg = None, output: FormatArg = "table"
         document = {"schema": EXPORT, "file": file, "format": "cborseq", "store": id_text(store_id), "events": events}
         print_json(document, lines=output == "jsonl")
     else:
-        print(visible(f"{events} events written to {file}"))
+        print(visible(f"{counted(events, 'event')} written to {file}"))
     return OK
 
 
@@ -84,11 +85,11 @@ def import_(
     source
         The file of an export, or the directory of a store, which is only read, by a process of its own.
     """
+    place, goal = directory_path(source), directory_path(into)
     say, done = progress()
     show = bar("taking in", say)
-    goal = Path(into)
     try:
-        with _source(Path(source), say) as log:
+        with _source(place, say) as log:
             if os.path.lexists(goal):
                 with closing(LmdbLog(goal, create=False)) as target:
                     made = ingest(log, target, actor=actor or who(), why=why, progress=show)
@@ -137,9 +138,10 @@ def repair_(source: str, dest: str, /, *, actor: ActorArg = "", why: WhyArg = ""
     dest
         The directory of the new store.
     """
+    place, goal = directory_path(store_path(source)), directory_path(dest)
     say, done = progress()
     try:
-        made = repair(store_path(source), dest, actor=actor, why=why, progress=bar("saving", say))
+        made = repair(place, goal, actor=actor, why=why, progress=bar("saving", say))
     finally:
         done()
     lost = [one.plain() for one in made.lost]

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from eventflow.cli.shell import (
     OK,
+    ActorArg,
     FormatArg,
     StoreArg,
     WhyArg,
@@ -29,8 +30,6 @@ from eventflow.replica import Proof, Replica, birth_clock, promote
 
 POLL = 0.2  # seconds between looks at the source's change mark while following: a look is a query on PostgreSQL
 _PATIENCE = 60.0  # seconds between tries where one of the two can't be reached
-
-ActorArg = Annotated[str, Parameter(name="--actor", help="Who does it, for the record. [default: this OS user]")]
 
 
 def copy(source: str, target: str, /, *, output: FormatArg = "table") -> int:
@@ -147,6 +146,7 @@ def promote_(
             raise Conflict(f"{store_text(place)} follows no other store: there is nothing to promote")
         question = f"Promote {store_text(place)}? The store it follows must not be driven any more."
         if not confirm(question, yes=yes):
+            print(visible(f"{store_text(place)} stays a copy"), file=sys.stderr)
             return OK
         generation = promote(log, SystemClock(), actor=actor, why=why)
         position = log.position()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from eventflow.cipher.keyring import Wrapped
 from eventflow.cli.shell import (
     CONFLICT,
     OK,
+    ActorArg,
     FormatArg,
     StoreArg,
     WhyArg,
@@ -27,11 +29,10 @@ from eventflow.cli.shell import (
     visible,
 )
 from eventflow.clock import SystemClock
-from eventflow.log import LockedLog, Log, open_log
+from eventflow.log import LockedLog, open_log
 from eventflow.shredding import finish, locked_log, rotate, shred, to_shred
 
 app = sub_app("keys", "Encrypt what a store holds; list, rotate and destroy its keys.")
-ActorArg = Annotated[str, argument(name="--actor", help="Who does it. [default: the operating system's user]")]
 SHOWN = 10  # runs named in a question; the rest is counted
 
 
@@ -91,8 +92,10 @@ def rotate_(
         The file of the new master key. The old one is taken from the settings, as always.
     """
     path = Path(file)
+    with closing(open_log(store_path(store), readonly=True, create=False, keys=_ring(path))) as seen:
+        locked_log(seen)  # before a key is made, and before this store, were it not encrypted, would be from here on
     fresh = master_from_file(path) if path.exists() else new_master(path)
-    log = locked_log(_opened(store, fresh))
+    log = locked_log(open_log(store_path(store), create=False, keys=_with(fresh)))
     say, done = progress()
     count = 0
     try:
@@ -104,16 +107,19 @@ def rotate_(
     if output != "table":
         print_json({"schema": "eventflow.rotation/1", "master": fresh.id, "keys": count}, lines=output == "jsonl")
     else:
-        print(visible(f"{count} keys are wrapped with master key {fresh.id} now; set EVENTFLOW_KEY_FILE={file}"))
+        print(visible(f"{counted(count, 'key')} wrapped with master key {fresh.id} now; set EVENTFLOW_KEY_FILE={file}"))
     return OK
 
 
-def _opened(store: str | None, fresh: Kms) -> Log:
-    """The store, with the new master key on the ring: a rotation may have been cut off half-way."""
-    path = store_path(store)
+def _ring(path: Path) -> Keyring | None:
+    """The ring to begin with: the new master key is on it if a rotation was cut off half-way."""
+    return _with(master_from_file(path)) if path.exists() else None
+
+
+def _with(fresh: Kms) -> Keyring:
+    """The ring of the settings, with the new master key on it."""
     old = ring_from_settings()
-    ring = Keyring(fresh) if old is None else Keyring(old.master, fresh, *old.older)
-    return open_log(path, create=False, keys=ring)
+    return Keyring(fresh) if old is None else Keyring(old.master, fresh, *old.older)
 
 
 @app.command(name="shred")

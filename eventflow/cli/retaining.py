@@ -11,6 +11,7 @@ from eventflow.address import checkpoint_at, find_run, moment
 from eventflow.cli.batch import status_of
 from eventflow.cli.shell import (
     OK,
+    ActorArg,
     Format,
     FormatArg,
     StoreArg,
@@ -18,6 +19,7 @@ from eventflow.cli.shell import (
     YesArg,
     bytes_text,
     confirm,
+    counted,
     open_store,
     print_json,
     progress,
@@ -45,7 +47,6 @@ PRUNE_SCHEMA, VACUUM_SCHEMA = "eventflow.prune/1", "eventflow.vacuum/1"
 COMPACT_SCHEMA, GUARD_SCHEMA = "eventflow.compaction/1", "eventflow.guard/1"
 SHOWN = 20  # runs named for people: more are counted
 DryRunArg = Annotated[bool, Parameter(name="--dry-run", negative=(), help="Only say what would go, and what stays.")]
-ActorArg = Annotated[str, Parameter(name="--actor", help="Who says so, for the record. [default: the user]")]
 
 
 # --- prune ---------------------------------------------------------------------------------------------------------
@@ -93,11 +94,11 @@ def prune_(
     try:
         plan = planned(log, policy, clock.now())
         if dry_run:
-            return _told(prune(log, policy, clock=clock, dry_run=True), plan, output, would=True)
+            return _told(prune(log, policy, clock=clock, dry_run=True, plan=plan), plan, output, would=True)
         if (plan.runs or plan.checkpoints) and not confirm(_question(plan), yes=yes):
             print("everything stays")
             return OK
-        return _told(prune(log, policy, clock=clock, actor=actor, why=why, say=say), plan, output)
+        return _told(prune(log, policy, clock=clock, plan=plan, actor=actor, why=why, say=say), plan, output)
     finally:
         ended()
         log.close()
@@ -105,7 +106,9 @@ def prune_(
 
 def _question(plan: Plan) -> str:
     marks = sum(len(versions) for _, versions in plan.checkpoints)
-    return f"Remove {_count(len(plan.runs), 'run')} with their histories, and {_count(marks, 'checkpoint')}, for good?"
+    return (
+        f"Remove {counted(len(plan.runs), 'run')} with their histories, and {counted(marks, 'checkpoint')}, for good?"
+    )
 
 
 def _told(done: Pruned, plan: Plan, output: Format, *, would: bool = False) -> int:
@@ -120,7 +123,7 @@ def _told(done: Pruned, plan: Plan, output: Format, *, would: bool = False) -> i
         return OK
     word = "would go" if would else "gone"
     print(
-        f"{word}: {_count(len(done.runs), 'run')} with {_count(done.events, 'event')}, {_count(done.checkpoints, 'checkpoint')}"
+        f"{word}: {counted(len(done.runs), 'run')} with {counted(done.events, 'event')}, {counted(done.checkpoints, 'checkpoint')}"
     )
     if done.runs:
         print(visible(f"  {', '.join(done.runs[:SHOWN])}{', …' if len(done.runs) > SHOWN else ''}"))
@@ -130,15 +133,11 @@ def _told(done: Pruned, plan: Plan, output: Format, *, would: bool = False) -> i
         print("reconstructable afterwards: every version of every run that stays; of the others, their events' digests")
     else:
         print(
-            f"given back: {_count(done.freed.blobs, 'value')} of {bytes_text(done.freed.bytes)}; `store vacuum` makes the file smaller"
+            f"given back: {counted(done.freed.blobs, 'value')} of {bytes_text(done.freed.bytes)}; `store vacuum` makes the file smaller"
         )
     if done.unswept:
         print(visible(f"no values were given back: {done.unswept}"))
     return OK
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'s' * (number != 1)}"
 
 
 # --- vacuum --------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from eventflow.cipher.master import FILE_VARIABLE, KEY_VARIABLE
 from eventflow.cli.slips import known_settings
 from eventflow.clock import SystemClock
 from eventflow.errors import EventflowError, NotPlainData, SettingsError
-from eventflow.log import MEMORY, Log, open_log
+from eventflow.log import ADDRESSES, MEMORY, Log, open_log, store_text
 from eventflow.markup import PILE, is_shown
 from eventflow.markup import visible as visible  # noqa: PLC0414 - commands take it from here
 from eventflow.plain import FrozenDict, freeze, thaw
@@ -191,6 +191,13 @@ def lasting_path(given: str | None) -> str:
     if path == MEMORY:
         raise SettingsError("no checkpointer configured: a store in memory ends with its process; give --store a path")
     return path
+
+
+def directory_path(given: str) -> Path:
+    """A directory by its path, where a store in a database can't be meant. Raises SettingsError for an address."""
+    if given.startswith(ADDRESSES):
+        raise SettingsError(f"{store_text(given)} is a database's address; give the path of a directory here")
+    return Path(given)
 
 
 def open_store(given: str | None, *, write: bool = False, create: bool = False) -> Log:

@@ -24,7 +24,7 @@ from eventflow.clock import SystemClock, id_text
 from eventflow.growth import growth
 from eventflow.log import Log, Query, Usage, store_text
 
-app = sub_app("store", "Look at a store, verify it, seal it.")
+app = sub_app("store", "Look at a store, verify it, back it up, copy it, clean it up, seal it.")
 # Loaded when they are asked for.
 app.command(
     "eventflow.cli.keys:app", name="keys", help="Encrypt what a store holds; list, rotate and destroy its keys."

@@ -194,6 +194,7 @@ class _Shift:
         self._unknown: set[str] = set()  # of other workflows
         self._refused: set[str] = set()  # could not be taken up at the last look
         self._named: set[str] = set()  # and have been told of
+        self._hindered: dict[str, str] = {}  # why queues could not be looked at, as last told
         self._stood: dict[str, int] = {}  # the versions of what was driven at the last look
 
     async def until(self, told: asyncio.Event) -> None:
@@ -233,9 +234,10 @@ class _Shift:
             self._driven[asyncio.create_task(self._see_off(run))] = run
         self._take_note()
         self._tell("of other workflows, left as they are", unknown, self._unknown)
-        refused = self._free()
+        refused = self._free() | self._engine.refused
         self._tell("not taken up, `eventflow resume RUN` tells why", refused & self._refused, self._named)
         self._refused = refused
+        self._tell_of_hindrance()
 
     def _take_note(self) -> None:
         """See off the runs that came out of a queue since the last look."""
@@ -331,6 +333,13 @@ class _Shift:
         if fresh:
             named = ", ".join(fresh[:SHOWN]) + (f" and {len(fresh) - SHOWN} more" if len(fresh) > SHOWN else "")
             print(f"eventflow: {what}: {visible(named)}", file=sys.stderr, flush=True)
+
+    def _tell_of_hindrance(self) -> None:
+        """Say why a queue could not be looked at, once for as long as it stays so."""
+        told, self._hindered = self._hindered, self._engine.hindered
+        for name, why in self._hindered.items():
+            if told.get(name) != why:
+                print(f"eventflow: {visible(f'queue {name}: {why}')}", file=sys.stderr, flush=True)
 
     def _tell_of_queues(self) -> None:
         """Where nothing was driven: which runs of its workflows wait in queues that it does not serve."""

@@ -294,6 +294,16 @@ class Engine:
         """
         return await self._orphans.pick_up(self._flows)
 
+    @property
+    def refused(self) -> set[str]:
+        """The ids of runs that wait in the queues it serves and that it could not take up; `resume` says why."""
+        return self._serving.refused
+
+    @property
+    def hindered(self) -> dict[str, str]:
+        """Why queues could not be looked at the last time, by their names: the store is full, say. It goes on trying."""
+        return self._serving.hindered
+
     # --- reading
 
     def get(self, run: str) -> Run:

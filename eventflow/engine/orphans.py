@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
 from eventflow.engine.desk import Desk
+from eventflow.engine.drive import CUT_OFF
 from eventflow.engine.handle import Run
 from eventflow.engine.terms import Terms, was_cut_off
-from eventflow.errors import Conflict, NeedsConfirmation, NodeNotFound, NoKey
+from eventflow.errors import Conflict, Corrupt, NoKey, StoreUnusable, WrittenByNewer
 from eventflow.event import (
     AttemptFailed,
     Event,
@@ -30,7 +31,7 @@ from eventflow.event import (
     UndoBegan,
 )
 from eventflow.forking import who
-from eventflow.log import Head, Log, Query
+from eventflow.log import Append, Head, Log, Query
 from eventflow.recovery import history, recover
 from eventflow.run import Shop
 from eventflow.state import Status
@@ -78,20 +79,48 @@ class Orphans:
         return run_key in self._desk
 
     async def take_up(self, head: Head) -> Run | None:
-        """Resume one run, or park it; None if somebody else has it, it asks first, its node is gone, or its key."""
-        with suppress(Conflict, NeedsConfirmation, NodeNotFound, NoKey):
-            if await self._parked(head):
-                return None
-            return await self._resume(head.run_id, Terms(why="picked up"))
+        """Resume one run, or park it; None if somebody else has it, or it can't go on here, and `resume` says why.
+
+        It asks first, say, its node is gone, or its key, or its data can't be brought to this version of its workflow: trouble
+        of its own, which must not keep others from going on. Raises StoreUnusable for what is not, and for a run that is damaged.
+        """
+        try:
+            if not await self._parked(head):
+                return await self._resume(head.run_id, Terms(why="picked up"))
+        except Exception as error:
+            if isinstance(error, StoreUnusable) and not isinstance(error, NoKey):
+                raise
         return None
 
     async def let_go(self, head: Head) -> None:
-        """Give back a lease that was claimed and can't be used."""
+        """Give back a lease that was claimed and can't be used.
+
+        That the body of its node was cut off must not be forgotten with its owner: an event says so. Where none can be
+        written, since a key is missing or the run is damaged, its lease is kept until this process ends.
+        """
         log = self._shop.log
         now = log.head_of(head.run_key)
-        if now is not None and now.owner == self._shop.owner and head.run_key not in self._desk:
+        if now is None or now.owner != self._shop.owner or head.run_key in self._desk:
+            return
+        if now.status != "running":
             with suppress(Conflict):
-                await self._take(now, (), recover(log, now).state, release=True)
+                await self._release(now)
+            return
+        with suppress(Conflict, NoKey, Corrupt, WrittenByNewer):
+            state = recover(log, now).state
+            cut_off = was_cut_off(log, now, state, self._shop.clock.now())
+            events = (RunSuspended(state.node, who(), CUT_OFF),) if cut_off else ()
+            await self._take(now, events, state, release=True)
+
+    async def _release(self, head: Head) -> None:
+        """End a lease as the head has it, for which neither key nor history is needed."""
+        shop = self._shop
+        await shop.writer.write(
+            Append(
+                head.run_id, head.run_key, head.incarnation, head.version, head.epoch, (), shop.clock.now(), head.status,
+                head.waiting_for, claim=shop.owner, release=True,
+            )
+        )  # fmt: skip
 
     async def _parked(self, head: Head) -> bool:
         log = self._shop.log

@@ -16,7 +16,7 @@ from typing import Any
 from eventflow.engine.background import stopped
 from eventflow.engine.handle import Run
 from eventflow.engine.orphans import OPEN_STATUSES, Orphans
-from eventflow.errors import DefinitionError, EventflowError
+from eventflow.errors import Corrupt, DefinitionError, EventflowError, WrittenByNewer
 from eventflow.log import HIGHEST, LOWEST, Claim, Claimed, Head, Limits
 from eventflow.run import Shop
 
@@ -86,9 +86,11 @@ class Serving:
         self._shop, self._orphans, self._workflows = shop, orphans, workflows
         self._queues = {queue.name: queue for queue in queues}
         self._held: Counter[str] = Counter()
+        self._refused: dict[str, dict[bytes, int]] = {name: {} for name in self._queues}  # at which version each was
         self._ends: set[asyncio.Task[None]] = set()
         self._kick = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._hindered: dict[str, str] = {}  # queue -> what went wrong at the last look
 
     def start(self) -> None:
         """Begin to look, if there is a queue to serve."""
@@ -104,6 +106,19 @@ class Serving:
         """Whether this process has none of their runs in hand."""
         return not self._held.total()
 
+    @property
+    def refused(self) -> set[str]:
+        """The ids of runs that wait in its queues and could not be taken up here; `Engine.resume` says why."""
+        heads = (self._shop.log.head_of(key) for refused in self._refused.values() for key in refused)
+        return {head.run_id for head in heads if head is not None and head.status in OPEN_STATUSES}
+
+    @property
+    def hindered(self) -> dict[str, str]:
+        """Why its queues could not be looked at the last time, those that could left out. Raises what ended the looking."""
+        if self._task is not None and self._task.done():
+            self._task.result()
+        return dict(self._hindered)
+
     async def stop(self) -> None:
         """Claim nothing more. Raises what ended the looking, if anything did."""
         task, self._task = self._task, None
@@ -116,8 +131,11 @@ class Serving:
             self._kick.clear()
             found, again = False, monotonic() >= again_at
             for queue in self._queues.values():
-                with suppress(EventflowError):  # the store is away, busy or full: it may be better the next time
+                try:
                     found = await self._take_from(queue, again=again) or found
+                    self._hindered.pop(queue.name, None)
+                except EventflowError as error:  # the store is away, busy or full: it may be better the next time
+                    self._hindered[queue.name] = str(error)
             if again:
                 again_at = monotonic() + LOOK_EVERY
             if not found:
@@ -130,19 +148,32 @@ class Serving:
         room = queue.here - self._held[queue.name]
         if room <= 0 and not again:
             return False
-        seen = self._shop.log.queued(queue.name, 1)  # a look that writes nothing: the writers' time is everybody's
+        refused = self._still_refused(queue.name)
+        # A look that writes nothing: the writers' time is everybody's.
+        seen = self._shop.log.queued(queue.name, 1 + len(refused))
         for one in seen if again else ():
-            if one.taken and self._is_dropped(one.head):
+            if one.taken and one.head.run_key not in refused and self._is_dropped(one.head):
                 await self._take_up(queue.name, one.head)
-        if room <= 0 or all(one.taken for one in seen):
+        if room <= 0 or all(one.taken or one.head.run_key in refused for one in seen):
             return False
         shop = self._shop
-        claim = Claim(shop.owner, queue.name, frozenset(self._workflows), room, queue.limits, shop.clock.now())
+        claim = Claim(
+            shop.owner, queue.name, frozenset(self._workflows), room, queue.limits, shop.clock.now(), frozenset(refused)
+        )  # fmt: skip
         answer = await shop.writer.write(claim)
         assert isinstance(answer, Claimed)  # noqa: S101 - a Claim is answered by Claimed
         for head in answer.heads:
             await self._take_up(queue.name, head)
         return bool(answer.heads)
+
+    def _still_refused(self, queue: str) -> dict[bytes, int]:
+        """The runs of a queue that could not be taken up here and have not moved since: asked again, they would answer the same."""
+        log, refused = self._shop.log, self._refused[queue]
+        for run_key, version in list(refused.items()):
+            now = log.head_of(run_key)
+            if now is None or now.version != version or now.status not in OPEN_STATUSES:
+                del refused[run_key]
+        return refused
 
     def _is_dropped(self, head: Head) -> bool:
         """Whether this engine has a run's lease and does not drive it: the store was away when it should have."""
@@ -152,9 +183,14 @@ class Serving:
         return now is not None and now.owner == head.owner and now.status in OPEN_STATUSES
 
     async def _take_up(self, queue: str, head: Head) -> None:
-        run = await self._orphans.take_up(head)
+        run = None
+        with suppress(Corrupt, WrittenByNewer):  # the run's own: nothing is written on top of it, and others go on
+            run = await self._orphans.take_up(head)
         if run is None:  # it asks somebody first, or its node is gone: whoever looks is told
             await self._orphans.let_go(head)
+            now = self._shop.log.head_of(head.run_key)
+            if now is not None:
+                self._refused[queue][head.run_key] = now.version
             return
         self._held[queue] += 1
         self._ends.add(task := asyncio.ensure_future(self._see_off(queue, run)))

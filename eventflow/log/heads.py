@@ -82,6 +82,11 @@ def claimed(head: Head, owner: bytes) -> Head:
     return replace(head, owner=owner, epoch=head.epoch + 1)
 
 
+def remains(run_id: str, incarnation: int, updated: int) -> Head:
+    """What is left of a deleted run: its id, which only a higher incarnation can use again."""
+    return Head(run_id, NOBODY, incarnation, 0, bytes(32), 0, NOBODY, "cancelled", "", updated)
+
+
 def fits(listed: Listed, query: Query) -> bool:
     """Whether a run is among those a query asks for."""
     entry, head = listed.entry, listed.head

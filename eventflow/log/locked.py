@@ -180,6 +180,7 @@ class LockedLog:
 
     def sealed(self, append: Append) -> Append:
         """An append of a run that has begun, as the log gets it. Raises NoKey, Shredded."""
+        self.keys.refresh()
         return self._append(append, {})[0]
 
     def _sealed(self, one: Write, begun: dict[bytes, bytes]) -> tuple[Write, DataKey | None]:
@@ -289,6 +290,7 @@ class LockedLog:
 
     def checkpoints(self, run_key: bytes) -> list[Checkpoint]:
         """A run's checkpoints, oldest first; without the key they do not tell the digest of their snapshot."""
+        self.keys.refresh()
         found = self.inner.checkpoints(run_key)
         key_id = self.key_id(run_key) if any(mark.digest for mark in found) else b""
         if not key_id:
@@ -301,6 +303,7 @@ class LockedLog:
 
     def inbox(self, run_key: bytes) -> list[tuple[int, bytes]]:
         """A run's waiting messages, opened; without the key as they are stored."""
+        self.keys.refresh()
         return [(number, self._message(run_key, number, data)) for number, data in self.inner.inbox(run_key)]
 
     def _message(self, run_key: bytes, number: int, data: bytes) -> bytes:

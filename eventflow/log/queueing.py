@@ -37,7 +37,8 @@ class Claim:
     """Take up to `room` runs of a queue that nobody drives, for an owner; only those of these workflows.
 
     Each one's epoch rises and its lease is the owner's. Runs whose owner is gone come first, then by priority, highest
-    first, and age. `now` is ns since the epoch, UTC; a backend with a clock of its own takes that.
+    first, and age. `now` is ns since the epoch, UTC; a backend with a clock of its own takes that. `skip` are keys of runs
+    that the claimer can't use.
     """
 
     owner: bytes
@@ -46,6 +47,7 @@ class Claim:
     room: int
     limits: Limits
     now: int
+    skip: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def choose(claim: Claim, taken: Iterable[Queued], waiting: Iterable[Queued], buc
     for one in waiting:
         if len(chosen) >= room:
             break
-        if one.workflow not in claim.workflows:
+        if one.workflow not in claim.workflows or one.head.run_key in claim.skip:
             continue
         if limits.per_key is not None and one.key:
             if busy[one.key] >= limits.per_key:

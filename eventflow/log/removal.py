@@ -98,6 +98,11 @@ def tombstone(data: bytes) -> bytes:
     return data if data[:1] == TOMBSTONE else TOMBSTONE + digest(data)
 
 
+def name_of(data: bytes) -> bytes:
+    """The digest of an event as stored; of one that is gone, the one that its tombstone keeps."""
+    return tombstone(data)[1:]
+
+
 def check_unguarded(run_id: str, guards: Iterable[Guard]) -> None:
     """Refuse to remove anything of a run that is pinned or held. Raises RunGuarded."""
     for guard in guards:

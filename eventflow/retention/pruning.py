@@ -136,14 +136,14 @@ def _leaves_first(wanted: Iterable[bytes], by_key: Mapping[bytes, Listed], stays
 
 def prune(
     log: Log, policy: RetentionPolicy, *, clock: Clock, dry_run: bool = False, actor: str = "", why: str = "",
-    write: Writes | None = None, say: Say = lambda _: None,
+    write: Writes | None = None, say: Say = lambda _: None, plan: Plan | None = None,
 ) -> Pruned:  # fmt: skip
     """Remove what the rules take, in small steps; whoever is killed in between leaves a sound store, and repeats it.
 
     What somebody took up, forked, pinned or held since it was looked at stays, and is told. With `dry_run` nothing is
-    changed. Raises StoreUnusable, Corrupt.
+    changed; with `plan`, what somebody was shown and said yes to is what is done. Raises StoreUnusable, Corrupt.
     """
-    plan = planned(log, policy, clock.now())
+    plan = plan or planned(log, policy, clock.now())
     done = Pruned(stays=list(plan.stays))
     if dry_run:
         done.runs = [one.head.run_id for one in plan.runs]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,7 @@ class Examiner:
         path = os.pathsep.join(filter(None, [own, os.environ.get("PYTHONPATH", "")]))
         self._child = subprocess.Popen(
             [sys.executable, "-P", "-m", "eventflow.untrusted"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path}, process_group=0,  # Ctrl-C is for this process, which ends those
         )  # fmt: skip
         return self
 
@@ -44,7 +45,8 @@ class Examiner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            self._child.kill()
+            with suppress(OSError):
+                os.killpg(self._child.pid, signal.SIGKILL)  # the process that does the job too
         with suppress(OSError):
             if self._child.stdin is not None:
                 self._child.stdin.close()

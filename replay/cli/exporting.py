@@ -99,7 +99,9 @@ def _asked(names: Sequence[str], *, everything: bool, form: Form) -> tuple[Seque
             "say what to export, and last the file: `replay export RUN FILE`, or `replay export --all FILE`"
         )
     if form == "cborseq" and not names[-1].endswith(EXPORT):
-        raise SettingsError(f"{names[-1]!r} is no name of an export; end it in {EXPORT}, by which replay knows one")
+        raise SettingsError(
+            f"{names[-1]!r} is no name of an export; end it in {EXPORT}, by which replay knows one, or say another --format"
+        )
     if form == "capsule" and not names[-1].endswith(CAPSULE):
         raise SettingsError(f"{names[-1]!r} is no name of a page; end it in {CAPSULE}, by which browsers know one")
     if form == "capsule" and len(names) != 2:

@@ -13,6 +13,7 @@ from eventflow.cli.flows import load_flow
 from eventflow.cli.shell import (
     DIFFERENCE,
     OK,
+    USAGE,
     FormatArg,
     StoreArg,
     argument,
@@ -190,7 +191,9 @@ def bisect_(
         _print_bisection(found, head.run_id)
     else:
         print_json({"schema": BISECTION, "run": head.run_id, **_bisection(found)}, lines=output == "jsonl")
-    return OK if found.first is None else DIFFERENCE
+    if found.first is not None:
+        return DIFFERENCE
+    return USAGE if found.passed_over == len(found.trials) else OK
 
 
 def _bisection(found: Bisection) -> dict[str, Any]:
@@ -209,16 +212,21 @@ def _trial(one: Trial) -> dict[str, Any]:
 
 def _print_bisection(found: Bisection, run_id: str) -> None:
     print_table(map(_trial_row, found.trials), TRIALS, f"run {run_id}; variants tried: {len(found.trials)}")
-    said = (
-        "none of them differs from what was recorded"
-        if found.first is None
-        else f"the first to differ: {found.first.name}"
-    )
-    print(visible(said))
+    print(visible(_conclusion(found)))
     if found.untold:
         print(visible(f"or one of these, which could not be tried: {', '.join(found.untold)}"))
     for line in receipt_lines(found.receipt, found.isolation):
         print(visible(line))
+
+
+def _conclusion(found: Bisection) -> str:
+    if found.first is not None:
+        return f"the first to differ: {found.first.name}"
+    if not found.passed_over:
+        return "none of them differs from what was recorded"
+    if found.passed_over < len(found.trials):
+        return "none of those that could be tried differs from what was recorded"
+    return "none of them could be tried"
 
 
 def _trial_row(one: Trial) -> dict[str, Any]:

@@ -30,7 +30,8 @@ FULL = os.environ.get("EVENTFLOW_FULL") == "1"
 CUTS = {"ext4": 20 if FULL else 3, "xfs": 20 if FULL else 2}
 CONTROL_CUTS = 4 if FULL else 2
 NEW_MOUNTS = 0x00020000  # CLONE_NEWNS, linux/sched.h
-SIZE = "3m"  # of the small disk
+SIZE = 3 << 20  # bytes of the small disk
+ROOM = 300_000  # bytes that it gets more, where something is to go on
 HERE = Path(__file__).parent
 UNSHARE = shutil.which("unshare") or "unshare"
 
@@ -117,16 +118,14 @@ def test_a_full_disk_loses_nothing_and_is_gone_on_from(tmp_path, on_a_small_disk
         log = LmdbLog(tmp_path / "s")
         author = Author(log)
         head = author.start("r")
-        filler = tmp_path / "filler"
-        for turn in range(4):
-            filler.write_bytes(bytes(300_000))
+        for turn in range(1, 5):
             head = filled(author, head)
             for _ in range(3):
                 assert log.head("r") == head
                 assert len(log.feed(0, 10_000)) == head.version + 1
                 with pytest.raises(StoreFull):
                     author.add(head, *[text(os.urandom(60_000).hex()) for _ in range(9)])
-            filler.unlink()
+            system("mount", "-o", f"remount,size={SIZE + turn * ROOM}", str(tmp_path))
             head = author.add(head, text(f"there is room {turn} " * 100))
         log.close()
         with closing(LmdbLog(tmp_path / "s")) as again:

@@ -61,6 +61,14 @@ def test_an_event_opens_at_its_own_place_alone(what):
         other.open_event(spot, lock().seal_event(SPOT, b"a body"), "the event")
 
 
+def test_one_text_at_two_places_has_two_nonces():
+    """Under one nonce two tags over different associated data would tell the key that makes tags."""
+    events = [lock().seal_event(SPOT._replace(**{name: 1}), b"a body")[:6] for name in ("incarnation", "code", "flags")]
+    roots = [lock().seal_root(version, b"a root") for version in (7, 8)]
+    assert len(set(events)) == 3
+    assert roots[0][-22:] != roots[1][-22:]
+
+
 def test_a_flipped_bit_anywhere_is_refused():
     """In the nonce, the text and the tag; and so is every shorter and every longer form."""
     sealed = lock().seal_event(SPOT, b"a body of some bytes")

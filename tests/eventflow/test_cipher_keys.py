@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import errno
 import os
+import resource
 import stat
 import sys
 import types
@@ -15,7 +18,10 @@ from eventflow.cipher import Keys, MasterKey, master_from_file, new_master, ring
 from eventflow.cipher.files import KeyFolder, KeyShelf
 from eventflow.cipher.keyring import read_wrapped, tag_of, wrap
 from eventflow.cipher.locks import DataKey
-from eventflow.errors import Corrupt, NoKey, SettingsError, WrongKey
+from eventflow.errors import Corrupt, NoKey, SettingsError, StoreUnusable, VersionConflict, WrongKey
+from eventflow.event import Transitioned
+from eventflow.log import Appended, MemoryLog, open_log
+from eventflow.testing.author import Author
 
 STORE = b"s" * 16
 
@@ -41,6 +47,28 @@ def test_a_new_master_key_is_private_and_never_written_over(tmp_path):
     assert master_from_file(tmp_path / "m").id == master.id
     with pytest.raises(SettingsError, match="never written over"):
         new_master(tmp_path / "m")
+
+
+@contextlib.contextmanager
+def no_room():
+    """A block in which no file of this process may grow beyond a few bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_key_that_finds_no_room_leaves_no_half_of_a_file(tmp_path):
+    """Neither a master key, whose name would be taken the next time, nor a wrapped one."""
+    folder = KeyFolder(tmp_path / "keys")
+    with no_room(), pytest.raises(SettingsError, match=f"can't be written .{os.strerror(errno.EFBIG)}"):
+        new_master(tmp_path / "m")
+    with no_room(), pytest.raises(StoreUnusable, match="nothing was encrypted"):
+        keys_of(folder, Keyring(MasterKey(b"m" * 32))).begin()
+    assert (list(tmp_path.iterdir()), list(folder.path.iterdir())) == ([folder.path], [])
+    assert new_master(tmp_path / "m").id == master_from_file(tmp_path / "m").id
 
 
 def test_a_key_file_that_others_may_read_is_refused(tmp_path):
@@ -100,6 +128,9 @@ def test_a_master_key_comes_from_the_system_s_keyring_too(monkeypatch):
     assert Keyring.from_system("mine").master.id == MasterKey(b"m" * 32).id
     with pytest.raises(SettingsError, match="has no key 'other'"):
         Keyring.from_system("other")
+    monkeypatch.setattr(fake, "get_password", {}.__getitem__)  # raises something of its own, as its backends do
+    with pytest.raises(SettingsError, match="system's keyring can't be read"):
+        Keyring.from_system("mine")
     monkeypatch.setitem(sys.modules, "keyring", None)
     with pytest.raises(SettingsError, match="pip install keyring"):
         Keyring.from_system("mine")
@@ -119,11 +150,16 @@ class Service:
     """A key management service: two methods and a name."""
 
     id = "kms-1"
+    down = False
 
     def wrap(self, secret, about):
+        if self.down:
+            raise TimeoutError("no route")
         return b"wrapped:" + MasterKey(b"h" * 32).wrap(secret, about)
 
     def unwrap(self, wrapped, about):
+        if self.down:
+            raise TimeoutError("no route")
         return MasterKey(b"h" * 32).unwrap(wrapped.removeprefix(b"wrapped:"), about)
 
 
@@ -133,6 +169,31 @@ def test_a_key_management_service_stands_in_for_a_master_key(shelf):
     made, fresh = keys.made_for("subject", "eve")
     assert fresh
     assert keys_of(shelf, Keyring(Service())).get(made.key_id, "x").secret == made.secret
+
+
+def test_a_service_that_does_not_answer_refuses_the_run_that_needs_it_and_no_other():
+    """Runs whose keys are known are written in the same batch; what went wrong is said in a sentence."""
+    service = Service()
+    log = open_log(MemoryLog(), keys=Keyring(service))
+    author = Author(log)
+    held = author.start("held")
+    service.down = True
+    moved, refused = log.write([author.then(held, Transitioned("a", "a")), author.first("new")])
+    assert isinstance(moved, Appended)
+    assert isinstance(refused, StoreUnusable)
+    assert not any(one.key.name == "new" for one in log.keys.listed())
+    assert "master key kms-1 does not answer (TimeoutError: no route)" in str(refused)
+    with pytest.raises(StoreUnusable, match="does not answer"):
+        open_log(log.inner, keys=log.keys.ring)
+
+
+def test_a_run_that_did_not_come_to_be_leaves_no_key():
+    """Its start was refused, so its key goes; that of the run which is there stays."""
+    log = open_log(MemoryLog(), keys=Keyring(MasterKey(b"m" * 32)))
+    author = Author(log)
+    author.start("r")
+    assert isinstance(log.write([author.first("r", incarnation=1)])[0], VersionConflict)
+    assert [one.key.name for one in log.keys.listed()] == ["r", ""]
 
 
 # --- data keys -----------------------------------------------------------------------------------------------------

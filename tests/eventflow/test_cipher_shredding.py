@@ -8,15 +8,18 @@ import shutil
 import pytest
 
 from eventflow import Engine
+from eventflow.checkpoint import Checkpoint
 from eventflow.cipher.signing import new_key
 from eventflow.clock import SystemClock
+from eventflow.codec import decode, encode, is_locked_message
 from eventflow.errors import KeyNotFound, NoKey, RunOwned, SettingsError, Shredded
-from eventflow.event import SubjectShredded
-from eventflow.log import STORE_RUN, open_log
+from eventflow.event import SubjectShredded, Transitioned
+from eventflow.log import STORE_RUN, Post, Upkeep, open_log
 from eventflow.proof.note import parse_head
 from eventflow.recovery import history, recover
 from eventflow.sealing import Seal, differences, seal, surveyed
 from eventflow.shredding import finish, locked_log, shred, to_shred
+from eventflow.testing.author import Author
 from eventflow.verification import verify_store
 from tests.eventflow.test_cipher_store import FLOW, RING, WORDS, forge, found_in, is_found, lived, rows_of, until_waits
 
@@ -169,6 +172,24 @@ def test_an_engine_that_held_the_key_does_not_use_it_on(tmp_path):
     with pytest.raises(Shredded):
         recover(held, held.head("r"))
     held.close()
+
+
+def test_a_held_key_is_not_used_on_for_anything_else(tmp_path):
+    """Each is the first that its log is asked for after the shredding: an append, messages, checkpoints."""
+    asyncio.run(until_waits(tmp_path / "s"))
+    logs = [open_log(tmp_path / "s", keys=RING) for _ in range(3)]
+    head = logs[0].head("r")
+    mark = Checkpoint(head.version, ("manual",), 0, "", 1, bytes(32))
+    logs[0].write([Post(head.run_key, encode({"name": "x"})), Upkeep(head.run_key, marks=(mark,))])
+    for one in logs:
+        assert [decode(data, "a message") for _, data in one.inbox(head.run_key)] == [{"name": "x"}]
+        assert any(mark.digest for mark in one.checkpoints(head.run_key))
+    shredded(tmp_path / "s", "r")
+    assert isinstance(logs[0].write([Author(logs[0]).then(head, Transitioned("a", "a"))])[0], Shredded)
+    assert all(is_locked_message(data) for _, data in logs[1].inbox(head.run_key))
+    assert not any(mark.digest for mark in logs[2].checkpoints(head.run_key))
+    for one in logs:
+        one.close()
 
 
 def test_a_shredding_that_was_cut_off_is_finished_by_the_next(store):

@@ -95,7 +95,7 @@ def test_a_public_key_is_given_as_text_or_as_a_file(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["a", "a+b", "+c74f20a3+AAAA", PUBLIC[:-4], PUBLIC.replace("c74f20a3", "c74f20a4"), PUBLIC.replace("+ARpc", "+AhpC"),
+    ["a", "a+b", "a+\0", "\0", "a+" * 2_000, "a" * 5_000, "+c74f20a3+AAAA", PUBLIC[:-4], PUBLIC.replace("c74f20a3", "c74f20a4"), PUBLIC.replace("+ARpc", "+AhpC"),
      PUBLIC.replace("Peter", "Peter "), PUBLIC.replace("TW", "T!")],
 )  # fmt: skip
 def test_what_is_no_public_key_is_refused(text):

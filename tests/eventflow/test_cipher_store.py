@@ -10,18 +10,23 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from eventflow import CheckpointPolicy, Engine, Keyring, MemoryLog, Wait, Workflow
+from eventflow import CheckpointPolicy, Child, Engine, Keyring, MemoryLog, Wait, Workflow
+from eventflow.change import Op
 from eventflow.cipher import MasterKey
 from eventflow.clock import SystemClock
-from eventflow.codec import LockedBlob, decode, encode, is_locked_message, read_events
+from eventflow.codec import LockedBlob, decode, encode, is_locked_message, pack_state, read_events
 from eventflow.errors import Corrupt, NoKey, SettingsError, WrongKey
+from eventflow.event import Transitioned
 from eventflow.exchange.writing import write_sequence
 from eventflow.ingest import bring
-from eventflow.log import LmdbLog, LockedLog, Post, Query, open_log
+from eventflow.log import Kept, LmdbLog, LockedLog, Post, Query, Upkeep, open_log
+from eventflow.plain import freeze
 from eventflow.recovery import history, recover
 from eventflow.retention.sweeping import sweep
 from eventflow.run import SIGNAL, message
 from eventflow.shredding import shred, to_shred
+from eventflow.testing.author import Author
+from eventflow.testing.contract.maker import moved
 from eventflow.verification import verify_store
 
 RING = Keyring(MasterKey(b"m" * 32))
@@ -258,18 +263,23 @@ def test_an_engine_that_picks_up_leaves_runs_whose_key_is_gone(store, tmp_path):
 
 def test_a_fork_and_a_part_of_a_run_are_under_its_key(store):
     """What they hold came from there; a run of another subject has another key."""
+    part = Workflow("part").add_node("only", lambda state: {"said": INNER}).set_start("only")
+    whole = Workflow("whole").add_node("call", Child(part)).set_start("call")
 
     async def fork():
-        async with Engine(store, workflows=[FLOW], keys=RING) as engine:
+        async with Engine(store, workflows=[FLOW, whole, part], keys=RING) as engine:
             await engine.fork("r@3", run_id="fork")
+            await (await engine.start(whole, run_id="whole")).result()
 
     asyncio.run(fork())
     asyncio.run(lived(store, run_id="eve-1", subject="eve"))
     asyncio.run(lived(store, run_id="eve-2", subject="eve"))
     log = open_log(store, readonly=True, keys=RING)
-    keys = {name: log.key_id(log.head(name).run_key) for name in ("r", "fork", "eve-1", "eve-2")}
+    keys = {name: log.key_id(log.head(name).run_key) for name in ("r", "fork", "eve-1", "eve-2", "whole")}
+    keys["part"] = log.key_id(log.runs(Query(workflow="part"))[0].head.run_key)
     log.close()
     assert keys["r"] == keys["fork"] != keys["eve-1"] == keys["eve-2"]
+    assert keys["r"] != keys["whole"] == keys["part"]
 
 
 def test_values_are_shared_within_a_subject_and_nowhere_else(store):
@@ -285,6 +295,20 @@ def test_values_are_shared_within_a_subject_and_nowhere_else(store):
         log.close()
     assert len(names[0]) > 3
     assert len(names[1]) < len(names[0]) == len(names[2])
+
+
+def test_a_snapshot_takes_pieces_for_known_by_their_keyed_names(tmp_path):
+    """The second snapshot of a long list rests on the pieces that the first one wrote."""
+    log = open_log(tmp_path / "s", keys=RING)
+    author = Author(log)
+    more = Transitioned("a", "a", change=(Op("extend", ("list",), freeze([MORE * 99] * 300)),))
+    head = author.add(author.start("r"), moved("list", [LONG * 99] * 400), more)
+    state = author.state(head)
+    assert log.write([Upkeep(head.run_key, pack_state(state))]) == [Kept()]
+    packed = pack_state(state)
+    assert packed.known
+    assert log.write([Upkeep(head.run_key, packed)]) == [Kept()]
+    log.close()
 
 
 # --- forged --------------------------------------------------------------------------------------------------------

@@ -172,6 +172,16 @@ def test_an_import_takes_a_file_or_a_store(run_eventflow, store):
     assert run_eventflow("store", "verify", "--store", "new").code == 0
 
 
+@pytest.mark.parametrize("words", [("import", "a.cborseq", "--into"), ("backup",), ("restore", "b"), ("repair", STORE)])
+def test_a_database_s_address_is_no_directory(run_eventflow, store, words):
+    """It is refused without its password, and no directory of that name is made."""
+    run_eventflow("store", "export", "a.cborseq")
+    run_eventflow("store", "backup", "b")
+    ended = run_eventflow("store", *words, "postgresql://ann:secret@host/name")
+    assert (ended.code, "secret" in ended.err) == (2, False)
+    assert not (store.parent / "postgresql:").exists()
+
+
 def test_an_import_of_what_does_not_hold_takes_nothing(run_eventflow, store):
     """Neither from a changed file nor from a damaged store; and no store is left half-made."""
     run_eventflow("store", "export", "a.cborseq")

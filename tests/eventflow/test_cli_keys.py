@@ -98,3 +98,12 @@ def test_a_store_in_the_open_says_how_to_begin(run_eventflow, flows, desk):
     """In one sentence."""
     run_eventflow("run", "flows:flow", "--id", "r", "--input", '{"n": 1}')
     assert "store keys init FILE" in run_eventflow("store", "keys", "list").sentence
+
+
+def test_rotating_the_keys_of_a_store_in_the_open_is_refused(run_eventflow, flows, desk):
+    """No key is made for it, and it stays in the open: its new runs can be read with none."""
+    run_eventflow("run", "flows:flow", "--id", "r", "--input", '{"n": 1}')
+    done = run_eventflow("store", "keys", "rotate", "new.key")
+    assert (done.code, "store keys init FILE" in done.sentence) == (2, True)
+    assert not (desk / "new.key").exists()
+    assert run_eventflow("store", "keys", "list").code == 2

@@ -17,10 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventflow import cli
 from eventflow.checkpoint import CheckpointPolicy
 from eventflow.cli import shell
 from eventflow.cli.policy import NO_OPTIONS, policy_of, retention_of
 from eventflow.cli.shell import (
+    STOPPED,
     bytes_text,
     confirm,
     counted,
@@ -555,3 +557,15 @@ def test_a_signal_that_kills_leaves_no_output(process, run_eventflow, flows, unt
     assert run_eventflow("store", "verify").code == 0
     assert run_eventflow("list", "-o", "json").json["rows"][0]["driven"] is False
     assert run_eventflow("resume", "r", "--flow", "flows:waiting", "-o", "json").json["status"] == "completed"
+
+
+def test_ctrl_c_while_the_commands_are_loaded_is_no_traceback(monkeypatch):
+    """The exit code is the one of a stop."""
+
+    def stopped() -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "build", stopped)
+    with pytest.raises(SystemExit) as ended:
+        cli.main([])
+    assert ended.value.code == STOPPED

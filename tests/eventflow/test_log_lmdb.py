@@ -24,6 +24,7 @@ from eventflow.errors import (
 )
 from eventflow.event import Transitioned
 from eventflow.log import LmdbLog, Log
+from eventflow.log.lmdb import files
 from eventflow.log.lmdb.tables import TABLES
 from eventflow.testing.author import Author
 from eventflow.testing.contract import LogContract
@@ -366,6 +367,16 @@ def test_a_store_in_a_directory_that_cant_be_written(tmp_path: Path, child: Star
         return str(said)
 
     assert child(work).answer() == "['StoreUnusable True', 'StoreUnusable True', '2']"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is mounted")
+def test_a_network_file_system_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told by the kind of what is mounted there; nothing is made. Here a local kind is called one of them."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text(errors="replace").splitlines()]
+    monkeypatch.setattr(files, "_NETWORK", frozenset(kind for _, _, kind, *_ in mounts))
+    with pytest.raises(StoreUnusable, match=r"lies on a network file system .*use a local disk"):
+        LmdbLog(path)
+    assert not path.exists()
 
 
 def _obey_modes() -> None:

@@ -13,6 +13,7 @@ import pytest
 from eventflow.change import Op
 from eventflow.event import Transitioned
 from eventflow.log import LmdbLog, Query
+from eventflow.log.lmdb.environment import READER_CHECK_EVERY
 from eventflow.log.lmdb.files import Gate, gate_holder
 from eventflow.testing.author import Author
 
@@ -83,6 +84,28 @@ def test_a_reader_that_is_held_makes_the_file_grow_and_is_told(tmp_path, child):
         reader.end()
         found = log.readers()
         assert (found.cleared, found.lag) == (1, 0)
+
+
+def test_a_writer_that_goes_on_clears_readers_that_died_meanwhile(tmp_path, child):
+    """Nobody opens the store anew and nobody asks: every thousandth commit looks."""
+
+    def read_on(say) -> None:
+        log = LmdbLog(tmp_path / "s", readonly=True)
+        with log._env.reading() as txn:
+            say(str(txn.id()))
+            time.sleep(60)
+
+    with closing(LmdbLog(tmp_path / "s")) as log:
+        author = Author(log)
+        head = author.start("r")
+        reader = child(read_on)
+        reader.line()
+        reader.kill(signal.SIGKILL)
+        reader.end()
+        assert reader.pid in {pid for pid, _, _ in log._env.readers()}
+        for _ in range(READER_CHECK_EVERY):
+            head = author.add(head, Transitioned("a", "a"))
+        assert reader.pid not in {pid for pid, _, _ in log._env.readers()}
 
 
 def test_who_holds_the_gate_is_told_while_it_is_held(tmp_path):

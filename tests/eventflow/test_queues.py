@@ -8,7 +8,7 @@ import pytest
 
 from eventflow import Engine, Sleep, Workflow
 from eventflow.engine.queues import Queue, queues_of
-from eventflow.errors import DefinitionError, RunExists
+from eventflow.errors import DefinitionError, NeedsConfirmation, RunExists
 from eventflow.log import LmdbLog
 from eventflow.recovery import history
 
@@ -159,6 +159,43 @@ def test_a_stopped_engine_gives_its_queued_runs_back(tmp_path):
 
     asyncio.run(story())
     assert crowd.came == ["r", "r"]
+
+
+def test_a_run_that_cant_be_taken_up_holds_up_nobody(tmp_path):
+    """A node that was cut off and says to ask first is left to a person, who is still asked; others go on, and nothing spins."""
+    crowd = Crowd()
+
+    async def begin():
+        flow = asking()
+        async with Engine(tmp_path / "s", workflows=[flow], queues=[Queue("q")], grace=0) as engine:
+            await engine.start(flow, {}, run_id="asks", queue="q", priority=9)
+            await until(lambda: engine.get("asks").status == "running")
+
+    async def story():
+        flow = crowd.flow()
+        limited = [Queue("q", concurrency=1)]
+        async with Engine(tmp_path / "s", workflows=[asking(), flow], queues=limited) as engine:
+            first = await engine.start(flow, {}, run_id="other", queue="q")
+            assert (await first.wait()).status == "completed"
+            position = engine.log.position()
+            await asyncio.sleep(0.7)  # some looks at the queue
+            assert engine.log.position() == position
+            assert engine.refused == {"asks"}
+            with pytest.raises(NeedsConfirmation):
+                await engine.resume("asks")
+
+    def asking():
+        async def wait(_):
+            await asyncio.sleep(60)
+
+        return Workflow("asking").add_node("only", wait, after_crash="ask").set_start("only")
+
+    async def until(holds):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+    asyncio.run(begin())
+    asyncio.run(story())
 
 
 def test_the_same_id_with_another_input_is_a_conflict_in_a_queue_too():

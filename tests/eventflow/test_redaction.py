@@ -18,6 +18,7 @@ from eventflow.cli.shell import value_text, visible
 from eventflow.codec import Shared
 from eventflow.errors import EventflowError
 from eventflow.log import open_log
+from eventflow.markup import cell
 from eventflow.plain import FrozenList, Rope, freeze
 from eventflow.recovery import recover
 from eventflow.redaction import Redactor
@@ -115,12 +116,18 @@ def test_a_declared_field_goes_wherever_it_stands():
     assert (found["user"]["name"], found["pin"], found["rows"][1]) == ("eve", 1, {"x": None})
     assert found["rows"][0]["ssn"].startswith("«redacted:")
     assert redactor.value(found) == found
-    change = (Op("set", ("user",), freeze({"pin": 1})), Op("extend", ("ssn",), freeze(["a"])), Op("set", ("n",), 1))
+    change = (
+        Op("set", ("user",), freeze({"pin": 1})),
+        Op("extend", ("ssn",), freeze(["a"])),
+        Op("set", ("n",), 1),
+        Op("add", ("ssn",), 7),
+    )
     cleaned = redactor.change(change)
     assert cleaned[0].value["pin"].startswith("«redacted:")
     assert (cleaned[1].op, len(cleaned[1].value)) == ("extend", 1)
     assert cleaned[1].value[0].startswith("«redacted:")
     assert cleaned[2] is change[2]
+    assert cleaned[3].op == "set"  # nothing can be added to what stands there now
 
 
 def test_values_without_secrets_are_the_very_same_objects():
@@ -139,6 +146,11 @@ def test_values_without_secrets_are_the_very_same_objects():
     assert secret not in redactor.value(Rope.of(["x", secret])).items()
     assert redactor.value(Shared(freeze([secret]))).value != FrozenList([secret])
     assert secret.encode() not in redactor.value(b"\xff" + secret.encode() + b"\xfe")
+
+
+def test_half_a_secret_is_not_shown_where_a_value_is_cut():
+    """In a cell of a page the value is without secrets before it is cut."""
+    assert BODY[:8] not in cell(f"{'x' * 80} sk-{BODY}", limit=95)
 
 
 # --- before the log ------------------------------------------------------------------------------------------------

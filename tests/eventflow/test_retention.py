@@ -98,6 +98,17 @@ def ended(author: Author, name: str, **more: Any) -> None:
     author.add(author.start(name, **more), moved("x", LONG), RunFailed("a", Failure("E", "broke")), status="failed")
 
 
+def test_a_plan_that_was_shown_is_what_is_done() -> None:
+    """A run that is over since stays, though the rules would take it now."""
+    log = MemoryLog()
+    author = Author(log)
+    ended(author, "shown")
+    plan = planned(log, RetentionPolicy(keep=0), author.clock.now())
+    ended(author, "later")
+    assert prune(log, RetentionPolicy(keep=0), clock=author.clock, plan=plan).runs == ["shown"]
+    assert [one.head.run_id for one in log.runs(Query())] == ["later"]
+
+
 def test_what_somebody_needs_stays_and_says_why() -> None:
     """Pinned, held, with a fork that stays, with messages waiting; and what is not over is no question at all."""
     log = MemoryLog()

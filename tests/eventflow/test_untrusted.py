@@ -6,6 +6,7 @@ import faulthandler
 import os
 import random
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -264,6 +265,15 @@ def test_the_process_that_waits_tells_what_ended_the_other():
     assert ended(partial(time.sleep, 30), 0.05) == "took longer than 0.05 s"
     assert ended(lambda: os._exit(3)) == "ended the process that read it with an error"
     assert ended(lambda: None) is None
+
+
+def test_an_interrupt_is_for_the_process_that_asks():
+    """Ctrl-C reaches all of a terminal's processes: these are not among them, and end with the block."""
+    examiner = Examiner()
+    with suppress(KeyboardInterrupt), examiner:
+        assert os.getpgid(examiner._child.pid) == examiner._child.pid != os.getpgrp()
+        raise KeyboardInterrupt
+    assert examiner._child.returncode == -signal.SIGKILL
 
 
 def test_a_child_that_can_t_be_asked_any_more_is_told(store):

@@ -34,7 +34,7 @@ def main() -> int:
             argv = [
                 sys.executable, str(HERE / "__main__.py"), "--one", name, work, str(HERE / "corpus" / name),
                 f"-max_total_time={given.seconds}", f"-max_len={MAX_INPUT}", "-timeout=10", "-rss_limit_mb=1024",
-                f"-artifact_prefix={found}/", "-verbosity=0", "-print_final_stats=1",
+                f"-artifact_prefix={found}/", "-verbosity=0", "-print_final_stats=1", f"-seed={given.seed}",
             ]  # fmt: skip
             done = subprocess.run(argv, check=False, capture_output=True, text=True, errors="replace")
         runs = next((line.split()[-1] for line in done.stderr.splitlines() if "executed_units" in line), "?")
@@ -49,6 +49,7 @@ def _arguments(names: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", choices=[*names, []], help="all of them if left out")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("--seed", type=int, default=0, help="of the inputs; 0, as it is, is another one each time")
     parser.add_argument(
         "--found", default=str(Path(tempfile.gettempdir()) / "eventflow-fuzz"), help="where findings go"
     )

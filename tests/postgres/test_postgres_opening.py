@@ -27,6 +27,7 @@ from eventflow.log import open_log
 from eventflow.log.postgres import PostgresLog, migrate, newest
 from eventflow.log.postgres.address import parse
 from eventflow.log.postgres.connecting import connect
+from eventflow.log.postgres.session import _check_position
 from eventflow.testing.author import Author
 from eventflow.testing.postgres import PostgresServer
 
@@ -229,6 +230,26 @@ def test_sessions_commit_durably_whatever_the_role_says(server: PostgresServer, 
         server.psql(f"alter role {role} set synchronous_commit = {wanted}")
         with closing(connect(theirs)[0]) as connection:
             assert connection.execute("show synchronous_commit").fetchone() == (found,)
+
+
+def test_what_is_written_while_a_connection_is_made_is_not_taken_for_lost(address):
+    """The server is asked where it ends, and before its answer is looked at another thread writes."""
+    with closing(PostgresLog(address)) as log:
+        author = Author(log)
+        head = author.start("r")
+
+        class Overtaken(psycopg.Connection):
+            def execute(self, query, *more, **options):
+                found = super().execute(query, *more, **options)
+                if "from tip" in str(query):
+                    author.add(head, MOVE)
+                return found
+
+        before = log.position()
+        with Overtaken.connect(parse(address).conninfo, autocommit=True) as connection:
+            connection.execute(f"set search_path to {parse(address).schema}")
+            _check_position(connection, parse(address), log._seen)
+        assert log.position() == before + 1
 
 
 def test_a_primary_of_the_past_is_refused(address: str) -> None:

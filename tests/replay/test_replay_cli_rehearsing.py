@@ -119,6 +119,16 @@ def test_the_first_variant_that_differs_is_named(run_replay, store):
     assert run_replay("bisect", "a", "counts.py:flow", "counts.py:raising", "--nodes").code == 4
 
 
+def test_what_could_not_be_tried_is_not_called_the_same(run_replay, store):
+    """A name with a mistake in it is passed over beside others, and is exit code 2 where there was nothing else."""
+    done = run_replay("bisect", "a", "nowhere:flow", "counts.py:flow")
+    assert done.code == 0
+    assert "none of those that could be tried differs" in done.out
+    done = run_replay("bisect", "a", "nowhere:flow")
+    assert done.code == 2
+    assert "none of them could be tried" in done.out
+
+
 def test_the_first_revision_that_differs_is_named(run_replay, store):
     """The module is that of the revision, though the working directory has one of its name."""
     repository = store / "repository"

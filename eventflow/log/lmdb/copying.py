@@ -15,7 +15,7 @@ from eventflow.errors import Corrupt, StoreUnusable
 from eventflow.log.lmdb.environment import Environment
 from eventflow.log.lmdb.tables import number
 from eventflow.log.lmdb.writing import last_number
-from eventflow.proof import digest
+from eventflow.log.removal import name_of
 
 CHUNK = 1 << 20  # bytes read at a time: several of a disk's own, and little memory
 
@@ -51,12 +51,11 @@ class Copying:
             data = txn.get(number(self.position), db=env.tables.log)
             if data is None:
                 raise Corrupt(str(env.path), "holds no event")
-            self.digest = digest(data) if data[:1] != b"\xff" else data[1:]
+            self.digest = name_of(data)
         self.size = env.whole()
         self._thread.start()
-        self._first = self._file.read(
-            CHUNK
-        )  # once there is any, the copy has begun; what is committed from now on is not in it
+        # Once there is any, the copy has begun; what is committed from now on is not in it.
+        self._first = self._file.read(CHUNK)
 
     def _pour(self, pour: Callable[[int], None], pipe: int) -> None:
         try:

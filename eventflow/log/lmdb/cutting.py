@@ -12,7 +12,7 @@ from pathlib import Path
 
 from eventflow.codec import TOMBSTONE, decode
 from eventflow.errors import Corrupt
-from eventflow.log.heads import NOBODY, Head
+from eventflow.log.heads import NOBODY, Head, remains
 from eventflow.log.lmdb.environment import Environment
 from eventflow.log.lmdb.rows import Rows, keys_under
 from eventflow.log.lmdb.tables import (
@@ -32,7 +32,7 @@ from eventflow.log.lmdb.tables import (
 from eventflow.log.lmdb.writing import last_number
 from eventflow.log.mirror import of_generation
 from eventflow.log.protocol import STORE_NAME, STORE_RUN, STORE_VOUCH
-from eventflow.log.removal import tombstone
+from eventflow.log.removal import name_of, tombstone
 from eventflow.state import Status, WaitingFor
 
 
@@ -67,7 +67,7 @@ class Copied:
         with self._env.reading() as txn:
             last = last_number(txn, self._env.tables.log)
             data = txn.get(number(last), db=self._env.tables.log) or b""
-            return last, tombstone(data)[1:]
+            return last, name_of(data)
 
     def not_after(self, time: int) -> int:
         """The position of the last event that was not later than a time (ns, UTC); looked for from the end."""
@@ -242,18 +242,7 @@ class _Cutting:
             for name in list(keys_under(rows.txn, t.store, prefix + key)):
                 rows.delete(t.store, name)
         if begun or head.incarnation > 1:
-            gone = Head(
-                head.run_id,
-                NOBODY,
-                head.incarnation - (not begun),
-                0,
-                bytes(32),
-                0,
-                NOBODY,
-                "cancelled",
-                "",
-                head.updated,
-            )
+            gone = remains(head.run_id, head.incarnation - (not begun), head.updated)
             rows.put(t.names, head.run_id.encode(), head_row(gone))
         else:
             rows.delete(t.names, head.run_id.encode())

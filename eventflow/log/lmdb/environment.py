@@ -161,7 +161,7 @@ class Environment:
         LMDB does not write pages that a transaction takes and gives back, so a sound file may end early; filled up, a
         short file is one that was cut.
         """
-        whole = (self._env.info()["last_pgno"] + 1) * self._page
+        whole = self._bytes()
         if whole > self._filled:
             with contextlib.suppress(OSError):  # the commit is durable; a short file is looked at more closely, no more
                 if _length(self._file) < whole:
@@ -192,7 +192,7 @@ class Environment:
             name: (stat["entries"], self._page * (stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]))
             for name, stat in stats.items()
         }
-        whole = (self._env.info()["last_pgno"] + 1) * self._page
+        whole = self._bytes()
         return by_table, whole, whole - sum(size for _, size in by_table.values())
 
     def enter(self, reader: object) -> Any:
@@ -233,6 +233,9 @@ class Environment:
     def whole(self) -> int:
         """The file's length in bytes, as its meta page says."""
         self.check()
+        return self._bytes()
+
+    def _bytes(self) -> int:
         return int((self._env.info()["last_pgno"] + 1) * self._page)
 
     def readers(self) -> list[tuple[int, int, int]]:

@@ -12,11 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from eventflow.codec import TOMBSTONE
 from eventflow.durable import sync_directory
 from eventflow.errors import Conflict, Corrupt, StoreBusy
 from eventflow.log.lmdb import files
@@ -25,7 +23,7 @@ from eventflow.log.lmdb.opening import unusable
 from eventflow.log.lmdb.rows import Txn, keys_under
 from eventflow.log.lmdb.tables import COPYING, KEY_CHANGE, KEY_VACUUM, MOVED, TABLES, Tables, number
 from eventflow.log.lmdb.writing import drop_changes, last_number, put
-from eventflow.proof import digest
+from eventflow.log.removal import name_of
 
 ROUND = 10_000  # changed rows brought over in one transaction: some MB
 FEW = 500  # changed rows that may be left for the last round, which holds all writers up: some ms
@@ -166,7 +164,7 @@ class _Vacuum:
         with self._log.reading_env() as old, old.reading() as txn:
             t = old.tables
             start = KEY_CHANGE + number(self._seen + 1)
-            found = list(islice(_from(txn, t, start), ROUND))
+            found = _from(txn, t, start)
             changed = {txn.get(key, db=t.store): None for key in found}
             rows = [(one[0], one[1:], txn.get(one[1:], db=t[one[0]])) for one in changed]
         with env.writing() as out:
@@ -223,8 +221,7 @@ class _Vacuum:
             position = last_number(txn, env.tables.log)
             data = txn.get(number(position), db=env.tables.log)
         mark = files.HighWater(self._new)
-        name = data[1:] if data[:1] == TOMBSTONE else digest(data)
-        mark.write(position, name, events=files.MARK_SYNC_EVERY)
+        mark.write(position, name_of(data), events=files.MARK_SYNC_EVERY)
         mark.close()
 
     def close(self) -> None:

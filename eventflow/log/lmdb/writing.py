@@ -16,7 +16,7 @@ from eventflow.checkpoint import Checkpoint, merged
 from eventflow.codec import REWOUND, TOMBSTONE, Blob
 from eventflow.errors import Conflict, Corrupt, EventflowError, NotFound, RunNotFound, VersionConflict
 from eventflow.log.checking import check_origin, check_rewinds
-from eventflow.log.heads import NOBODY, Head, claimed
+from eventflow.log.heads import NOBODY, Head, claimed, remains
 from eventflow.log.lmdb import queues, removing
 from eventflow.log.lmdb.mirroring import keep_mirrored
 from eventflow.log.lmdb.rows import Rows, Txn, keys_under
@@ -371,8 +371,7 @@ class Batch:
 
     def _delete(self, head: Head) -> None:
         removing.unlist(self._rows, head)
-        gone = Head(head.run_id, NOBODY, head.incarnation, 0, bytes(32), 0, NOBODY, "cancelled", "", head.updated)
-        self._heads[head.run_id] = gone
+        self._heads[head.run_id] = remains(head.run_id, head.incarnation, head.updated)
 
     def _post(self, post: Post) -> Posted:
         if self._txn.get(post.run_key, db=self._t.info) is None:
@@ -399,7 +398,7 @@ class Batch:
                 self._heads[head.run_id] = head
         if mirror.generation:
             heads = [self._head(bytes(key).decode()) for key in keys_under(self._txn, self._t.names, b"")]
-            for head in [one for one in heads if one is not None and one.run_key != STORE_RUN]:
+            for head in [one for one in heads if one is not None and one.run_key not in (STORE_RUN, NOBODY)]:
                 freed = self._heads[head.run_id] = of_generation(head, mirror.generation)
                 self._requeue(head, freed)
         keep_mirrored(self._rows, mirror)

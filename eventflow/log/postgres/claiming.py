@@ -79,7 +79,8 @@ def claim(connection: psycopg.Connection, asked: Claim, *, own_clock: bool) -> C
     counted = limits.concurrency is not None or limits.per_key is not None
     driven = taken(connection, asked.queue, busy=True) if counted else []
     bucket = _bucket(connection, asked, now)
-    most = asked.room if limits.per_key is None else LOOKED_AT  # by a key some may have to be passed over
+    # Some may have to be passed over: by a key, or because the claimer can't use them.
+    most = asked.room + len(asked.skip) if limits.per_key is None else LOOKED_AT
     found = choose(asked, driven, waiting(connection, asked.queue, most, workflows=asked.workflows), bucket)
     heads = tuple(claimed(one.head, asked.owner) for one in found)
     if heads:

@@ -32,24 +32,17 @@ LAST = (1 << 63) - 1  # the largest bigint
 _HEADS = f"select {HEAD} from heads h {NEWEST}"  # noqa: S608 - made of constants
 _RUNS = f"select {HEAD}, i.entry from heads h join info i on i.run_key = h.run_key {NEWEST}"  # noqa: S608
 _PAGE = 500  # runs of a list that are read at once, where it has a limit
+# kind of what a store holds -> its tables; of the first one the rows are counted
 _TABLES = {
     "events": ("log",),
     "index": ("bends", "tags", "vouches", "store", "tip", "owners", "writers", "guards", "clearing", "buckets"),
-    "runs": ("heads", "info"),
+    "runs": ("info", "heads"),
     "blobs": ("blobs",),
     "snapshots": ("snapshots",),
     "checkpoints": ("marks",),
     "messages": ("inbox",),
 }
-_COUNTED = {
-    "events": "log",
-    "index": "bends",
-    "runs": "info",
-    "blobs": "blobs",
-    "snapshots": "snapshots",
-    "checkpoints": "marks",
-    "messages": "inbox",
-}
+_NAMES = [table for tables in _TABLES.values() for table in tables]
 
 
 def _all(connection: psycopg.Connection, asked: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -214,18 +207,16 @@ def follows(connection: psycopg.Connection) -> bool:
 
 def usage(connection: psycopg.Connection) -> Usage:
     """What the store holds: rows as they are now, bytes as the server's files have them."""
-    counts = ", ".join(f"(select count(*) from {table})" for table in _COUNTED.values())  # noqa: S608 - ours
-    names = [table for tables in _TABLES.values() for table in tables]
-    sizes = ", ".join(f"pg_total_relation_size('{name}'::regclass)" for name in names)
+    counts = ", ".join(f"(select count(*) from {tables[0]})" for tables in _TABLES.values())  # noqa: S608 - ours
+    sizes = ", ".join(f"pg_total_relation_size('{name}'::regclass)" for name in _NAMES)
     row = _all(connection, f"select (select position from tip), {counts}, {sizes}")[0]  # noqa: S608 - ours
-    rows = dict(zip(_COUNTED, row[1:], strict=False))
-    held = dict(zip(names, row[1 + len(_COUNTED) :], strict=True))
+    rows = dict(zip(_TABLES, row[1:], strict=False))
+    held = dict(zip(_NAMES, row[1 + len(_TABLES) :], strict=True))
     by_kind = {kind: sum(held[name] for name in tables) for kind, tables in _TABLES.items()}
     return Usage(rows, by_kind, sum(held.values()), 0, row[0])
 
 
 def held_bytes(connection: psycopg.Connection) -> int:
     """Bytes of the server's files that the store's tables and indexes have; no row is counted."""
-    names = [table for tables in _TABLES.values() for table in tables]
-    sizes = " + ".join(f"pg_total_relation_size('{name}'::regclass)" for name in names)
+    sizes = " + ".join(f"pg_total_relation_size('{name}'::regclass)" for name in _NAMES)
     return int(_all(connection, f"select {sizes}")[0][0])

@@ -73,10 +73,11 @@ def connected(address: Address, seen: Seen, *, readonly: bool) -> psycopg.Connec
 
 def _check_position(connection: psycopg.Connection, address: Address, seen: Seen) -> None:
     """Refuse a server that lacks what this process was told is durable. Raises StoreUnusable."""
+    acknowledged = seen.position  # before the server is asked: another thread may write meanwhile
     row = connection.execute("select position from tip").fetchone()
-    if row is None or row[0] < seen.position:
+    if row is None or row[0] < acknowledged:
         raise StoreUnusable(
-            f"{address.text} ends at position {row[0] if row else 0}, and {seen.position} was acknowledged: "
+            f"{address.text} ends at position {row[0] if row else 0}, and {acknowledged} was acknowledged: "
             f"events are lost; do not go on before it is known where they are"
         )
 

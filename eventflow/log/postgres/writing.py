@@ -121,7 +121,8 @@ class Writing:
         return plan.answered(*before)
 
     def _nothing_waits(self, connection: psycopg.Connection, one: Claim) -> bool:
-        return not waiting(connection, one.queue, 1, workflows=one.workflows)
+        found = waiting(connection, one.queue, 1 + len(one.skip), workflows=one.workflows)
+        return all(each.head.run_key in one.skip for each in found)
 
     def _under_lock(self, connection: psycopg.Connection, batch: Sequence[Write]) -> Answers:
         self._outcome = None

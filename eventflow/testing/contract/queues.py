@@ -152,6 +152,21 @@ class QueueContract(LogMaker):
             assert names(claimed(author)) == ["b"]
             assert names(claimed(author, workflow="strange")) == ["a"]
 
+    def test_what_the_claimer_cant_use_is_passed_over(self, tmp_path: Path) -> None:
+        """It waits on, in its place, for somebody who can."""
+        with self.author(tmp_path) as author:
+            log = author.log
+            log.new_owner(OWNER)
+            bad = author.start("bad", queue="q", priority=9)
+            author.start("good", queue="q")
+            skip = frozenset({bad.run_key})
+            for expected in (["good"], []):
+                claim = Claim(OWNER, "q", frozenset({"flow"}), 1, Limits(), author.clock.now(), skip)
+                answer = written(log, claim)
+                assert isinstance(answer, Claimed)
+                assert names(list(answer.heads)) == expected
+            assert waiting(log) == ["bad"]
+
     def test_queues_outlive_their_process(self, tmp_path: Path) -> None:
         """Opened again, the same runs wait in the same order."""
         log = self.make_log(tmp_path)
