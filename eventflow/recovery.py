@@ -335,12 +335,16 @@ def _events(log: Log, segments: list[Segment], state: State | None) -> Iterator[
             for recorded in read_events(stored, log.blobs):
                 if recorded.version != expected or recorded.run_key != segment.run_key:
                     raise Corrupt(f"version {expected}", "is missing, or stands at another event's place")
-                _check_before(log, recorded, before)
+                if recorded.before != before or type(recorded.event) in _RECKONED:
+                    _check_before(log, recorded, before)
                 before = recorded.digest
                 expected += 1
                 yield recorded
         if expected != segment.last + 1:
             raise Corrupt(f"version {expected}", "is missing")
+
+
+_RECKONED = frozenset({RunStarted, Rewound})  # what these follow is not simply the event before them on the line
 
 
 def _check_before(log: Log, recorded: Recorded, before: bytes | None) -> None:

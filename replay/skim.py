@@ -15,7 +15,8 @@ from eventflow.address import Address
 from eventflow.change import Change, apply
 from eventflow.codec import FORMAT, Stored, decode, encode, read_events
 from eventflow.codec.blobs import checked_refs, expand_small
-from eventflow.codec.events import FLAG_REFS, FLAG_ZSTD, MAX_BODY, SHAPES, change_from_plain
+from eventflow.codec.events import FLAG_REFS, FLAG_ZSTD, MAX_BODY, SHAPES
+from eventflow.codec.reading import change_from_plain
 from eventflow.errors import Corrupt, EventflowError
 from eventflow.event import (
     AttemptFailed,

@@ -23,11 +23,7 @@ from eventflow.codec.events import (
     Packed,
     Place,
     Stored,
-    blob_names,
-    keys_of,
     pack,
-    read_events,
-    refers,
     seal,
 )
 from eventflow.codec.hidden import why_hidden
@@ -41,6 +37,7 @@ from eventflow.codec.locks import (
     is_locked_message,
     key_id_of,
 )
+from eventflow.codec.reading import blob_names, keys_of, read_events, refers
 from eventflow.codec.snapshots import PackedState, pack_state, piece_names, root_digest, state_digest, unpack_state
 
 __all__ = [

@@ -258,7 +258,7 @@ def _blob_value(data: bytes, kind: int, where: str) -> Any:
     raise Corrupt(where, f"refers to a value of unknown kind {kind!r}")
 
 
-_SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
+SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
 _TEXT = frozenset({str})
 
 
@@ -267,17 +267,17 @@ def frozen(value: Any, where: str, *, depth: int = 0) -> Any:
 
     `depth` says how deep it stands in the state. Raises Corrupt for what is not plain, or deeper than a writer makes.
     """
-    return value if type(value) in _SCALARS else _frozen(value, where, MAX_DEPTH - depth)
+    return value if type(value) in SCALARS else _frozen(value, where, MAX_DEPTH - depth)
 
 
 def _frozen(value: Any, where: str, room: int) -> Any:
     kind = type(value)
-    if kind in _SCALARS or kind is FrozenDict or kind is FrozenList:
+    if kind in SCALARS or kind is FrozenDict or kind is FrozenList:
         return value
     if room <= 0:
         raise Corrupt(where, "is nested deeper than any writer makes it")
     if kind is list:
-        if _SCALARS.issuperset(map(type, value)):
+        if SCALARS.issuperset(map(type, value)):
             return FrozenList(value)
         return FrozenList([_frozen(item, where, room - 1) for item in value])
     if kind is dict:

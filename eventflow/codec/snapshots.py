@@ -26,8 +26,8 @@ from eventflow.codec.blobs import (
     squeeze,
 )
 from eventflow.codec.cbor import decode, encode
-from eventflow.codec.events import failure_from_plain
 from eventflow.codec.locks import LOCKED_ROOT, OpenedRoot, through
+from eventflow.codec.reading import failure_from_plain
 from eventflow.errors import Corrupt, NoKey, WrittenByNewer
 from eventflow.plain import EMPTY, ROPE_FROM, FrozenDict, FrozenList, Rope, raw, raw_items
 from eventflow.proof import DIGEST_SIZE, digest

@@ -26,6 +26,7 @@ from eventflow.codec import (
     unpack_blob,
 )
 from eventflow.codec import events as codec
+from eventflow.codec import reading
 from eventflow.codec.blobs import BLOB_FROM
 from eventflow.codec.events import FLAG_REFS, FLAG_ZSTD, MAX_BODY, SHAPES
 from eventflow.errors import Corrupt, NotPlainData
@@ -70,6 +71,7 @@ from eventflow.event import (
     StoreCreated,
     StoreRepaired,
     StoreRestored,
+    SubjectReadmitted,
     SubjectShredded,
     Transitioned,
     UndoBegan,
@@ -119,7 +121,7 @@ SAMPLES: list[Event] = [
     RunReleased("r", b"k" * 16, "me", "over"), RunCompacted("r", b"k" * 16, 1, 1, 9, "me", "why"),
     BackupMade(2, 99, b"h" * 32, True, "me", "why"), StoreRestored(1, 99, 2, "me", "why"),
     RunsImported(b"s" * 16, FrozenList(["r"]), 9, "me", "why"), StoreRepaired(b"s" * 16, 9, freeze([{"run": "r", "problem": "é"}]), "me"),
-    KeysRotated("m" * 16, 4, "me", "why"), SubjectShredded(b"k" * 10, "subject", "é", FrozenList(["r"]), "me", "why"), EncryptionBegan("m", "me", "why"),
+    KeysRotated("m" * 16, 4, "me", "why"), SubjectShredded(b"k" * 10, "subject", "é", FrozenList(["r"]), "me", "why"), EncryptionBegan("m", "me", "why"), SubjectReadmitted("é", "me", "why"),
     RunTimedOut("a"), NodeSkipped("a"), NodeSkipped("a", "me", "known"), UndoBegan("a", "failed", FAILURE, "me", "why"),
     UndoBegan("a", "cancelled"), BranchesOpened("a", FrozenList(["web", "é"])), BranchesOpened("a", FrozenList(), freeze([LONG, 1])),
     BranchFinished("a", "web", freeze({"text": LONG})), BranchFinished("a", "0"), BranchFailed("a", "web", FAILURE),
@@ -238,7 +240,7 @@ def test_the_numbers_of_facts_are_for_ever() -> None:
         "WaitOpened": 18, "WaitClosed": 19, "BranchesOpened": 20, "BranchFinished": 21, "BranchFailed": 22, "RunTimedOut": 23,
         "UndoBegan": 24, "NodeSkipped": 25, "RunParked": 28, "StoreCreated": 128, "CheckpointCreated": 129, "CheckpointsDeleted": 130,
         "RunDeleted": 131, "RunPinned": 132, "RunCompacted": 133, "RunUnpinned": 134, "RunHeld": 135, "RunReleased": 136, "BackupMade": 140, "StoreRestored": 141, "RunsImported": 142, "StoreRepaired": 143,
-        "KeysRotated": 150, "SubjectShredded": 151, "EncryptionBegan": 152,
+        "KeysRotated": 150, "SubjectShredded": 151, "EncryptionBegan": 152, "SubjectReadmitted": 153,
     } == numbers  # fmt: skip
     assert len({*numbers.values()}) == len(numbers)
     assert (REWOUND, FORKED) == (14, 15)
@@ -314,9 +316,10 @@ def test_values_that_are_too_large_together_are_refused(monkeypatch: pytest.Monk
     """What an event refers to is bounded when it is written and when it is read."""
     shelf = Shelf()
     stored = shelf.write(SignalReceived("s", freeze([LONG] * 10), 1))
-    monkeypatch.setattr(codec, "MAX_REFERRED", 10 * len(LONG))
+    monkeypatch.setattr(reading, "MAX_REFERRED", 10 * len(LONG))
     shelf.read(stored)
-    monkeypatch.setattr(codec, "MAX_REFERRED", 10 * len(LONG) - 1)
+    for place in (codec, reading):
+        monkeypatch.setattr(place, "MAX_REFERRED", 10 * len(LONG) - 1)
     with pytest.raises(Corrupt, match="more than any writer"):
         shelf.read(stored)
     with pytest.raises(NotPlainData, match="makes an event"):
