@@ -2,6 +2,8 @@
 
 Nothing in a file is believed: items are cut strictly, decoded strictly, compared with their digests; the heads of runs are
 what their events fold to. What it takes in memory and time is bounded by the size of the file.
+Encrypted events are proved by the chain and can't be opened, for no export has a key; where such a run stands, its tags and
+its subject are what the export says.
 """
 
 from __future__ import annotations
@@ -10,14 +12,15 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from eventflow.address import RUN_ID
 from eventflow.checkpoint import Checkpoint
-from eventflow.codec import TOMBSTONE, Stored, decode, read_events
+from eventflow.codec import LOCKED_BLOB, TOMBSTONE, Lock, LockedBlob, Stored, decode, read_events
 from eventflow.errors import (
     Corrupt,
     EventflowError,
+    NoKey,
     NotFound,
     ProofFailed,
     SettingsError,
@@ -25,7 +28,7 @@ from eventflow.errors import (
     WrittenByNewer,
 )
 from eventflow.event import Forked, Recorded, Rewound, RunDeleted, RunStarted, StoreCreated
-from eventflow.exchange.sequence import ARRAY, BYTES, FORMAT, KIND, MAP, items
+from eventflow.exchange.sequence import ARRAY, BYTES, FORMAT, KIND, MAP, SEALED_FORMAT, items
 from eventflow.log import (
     NOBODY,
     STORE_NAME,
@@ -43,12 +46,15 @@ from eventflow.log import (
 )
 from eventflow.proof import DIGEST_SIZE, digest
 from eventflow.recovery import recover
+from eventflow.state import STATUSES, WAITS, Status, WaitingFor
 from eventflow.verification import Report, verify_run, verify_store
 from eventflow.verification.report import STUMBLES, said
 
 MAX_EXPORT = 1 << 30  # bytes; it is held in memory as a whole, several times over while it is checked
 _PAGE = 1_000  # events decoded at a time
 _HEADER = {"eventflow": str, "format": int, "store": bytes, "whole": bool, "run": str}
+_SEALED = {"blob": bytes, "sealed": bytes}
+_TOLD = {"encrypted", "tags", "subject", "status", "waiting"}
 _FOOTER = {"blobs": int, "events": int, "sha256": bytes}
 
 
@@ -61,6 +67,15 @@ class _Run:
     above: int
     positions: list[int] = field(default_factory=list)
     bends: list[int] = field(default_factory=list)
+
+
+class _Told(NamedTuple):
+    """What an export says of an encrypted run."""
+
+    tags: tuple[str, ...]
+    subject: str | None
+    status: Status
+    waiting_for: WaitingFor
 
 
 def read_export(path: Path, *, check: bool = True) -> ExportLog:
@@ -110,6 +125,7 @@ class ExportLog:
         self._blobs: dict[bytes, bytes] = {}
         self._runs: dict[bytes, _Run] = {}
         self._names: dict[str, bytes] = {}
+        self._told: dict[bytes, _Told] = {}  # of encrypted runs, by run key
         self._gone: dict[str, int] = {}  # the last incarnation of deleted ids
         self._size = len(data)
         header = self._cut(data)
@@ -139,6 +155,8 @@ class ExportLog:
                 self._blobs[digest(blob)] = blob
             elif major == MAP and (gone := _gone(data[at:end])):
                 self._events.append(TOMBSTONE + gone)
+            elif major == MAP and header["format"] == SEALED_FORMAT and self._sealed(data[at:end]):
+                continue
             else:
                 footer = _word(data[at:end], _FOOTER)
                 told = {
@@ -152,6 +170,22 @@ class ExportLog:
             raise Corrupt("the export", "has no beginning or no end: it was cut")
         return header
 
+    def _sealed(self, data: bytes) -> bool:
+        """Take in an encrypted value, or what is told of an encrypted run; False if it speaks of something else."""
+        value = decode(data, "the export", strict=True)
+        if not isinstance(value, dict):
+            return False
+        if {name: type(item) for name, item in value.items()} == _SEALED:
+            name, row = value["blob"], value["sealed"]
+            if len(name) != DIGEST_SIZE or row[:1] != LOCKED_BLOB:
+                raise Corrupt("the export", "has an encrypted value that eventflow does not write")
+            self._blobs[name] = LockedBlob(row[1:])
+            return True
+        if value.keys() != _TOLD or type(value["encrypted"]) is not bytes:
+            return False
+        self._told[value["encrypted"]] = _told(value)
+        return True
+
     def _index(self) -> None:
         """Find each run's events; each must follow the one before."""
         for start in range(0, len(self._events), _PAGE):
@@ -159,7 +193,7 @@ class ExportLog:
             kept = [one for one in page if one.data[:1] != TOMBSTONE]
             if len(kept) < len(page) and not self.whole:
                 raise Corrupt("the export", "speaks of deleted events, and is not of a whole store")
-            for recorded in read_events(kept, self.blobs):  # strictly when it is verified
+            for recorded in read_events(kept, self.blobs, hidden=True):  # strictly when it is verified
                 self._place(recorded)
 
     def _place(self, recorded: Recorded) -> None:
@@ -208,13 +242,32 @@ class ExportLog:
         """Where a run stands is what its events fold to, whatever anybody says."""
         if run.head.run_key == STORE_RUN:
             return
-        state = recover(self, run.head, snapshots=False).state
+        try:
+            state = recover(self, run.head, snapshots=False).state
+        except NoKey:
+            self._settle_outside(run)
+            return
         run.head = replace(run.head, status=state.status, waiting_for=state.waiting_for)
         if run.entry.parent_id is not None:
             identity = state.run
             run.entry = replace(
                 run.entry, workflow=identity.workflow, tags=tuple(identity.tags), subject=identity.subject
             )  # fmt: skip
+
+    def _settle_outside(self, run: _Run) -> None:
+        """The same of a run that is encrypted, by what the export says of it; its workflow lies open."""
+        told = self._told.get(run.head.run_key)
+        parent = None if run.entry.parent_id is None else self._runs[run.entry.parent_key]
+        if told is None:
+            raise Corrupt(f"run {run.head.run_id}", "is encrypted, and the export does not say where it stands")
+        run.head = replace(run.head, status=told.status, waiting_for=told.waiting_for)
+        workflow = run.entry.workflow if parent is None else parent.entry.workflow
+        run.entry = replace(run.entry, workflow=workflow, tags=told.tags, subject=told.subject)
+
+    def _unlock(self, key_id: bytes, run_key: bytes) -> Lock:  # noqa: ARG002 - as a log that has keys does
+        run = self._runs.get(run_key)
+        what = f"run {run.head.run_id}" if run is not None else "what is asked for"
+        raise NoKey(what, "an export holds no keys", todo="read it in its own store, or take it into one with its keys")
 
     # --- what a log is asked
 
@@ -261,11 +314,12 @@ class ExportLog:
         if run is None:
             return []
         places = run.positions[max(first - run.above - 1, 0) : max(last - run.above, 0)]
-        return [Stored(place, self._events[place - 1]) for place in places]
+        return [Stored(place, self._events[place - 1], self._unlock) for place in places]
 
     def feed(self, after: int, limit: int) -> list[Stored]:
         """Events in the order of the file."""
-        return [Stored(after + number, data) for number, data in enumerate(self._events[after : after + limit], 1)]
+        page = self._events[after : after + limit]
+        return [Stored(after + number, data, self._unlock) for number, data in enumerate(page, 1)]
 
     def position(self) -> int:
         """How many events there are."""
@@ -323,6 +377,10 @@ class ExportLog:
         """An owner for people."""
         return f"owner {owner.hex()}"
 
+    def holds(self, owner: bytes) -> bool:  # noqa: ARG002
+        """The same."""
+        return False
+
     def new_owner(self, owner: bytes) -> Callable[[], None]:  # noqa: ARG002
         """Nobody can drive what is in a file."""
         raise StoreUnusable("an export can only be read; use the store it came from")
@@ -355,8 +413,19 @@ def _gone(data: bytes) -> bytes:
     return found if isinstance(found, bytes) and len(found) == DIGEST_SIZE else b""
 
 
+def _told(value: dict[str, Any]) -> _Told:
+    """What an export says of an encrypted run. Raises Corrupt."""
+    tags, subject, status, waiting = (value[name] for name in ("tags", "subject", "status", "waiting"))
+    if (
+        type(tags) is not list or not all(type(tag) is str for tag in tags) or type(subject) not in (str, type(None))
+        or status not in STATUSES or waiting not in WAITS
+    ):  # fmt: skip
+        raise Corrupt("the export", "says something of an encrypted run that can't be read")
+    return _Told(tuple(tags), subject, status, waiting)
+
+
 def _check_header(header: dict[str, Any]) -> None:
     if header["eventflow"] != KIND or len(header["store"]) != len(STORE_RUN):
         raise Corrupt("the export", "does not begin as one")
-    if header["format"] != FORMAT:
+    if header["format"] not in (FORMAT, SEALED_FORMAT):
         raise WrittenByNewer("the export", f"export format {header['format']}")

@@ -414,6 +414,10 @@ class MemoryLog:
         """An owner for people: all are of this process."""
         return f"owner {owner.hex()} of this process"
 
+    def holds(self, owner: bytes) -> bool:
+        """Whether an owner has not ended."""
+        return owner in self._owners
+
     def new_owner(self, owner: bytes) -> Callable[[], None]:
         """Register a living owner; returns what ends it."""
         self._check_open()

@@ -285,6 +285,10 @@ class Log(Protocol):
         """An owner for people: its process, where that is known."""
         ...
 
+    def holds(self, owner: bytes) -> bool:
+        """Whether no other process can have taken this owner for gone yet; False where a lease may have ended unseen."""
+        ...
+
     def new_owner(self, owner: bytes) -> Callable[[], None]:
         """Register a living owner; returns what ends it."""
         ...

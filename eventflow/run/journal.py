@@ -92,6 +92,18 @@ class Journal:
         """What has happened since the last snapshot."""
         return self._progress
 
+    def check_held(self) -> None:
+        """Refuse to begin what another process may have begun meanwhile: it has taken the run over. Raises RunLost.
+
+        A process that was stopped for longer than its lease does not know; the last answer it had from the log may be as old.
+        """
+        shop = self.shop
+        if shop.log.holds(shop.owner):
+            return
+        head = shop.log.head_of(self.state.run.run_key)
+        if head is None or head.epoch != self.epoch:
+            raise RunLost(f"run {self.state.run.run_id} was taken over by another process; this call is not begun here")
+
     # --- facts
 
     async def record(

@@ -287,6 +287,7 @@ class Visit:
             raise NoTransactions(self.id, call.name)
         await self._record(started)
         self._check()
+        self._journal.check_held()
         if call.kind == TRANSACTION:
             return await self._transacted(call, started.idempotency_key)
         return await self._made(call, started.idempotency_key)

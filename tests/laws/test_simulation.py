@@ -43,6 +43,12 @@ def test_a_seed_says_everything():
     assert sum(one.processes for one in first) > 8  # processes came and went
 
 
+@pytest.mark.parametrize("seed", [2_188, 3_485, 53_932])
+def test_what_was_found_once_holds(seed):
+    """A process that was taken for gone, and has its last answer late, begins no call that its successor has made."""
+    assert simulate(seed).problems == ()
+
+
 @pytest.mark.parametrize(
     ("plant", "said"), [("unsynced", "was acknowledged and is not there"), ("unguarded", "about node")]
 )

@@ -32,7 +32,10 @@ DRIVER = """
     author = Author(log, clock=ManualClock(seed=5))
     head = author.start("r", claim=b"o" * 16)
     print("driving", flush=True)
-    for _ in sys.stdin:
+    for told in sys.stdin:
+        if told == "holds?\\n":
+            print(log.holds(b"o" * 16), flush=True)
+            continue
         [answer] = log.write([author.then(head, Transitioned("a", "a"))])
         print(type(answer).__name__, flush=True)
         if isinstance(answer, Appended):
@@ -83,6 +86,8 @@ def test_a_process_that_slept_past_its_lease_is_fenced(new_address: Callable[...
     address = new_address(lease="1")
     driver = program(DRIVER, address)
     assert driver.line() == "driving"
+    driver.tell("holds?")
+    assert driver.line() == "True"
     with closing(open_log(address)) as log:
         driver.signal(signal.SIGSTOP)
         until_gone(log, OWNER)
@@ -92,6 +97,10 @@ def test_a_process_that_slept_past_its_lease_is_fenced(new_address: Callable[...
         assert head is not None
         taken = author.add(head, MOVE, claim=OTHER)
         driver.signal(signal.SIGCONT)
+        for _ in range(5):  # and it never trusts its lease again, though heartbeats come through
+            driver.tell("holds?")
+            assert driver.line() == "False"
+            time.sleep(0.2)
         driver.tell("go on")
         assert driver.line() in (Fenced.__name__, "VersionConflict")
         assert log.head("r") == taken

@@ -32,6 +32,7 @@ from eventflow.log.lmdb.tables import (
     FACET_WORKFLOW,
     KEY_FOLLOWS,
     U64,
+    USAGE,
     VERSIONED,
     Tables,
     entry_from,
@@ -49,16 +50,6 @@ from eventflow.log.protocol import STORE_NAME, STORE_RUN, Answer, Usage, Write
 from eventflow.log.queueing import Queued
 from eventflow.log.removal import Guard
 
-# Kinds of what a store holds -> the tables they lie in; the first one's rows are counted.
-_USAGE = {
-    "events": ("log",),
-    "index": ("runs", "bends", "index", "places", "due", "store"),
-    "runs": ("info", "names"),
-    "blobs": ("blobs",),
-    "snapshots": ("snapshots",),
-    "checkpoints": ("marks",),
-    "messages": ("inbox",),
-}
 _FILE_BITS = 48  # of a change mark are the transaction's: more than there can be
 MAX_KEY = 511  # bytes; LMDB takes no longer keys, so no run has a longer id
 
@@ -360,6 +351,10 @@ class LmdbLog:
         pid = owner_pid(self._owners, owner)
         return f"process {pid}" if pid else f"owner {owner.hex()}"
 
+    def holds(self, owner: bytes) -> bool:  # noqa: ARG002
+        """A process keeps its lock for as long as it lives, stopped or not."""
+        return True
+
     def new_owner(self, owner: bytes) -> Callable[[], None]:
         """Register a living owner; returns what ends it."""
         self._env.check()
@@ -404,8 +399,8 @@ class LmdbLog:
     def usage(self) -> Usage:
         """What the store holds."""
         pages, whole, free = self._env.pages()
-        rows = {kind: sum(pages[table][0] for table in tables[:1]) for kind, tables in _USAGE.items()}
-        sizes = {kind: sum(pages[table][1] for table in tables) for kind, tables in _USAGE.items()}
+        rows = {kind: sum(pages[table][0] for table in tables[:1]) for kind, tables in USAGE.items()}
+        sizes = {kind: sum(pages[table][1] for table in tables) for kind, tables in USAGE.items()}
         with self._reading() as (txn, t), txn.cursor(db=t.snapshots) as cursor:
             rows["snapshots"] = sum(len(key) == VERSIONED for key in cursor.iternext(keys=True, values=False))
         return Usage(rows, sizes, whole, free, self.position())

@@ -33,6 +33,16 @@ TABLES = (
     b"due",  # time, run key -> a timer; empty until something waits
     b"store",  # text -> what concerns the whole store
 )
+# Kinds of what a store holds -> the tables they lie in; the first one's rows are counted.
+USAGE = {
+    "events": ("log",),
+    "index": ("runs", "bends", "index", "places", "due", "store"),
+    "runs": ("info", "names"),
+    "blobs": ("blobs",),
+    "snapshots": ("snapshots",),
+    "checkpoints": ("marks",),
+    "messages": ("inbox",),
+}
 KEY_FORMAT, KEY_STORE_ID, KEY_MESSAGES = b"format", b"id", b"messages"
 KEY_BUCKET = b"bucket"  # and the name of a queue -> how many of its runs may be claimed, and when that was so
 KEY_CHANGE = b"change"  # and a number -> table and key of a row that changed while the file is being copied elsewhere

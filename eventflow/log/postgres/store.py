@@ -16,12 +16,13 @@ from eventflow.log.heads import NOBODY, Entry, Head, Listed, Query
 from eventflow.log.postgres import reading
 from eventflow.log.postgres.address import parse
 from eventflow.log.postgres.claiming import taken, waiting
-from eventflow.log.postgres.connecting import connect
+from eventflow.log.postgres.connecting import of_writer
 from eventflow.log.postgres.leases import Leases
+from eventflow.log.postgres.lookout import Lookout
 from eventflow.log.postgres.migrating import migrate
 from eventflow.log.postgres.opening import Wanted, open_store
 from eventflow.log.postgres.removing import guards
-from eventflow.log.postgres.session import PATIENCE, Readers, Seen
+from eventflow.log.postgres.session import PATIENCE, Readers, Seen, connected
 from eventflow.log.postgres.transacting import Transaction, Transactions
 from eventflow.log.postgres.writing import Writing, sender_for
 from eventflow.log.protocol import Answer, Usage, Write
@@ -42,17 +43,23 @@ class PostgresLog:
         self, url: str, *, readonly: bool = False, create: bool = True, clock: Clock | None = None,
         patience: float = PATIENCE,
     ) -> None:  # fmt: skip
-        self.address = parse(url)
+        self.address = parse(url) if readonly else of_writer(parse(url))
         self.readonly = readonly
         self._seen = Seen()
-        self.store_id = open_store(self.address, self._seen, Wanted(readonly, create, clock or SystemClock()))
+        wanted = Wanted(readonly, create, clock or SystemClock(), patience)
+        self._lookout = Lookout(self.address)
+        try:
+            self.store_id = open_store(self.address, self._seen, wanted, self._lookout)
+        except BaseException:
+            self._lookout.close()
+            raise
         own_clock = clock is None or isinstance(clock, SystemClock)
         sender = sender_for(self.address, self.store_id, os.urandom(16), own_clock=own_clock)
         self._readers = Readers(self.address, self._seen, patience=patience)
-        self._writing = Writing(sender, self._seen, patience=patience)
-        self._leases = Leases(self.address, self._seen, patience=patience)
+        self._writing = Writing(sender, self._seen, self._lookout, patience=patience)
+        self._leases = Leases(self.address, self._seen, self._lookout, patience=patience)
         self._transactions = Transactions(
-            lambda: Writing(replace(sender, writer=os.urandom(16)), self._seen, patience=patience)
+            lambda: Writing(replace(sender, writer=os.urandom(16)), self._seen, self._lookout, patience=patience)
         )
         self._lock = threading.Lock()
         _open_logs.add(self)
@@ -178,6 +185,10 @@ class PostgresLog:
         said = self._readers.use(lambda c: reading.owner(c, owner))[1]
         return said or f"owner {owner.hex()}"
 
+    def holds(self, owner: bytes) -> bool:
+        """Whether an owner's lease goes on, by what this process last heard of it; the database is not asked."""
+        return self._leases.holds(owner)
+
     def new_owner(self, owner: bytes) -> Callable[[], None]:
         """Register a living owner, whose lease is kept alive from now on; returns what ends it."""
         return self._leases.new(owner)
@@ -209,6 +220,7 @@ class PostgresLog:
             self._writing.close()
         self._seen.closed = True
         self._readers.close()
+        self._lookout.close()
 
     def forget(self) -> None:
         """In a forked child: what is called from now on raises StoreClosed, and the parent's connections live on."""
@@ -218,6 +230,7 @@ class PostgresLog:
         self._writing.forget()
         self._transactions.forget()
         self._readers.forget()
+        self._lookout.forget()
 
 
 _open_logs: weakref.WeakSet[PostgresLog] = weakref.WeakSet()
@@ -233,8 +246,8 @@ os.register_at_fork(after_in_child=_after_fork)
 
 def bring_up_to_date(url: str, *, clock: Clock | None = None) -> tuple[bytes, list[int]]:
     """Make a store's tables, or bring them to this version; its id, and the steps that were taken. Raises StoreUnusable."""
-    address = parse(url)
-    connection, _ = connect(address)
+    address = of_writer(parse(url))
+    connection = connected(address, Seen(), readonly=False)
     try:
         steps = migrate(connection, address, clock or SystemClock())
         row = connection.execute("select store_id from store").fetchone()

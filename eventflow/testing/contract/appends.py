@@ -172,6 +172,7 @@ class AppendContract(LogMaker):
             log.new_owner(OTHER)
             head = author.start("r", claim=OWNER)
             assert not log.owner_gone(OWNER)
+            assert log.holds(OWNER)
             [answer] = log.write([author.then(head, MOVE, claim=OTHER)])
             assert isinstance(answer, RunOwned)
             end()
