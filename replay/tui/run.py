@@ -129,7 +129,8 @@ class RunScreen(Screen[None]):
 
     def _settle(self) -> None:
         rows = self.query_one(Rows)
-        rows.hold(self._trail.head.version, self._begin - 1)
+        newest = self._trail.head.version  # there may have been a look already
+        rows.hold(newest, (newest if self.following else self._begin) - 1)
         self._show()
 
     # --- what is shown

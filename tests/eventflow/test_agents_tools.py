@@ -695,7 +695,7 @@ def test_a_tool_that_changes_nothing_is_called_again_after_a_kill(child, tmp_pat
                 return await (await engine.resume("r")).result()
 
         driver = child(lambda: asyncio.run(start()))
-        while not arrived.exists():
+        while not (arrived.exists() and arrived.read_text().endswith("\n")):
             time.sleep(0.005)
         driver.kill()
         driver.end()
