@@ -2,21 +2,22 @@
 
 A source is any log: an export that somebody sent, a capsule's, a store. Its events keep their stored bytes, so their
 digests, chains and proofs stay what they were; its own stream, snapshots, checkpoints and messages stay behind. Nothing of
-a source is written that has not been verified, and no file of a source is ever opened for writing.
+a source is written that has not been verified, and no file of a source is ever opened for writing. Encrypted runs come as
+they are stored, with all values under their key; who has the key must bring that too, or they stay unreadable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from eventflow.clock import Clock, SystemClock
 from eventflow.codec import LOCKED_BLOB, Blob, LockedBlob, Packed, Stored, blob_names, pack, pack_blob, read_events
-from eventflow.errors import Conflict, Corrupt, ProofFailed, RunExists
+from eventflow.errors import Conflict, Corrupt, NoKey, ProofFailed, RunExists
 from eventflow.event import Event, Forked, Recorded, Rewound, RunPaused, RunsImported
-from eventflow.exchange import Stretch, stored_events
+from eventflow.exchange import Stretch, key_of, sealed_blobs, stored_events
 from eventflow.forking import write_all
-from eventflow.log import NOBODY, Act, Append, Bring, First, Head, Log, Query, Sealed, Write, check_open
+from eventflow.log import NOBODY, Act, Append, Bring, First, Head, LockedLog, Log, Query, Sealed, Write
 from eventflow.plain import FrozenList
 from eventflow.state import ENDED
 from eventflow.verification import verify_run
@@ -123,13 +124,13 @@ def bring(source: Log, head: Head) -> Bring:
         raise ProofFailed(f"run {head.run_id}", f"does not hold: {report.findings[0]}")
     at = entry.parent_at if entry.parent_id is not None else 0
     stored = list(stored_events(source, Stretch(head.run_key, at + 1, head.version)))
-    for one in stored:
-        check_open(one)
-    recorded = read_events(stored, source.blobs, strict=True)
+    recorded = read_events(stored, source.blobs, strict=True, hidden=True)
     moved = replace(head, owner=NOBODY)
+    bare = source.inner if isinstance(source, LockedLog) else source  # values are brought as they are stored
+    brought = carrier(bare, stored, key_of(bare, head))
     append = Append(
-        head.run_id, head.run_key, head.incarnation, at, 0, (carrier(source, stored),), head.updated, head.status,
-        head.waiting_for, first=First(recorded[0].before, entry, at),
+        head.run_id, head.run_key, head.incarnation, at, 0, (brought,), head.updated, head.status, head.waiting_for,
+        first=First(recorded[0].before, entry, at),
     )  # fmt: skip
     return Bring(append, sealed(stored, recorded, moved))
 
@@ -143,9 +144,18 @@ def sealed(stored: Sequence[Stored], recorded: Sequence[Recorded], head: Head) -
     )  # fmt: skip
 
 
-def carrier(source: Log, stored: Iterable[Stored]) -> Packed:
-    """The values that events refer to, as an append brings them."""
-    return Packed(0, 0, {}, b"", tuple(stored_blobs(source, sorted(blob_names(stored)))))
+def carrier(source: Log, stored: Sequence[Stored], key_id: bytes = b"") -> Packed:
+    """The values that events refer to, as an append brings them; of encrypted ones without their key, all under it."""
+    sealed: list[Blob] = []
+    try:
+        names = blob_names(stored)
+    except NoKey:
+        if not key_id:
+            raise
+        names = blob_names(stored, hidden=True)
+        for name, row in sealed_blobs(source, {key_id})[key_id].items():
+            sealed.append(Blob(name, LOCKED_BLOB + row, len(row)))
+    return Packed(0, 0, {}, b"", (*stored_blobs(source, sorted(names)), *sealed))
 
 
 def stored_blobs(source: Log, names: Sequence[bytes]) -> Iterator[Blob]:

@@ -110,8 +110,10 @@ def keep(store: Path, note: Note) -> Path:
     fresh = directory / f"{path.name}.{os.getpid()}.new"  # two may seal at once
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
+        directory.chmod(0o700)  # whatever the umask is
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
+            os.fchmod(fd, 0o600)
             file.write(str(note))
             file.flush()
             os.fsync(fd)

@@ -12,14 +12,15 @@ from typing import Literal
 from eventflow.cipher import Kms
 from eventflow.cipher.keyring import TAG_SIZE, Wrapped, tag_of
 from eventflow.clock import Clock
-from eventflow.codec import pack
+from eventflow.codec import pack, read_events
 from eventflow.errors import KeyNotFound, RunOwned, SettingsError
-from eventflow.event import KeysRotated, SubjectShredded
+from eventflow.event import KeysRotated, RunDeleted, SubjectReadmitted, SubjectShredded
 from eventflow.forking import who, write_one
-from eventflow.log import Act, Listed, LockedLog, Log, Query
+from eventflow.log import STORE_RUN, Act, Listed, LockedLog, Log, Query
 from eventflow.plain import FrozenList
 
 Owner = Literal["subject", "run"]
+_PAGE = 1_000  # store events read in one go
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,26 @@ def _key_of(log: LockedLog, name: str, kind: Owner | None) -> Wrapped:
     raise KeyNotFound(name)
 
 
+def of_deleted_runs(log: LockedLog) -> list[Shredding]:
+    """The keys that runs had of their own which were deleted: nothing in the store is under them, a backup's copy may be.
+
+    A key that was made for a run which is about to begin is none of them: the store's own stream says who was deleted.
+    """
+    deleted: set[bytes] = set()
+    version = 0
+    while page := log.inner.read(STORE_RUN, version + 1, version + _PAGE):
+        events = (recorded.event for recorded in read_events(page, log.inner.blobs))
+        deleted |= {event.run_key for event in events if isinstance(event, RunDeleted)}
+        version += len(page)
+    used = {log.key_id(one.head.run_key) for one in log.inner.runs(Query())} if deleted else set()
+    keys = (one.key for one in log.keys.listed())
+    return [
+        Shredding(key.key_id, key.kind, key.name, ())
+        for key in keys
+        if key.kind == "run" and key.run_key in deleted and key.key_id not in used
+    ]
+
+
 def shred(log: LockedLog, clock: Clock, what: Shredding, *, actor: str = "", why: str = "") -> None:
     """Destroy a key: taken out of use, overwritten, told in an event, removed. Nobody can take that back.
 
@@ -87,6 +108,17 @@ def shred(log: LockedLog, clock: Clock, what: Shredding, *, actor: str = "", why
     event = SubjectShredded(what.key_id, what.kind, what.name, FrozenList(what.runs), actor or who(), why)
     write_one(log.inner, Act(pack(event), clock.now()))
     log.keys.forget(what.key_id)
+
+
+def readmit(log: LockedLog, clock: Clock, subject: str, *, actor: str = "", why: str = "") -> None:
+    """Let runs of a subject that was shredded be started again, under a new key; what is gone stays so.
+
+    Raises SettingsError if it was not shredded.
+    """
+    log.look_for_shredded()
+    if subject not in log.gone:
+        raise SettingsError(f"subject {subject!r} was not shredded; nothing keeps its runs from being started")
+    write_one(log.inner, Act(pack(SubjectReadmitted(subject, actor or who(), why)), clock.now()))
 
 
 def finish(log: LockedLog, clock: Clock, *, actor: str = "", why: str = "") -> list[str]:

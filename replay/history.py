@@ -55,6 +55,7 @@ from eventflow.event import (
     StoreEvent,
     StoreRepaired,
     StoreRestored,
+    SubjectReadmitted,
     SubjectShredded,
     Transitioned,
     UndoBegan,
@@ -254,6 +255,8 @@ def _said_of_store(event: StoreEvent) -> str:  # noqa: C901, PLR0911, PLR0912 - 
             return f"{event.kind} {event.name}, {len(event.runs)} runs{_by(event.actor, event.why)}"
         case EncryptionBegan():
             return f"with master key {event.master}{_by(event.actor, event.why)}"
+        case SubjectReadmitted():
+            return f"subject {event.name}{_by(event.actor, event.why)}"
         case StoreRepaired():
             return f"{event.events} events, {len(event.lost)} losses{_by(event.actor, event.why)}"
 

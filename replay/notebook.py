@@ -13,6 +13,7 @@ from typing import Any
 from eventflow.errors import EventflowError
 from eventflow.markup import MAX_ROWS, cell, html_block, html_table
 from eventflow.plain import thaw
+from replay.patch import by_field
 from replay.path import MISSING
 
 _WIDE, _HIGH, _MARKS = 640, 18, 320  # px of a strip, and how many marks it has at most
@@ -71,7 +72,7 @@ def difference_html(found: Any) -> str:
     states: list[tuple[object, ...]] = [
         ("stands", name, said(one), said(other)) for name, (one, other) in found.standing.items()
     ]
-    states += [(one.op, one.pointer, said(one.was), said(one.now)) for one in found.patch[:MAX_ROWS]]
+    states += [(one.op, one.pointer, said(one.was), said(one.now)) for one in by_field(found.patch)[:MAX_ROWS]]
     if states:
         left = len(found.patch[MAX_ROWS:])
         parts += ["<p>the states</p>", html_table(("what", "where", "one", "other"), states, left_out=left)]

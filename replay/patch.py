@@ -6,7 +6,7 @@ what lies between is compared one by one. Nothing here knows about runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,6 +32,11 @@ class Edit:
         """The operation as RFC 6902 writes it."""
         value = {} if self.op == "remove" else {"value": self.now}
         return {"op": self.op, "path": self.pointer, **value}
+
+
+def by_field(edits: Iterable[Edit]) -> list[Edit]:
+    """The operations on a state's data by the names of its fields, as people read them; within a field they stay as they are."""
+    return sorted(edits, key=lambda edit: str(edit.path[0]) if edit.path else "")
 
 
 def differences(one: Any, other: Any, path: Path = ()) -> Iterator[Edit]:

@@ -12,15 +12,13 @@ from typing import Any
 
 from eventflow.address import Address
 from eventflow.errors import NotFound, VersionNotFound
-from eventflow.event import EffectFailed, EffectFinished, EffectRejected, EffectStarted, Recorded
 from eventflow.log import Log
 from eventflow.recovery import recover, walk
-from eventflow.state import State, effect_id
+from replay.behind import Call, Calls
+from replay.behind import answer_text as answer_text  # noqa: PLC0414 - who asks for a call wants its text
 from replay.expression import Condition, parse_condition
 from replay.path import MISSING, Path, alike, look, parse_path, settled
 from replay.skim import Moment, moments
-
-MODEL = "model"  # the kind of an effect that asks a language model
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +44,16 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelCall:
-    """A finished call of a model: where it was started and finished, what it was asked and answered.
-
-    `quoted` tells whether its answer's text stands in the value that is asked about.
-    """
-
-    name: str
-    key: str
-    started: int
-    finished: int
-    input: Any
-    output: Any
-    quoted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Blame:
-    """Who wrote a value: the event that did, and the model call of that visit it most likely came from, if any."""
+    """Who wrote a value: the event that did, and the call of that visit it most likely came from, if any.
+
+    `calls` are all finished calls of that visit.
+    """
 
     run_id: str
     written: Sight
-    call: ModelCall | None
+    call: Call | None
+    calls: tuple[Call, ...] = ()
 
 
 def watch(log: Log, place: Address, path: str) -> Iterator[Sight]:
@@ -112,10 +98,10 @@ def _stretch(since: Moment, last: int) -> Stretch:
 
 
 def blame(log: Log, place: Address, path: str) -> Blame:
-    """Which event wrote the value that stands at a path, and which model call of that visit it came from.
+    """Which event wrote the value that stands at a path, and which call of that visit it came from, as far as results tell.
 
-    Of several calls it is the last whose answer stands in the value, else the last. Raises NotFound where nothing
-    stands there, SettingsError, Corrupt.
+    Of several calls it is the last whose result is the value, else stands in it, else has it as a part, else the last
+    model call. Raises NotFound where nothing stands there, SettingsError, Corrupt.
     """
     written: Sight | None = None
     for sight in _sights(log, place, parse_path(path)):
@@ -123,12 +109,12 @@ def blame(log: Log, place: Address, path: str) -> Blame:
     if written is None or written.value is MISSING:
         raise NotFound(f"run {place} has no value at {path!r}; `replay show {place}` shows what it has")
     run_id, calls = _visit(log, place, written.version)
-    return Blame(run_id, written, calls.behind(written.value))
+    return Blame(run_id, written, calls.behind(written.value), calls.all())
 
 
-def _visit(log: Log, place: Address, version: int) -> tuple[str, _Calls]:
+def _visit(log: Log, place: Address, version: int) -> tuple[str, Calls]:
     """The run in which a version of a line was recorded, and the calls of the visit that ended there."""
-    calls = _Calls()
+    calls = Calls()
     if version == 1:
         return recover(log, place.head, 1).state.run.run_id, calls
     before = recover(log, place.head, version - 1).state
@@ -137,59 +123,3 @@ def _visit(log: Log, place: Address, version: int) -> tuple[str, _Calls]:
             return state.run.run_id, calls
         calls.take(recorded, state)
     raise VersionNotFound(place.head.run_id, version, place.head.version)
-
-
-class _Calls:
-    """The finished model calls of the visit that a line is in, and the calls that are under way."""
-
-    def __init__(self) -> None:
-        self._visit = 0
-        self._started: dict[str, tuple[int, Any]] = {}
-        self._finished: dict[str, ModelCall] = {}
-
-    def take(self, recorded: Recorded, state: State) -> None:
-        """Note a call's start or end; forget all of them with the visit's end."""
-        event, version = recorded.event, recorded.version
-        if state.visit != self._visit:
-            self._visit = state.visit
-            self._started.clear()
-            self._finished.clear()
-        if isinstance(event, EffectStarted) and event.kind == MODEL:
-            self._started[effect_id(event.name, event.key, event.branch)] = (version, event.input)
-        elif isinstance(event, EffectFailed | EffectRejected):
-            self._finished.pop(effect_id(event.name, event.key, event.branch), None)
-        elif isinstance(event, EffectFinished) and (
-            begun := self._started.get(effect_id(event.name, event.key, event.branch))
-        ):
-            started, asked = begun
-            self._finished[effect_id(event.name, event.key, event.branch)] = ModelCall(
-                event.name, event.key, started, version, asked, event.output
-            )
-
-    def behind(self, value: Any) -> ModelCall | None:
-        """The call a value came from."""
-        calls = sorted(self._finished.values(), key=lambda one: -one.finished)
-        for call in calls:
-            text = answer_text(call.output)
-            if text and _quotes(value, text):
-                return ModelCall(
-                    call.name, call.key, call.started, call.finished, call.input, call.output, quoted=True
-                )  # fmt: skip
-        return calls[0] if calls else None
-
-
-def answer_text(output: Any) -> str:
-    """The text of a model's answer, as the OpenAI protocol has it; empty if it has none."""
-    choices = output.get("choices") if isinstance(output, dict) else None
-    first = choices[0] if isinstance(choices, list) and choices else None
-    message = first.get("message") if isinstance(first, dict) else None
-    text = message.get("content") if isinstance(message, dict) else output
-    return text if isinstance(text, str) else ""
-
-
-def _quotes(value: Any, text: str) -> bool:
-    if isinstance(value, str):
-        return text in value
-    if isinstance(value, list):
-        return any(_quotes(item, text) for item in value)
-    return isinstance(value, dict) and any(_quotes(item, text) for item in value.values())

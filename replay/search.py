@@ -28,8 +28,8 @@ from eventflow.event import (
 )
 from eventflow.log import Head, Log, Query
 from eventflow.recovery import CHUNK, line, recover
+from replay.behind import MODEL
 from replay.path import Path, path_text
-from replay.query import MODEL
 from replay.skim import Glance, Opener, Unfamiliar, glance, parts, stored_events, whole
 
 AROUND = 60  # characters shown on each side of what was found: a line or two of a terminal

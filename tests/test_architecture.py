@@ -26,7 +26,7 @@ FLOORS = {
     "cli": 8, "face": 8, "__main__": 8, "__init__": 8,
 }  # fmt: skip
 REPLAY_FLOORS = {
-    "history": 0, "outline": 0, "path": 0, "patch": 0, "expression": 0, "skim": 0, "notebook": 0,
+    "behind": 0, "history": 0, "outline": 0, "path": 0, "patch": 0, "expression": 0, "skim": 0, "notebook": 0,
     "diff": 1, "query": 1, "search": 1, "fork": 1, "family": 1, "proving": 1, "export": 1,
     "report": 2,
     "rehearse": 2, "bisect": 3, "tui": 3, "plugin": 3,

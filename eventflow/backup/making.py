@@ -31,7 +31,7 @@ from eventflow.event import BackupMade
 from eventflow.forking import who, write_one
 from eventflow.log import Act, LmdbLog, LockedLog, Log
 from eventflow.log.lmdb.copying import Copying
-from eventflow.log.lmdb.files import BACKUP, DIRECTORY_MODE, HighWater, set_current
+from eventflow.log.lmdb.files import BACKUP, HighWater, make_directory, set_current
 from eventflow.log.removal import name_of
 from eventflow.plain import clean_text
 
@@ -113,7 +113,7 @@ def _whole(work: _Work) -> tuple[Point, Path, int]:
     with Staging(work.dest) as staging:
         root = staging.path
         for name in ("data.1", "owners", KEYS):
-            (root / name).mkdir(mode=DIRECTORY_MODE)
+            make_directory(root / name)
         hashed, size = hashlib.sha256(), 0
         now = work.clock.now()
         with closing(log.copying()) as copy, os.fdopen(new_file(root / "data.1" / "data.mdb"), "wb") as file:
@@ -147,7 +147,7 @@ def copy_files(source: Path, goal: Path) -> None:
     """Copy the plain files of a directory; links and directories in it are left out."""
     if not source.is_dir():
         return
-    goal.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+    make_directory(goal)
     for path in sorted(source.iterdir()):
         if path.is_file() and not path.is_symlink() and not (goal / path.name).exists():
             with path.open("rb") as reading, os.fdopen(new_file(goal / path.name), "wb") as writing:
@@ -165,7 +165,7 @@ def _increment(work: _Work) -> tuple[Point, Path, int]:
         before = read_backup(dest)
         _check_past(work.log, before.store_id, before.last)
         directory = dest / INCREMENTS
-        directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+        make_directory(directory)
         clear_partial(directory)
         name = increment_name(before.last.number + 1)
         with os.fdopen(new_file(directory / (name + PARTIAL)), "wb") as file:

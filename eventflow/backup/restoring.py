@@ -34,7 +34,7 @@ from eventflow.forking import who, write_all
 from eventflow.log import STORE_RUN, Act, Head, LmdbLog, Log, Post, open_log
 from eventflow.log.lmdb.cutting import Copied, Cut
 from eventflow.log.lmdb.environment import damage
-from eventflow.log.lmdb.files import DIRECTORY_MODE, missing_bytes, set_current
+from eventflow.log.lmdb.files import make_directory, missing_bytes, set_current
 from eventflow.plain import thaw
 from eventflow.recovery import history, recover
 from eventflow.state import FINAL
@@ -116,7 +116,7 @@ def chosen(backup: Backup, wanted: Wanted) -> Point:
 def assembled(backup: Backup, point: Point, root: Path, progress: Progress | None = None) -> Path:
     """The LMDB file as it was at a point, in a directory that is empty; its structure is looked at before it is ever opened."""
     for name in ("data.1", "owners", KEYS):
-        (root / name).mkdir(mode=DIRECTORY_MODE)
+        make_directory(root / name)
     file = root / "data.1" / "data.mdb"
     done = shown = 0
     with os.fdopen(new_file(file), "wb") as writing:

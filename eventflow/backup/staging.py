@@ -55,6 +55,7 @@ class Staging:
                 elif path.name != LOCK:
                     path.chmod(FILE_MODE)
                     sync_file(path)
+            self.path.chmod(DIRECTORY_MODE)
             sync_directory(self.path)
             check_free(self.goal)
             self.path.rename(self.goal)
@@ -87,6 +88,7 @@ def locked(directory: Path) -> int:
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise StoreUnusable(f"{directory} is not a directory of yours; move it away")
+    directory.chmod(DIRECTORY_MODE)  # at once: under some umasks nothing could be made in it else
     fd = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -125,8 +127,10 @@ def clear_partial(directory: Path) -> None:
 
 
 def new_file(path: Path) -> int:
-    """The descriptor of a new file that only its owner reads."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+    """The descriptor of a new file that only its owner reads, whatever the umask is."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+    os.fchmod(fd, FILE_MODE)
+    return fd
 
 
 def unusable(path: Path, error: OSError) -> StoreUnusable:

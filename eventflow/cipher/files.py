@@ -112,7 +112,9 @@ class KeyFolder:
 
     def _written(self, name: str, data: bytes) -> Path:
         try:
-            self.path.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+            if not self.path.is_dir():
+                self.path.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+                self.path.chmod(PRIVATE_DIRECTORY)  # whatever the umask is
             fresh = self.path / f"{name}.{os.getpid()}-{os.urandom(4).hex()}.new"
             _written_new(fresh, data)
         except OSError as error:

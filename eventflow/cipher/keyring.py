@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from eventflow.errors import Conflict, Corrupt, NoKey, WrongKey
 TAG_SIZE = 7  # bytes that name who a key is for: of 10^6 subjects no two share one (1 in 10^5), and it would be noticed
 STORE_TAG = "store"  # of the key that tells whether the right master key was given
 KNOWN_LOCKS = 10_000  # runs whose derived keys are kept: some 10 MB
+_RESTORE = "restore the folder of the store's keys, `keys/` in a directory, from a copy of it"
 _FORMAT = 1
 _FIELDS = {
     "format": int, "id": bytes, "kind": str, "made": int, "master": str, "name": str, "run": bytes, "store": bytes,
@@ -139,11 +140,20 @@ def tag_of(kind: KeyKind, name: str, run_key: bytes = b"") -> bytes:
     return hashlib.sha256(encode(["eventflow/1 key for", kind, name, run_key])).digest()[:TAG_SIZE]
 
 
-class Keys:
-    """The data keys of one store, opened with a ring; without one they can be listed and nothing else."""
+CameFrom = Callable[[bytes], bool]
 
-    def __init__(self, shelf: Shelf, store_id: bytes, ring: Keyring | None, now: Callable[[], int]) -> None:
+
+class Keys:
+    """The data keys of one store, opened with a ring; without one they can be listed and nothing else.
+
+    `came_from` tells of a store's id whether runs of that one were taken into this one: then their keys are used here too.
+    """
+
+    def __init__(
+        self, shelf: Shelf, store_id: bytes, ring: Keyring | None, now: Callable[[], int], *, came_from: CameFrom = lambda _: False
+    ) -> None:  # fmt: skip
         self.shelf, self.store_id, self.ring, self._now = shelf, store_id, ring, now
+        self._came_from = came_from
         self._held: dict[bytes, tuple[DataKey, object]] = {}  # with what tells its file from another one of that name
         self._blobs: dict[bytes, BlobLock] = {}
         self._locks: dict[tuple[bytes, bytes], RunLock] = {}
@@ -220,26 +230,29 @@ class Keys:
         name = key_id[:TAG_SIZE].hex()
         token, data = self.shelf.token(name), self.shelf.read(name)
         if data is None:
-            raise NoKey(what)
+            raise NoKey(what, f"its key, {name}.key, is not among the store's keys", todo=_RESTORE)
         wrapped = read_wrapped(data, f"keys/{name}.key")
         if wrapped.key.key_id != key_id:  # its owner has another key by now
-            raise NoKey(what)
+            raise NoKey(what, f"its key, {name}.key, was replaced by another one", todo=_RESTORE)
         found = self._unwrap(wrapped, what)
         self._held[key_id] = found, token
         return found
 
     def _unwrap(self, wrapped: Wrapped, what: str) -> DataKey:
-        kms = self._ring(what).of(wrapped.master)
+        ring = self._ring(what, wrapped.master)
+        kms = ring.of(wrapped.master)
         if kms is None:
-            raise WrongKey(what, self._ring(what).master.id, wrapped.master)
-        if wrapped.key.store_id != self.store_id:
+            raise WrongKey(what, ring.master.id, wrapped.master)
+        if wrapped.key.store_id != self.store_id and not self._came_from(wrapped.key.store_id):
             raise Corrupt("a key's file", "is of another store")
         return replace(wrapped.key, secret=unwrapped(kms, wrapped.wrapped, wrapped.about, "a key's file"))
 
-    def _ring(self, what: str) -> Keyring:
-        if self.ring is None:
-            raise NoKey(what, "no key was given")
-        return self.ring
+    def _ring(self, what: str, wanted: str = "") -> Keyring:
+        if self.ring is not None:
+            return self.ring
+        data = None if wanted else self.shelf.read(STORE_TAG)
+        known = wanted if data is None else read_wrapped(data, "keys/store.key").master
+        raise NoKey(what, "no master key was given", wanted=known)
 
     # --- keys come and go
 
@@ -297,3 +310,39 @@ class Keys:
     def forget(self, key_id: bytes) -> None:
         """Remove what is left of a key that was destroyed."""
         self.shelf.forget(key_id[:TAG_SIZE].hex())
+
+
+def adopt(source: Shelf, target: Shelf, key_ids: Iterable[bytes]) -> set[bytes]:
+    """Copy the files of some keys, as they are wrapped, from one store's to another's; the ids of those that are there now.
+
+    A key that is not in the source is left out, and so is one whose owner has another key in the target. Raises Corrupt.
+    """
+    found: set[bytes] = set()
+    for key_id in key_ids:
+        name = key_id[:TAG_SIZE].hex()
+        data = source.read(name)
+        if data is None or read_wrapped(data, f"keys/{name}.key").key.key_id != key_id:
+            continue
+        target.create(name, data)
+        held = target.read(name)
+        if held is not None and read_wrapped(held, f"keys/{name}.key").key.key_id == key_id:
+            found.add(key_id)
+    return found
+
+
+def taken(target: Shelf, key_ids: Iterable[bytes]) -> Iterator[Wrapped]:
+    """Keys of the target whose owners have other keys among some: both can't be there. Raises Corrupt."""
+    for key_id in key_ids:
+        name = key_id[:TAG_SIZE].hex()
+        held = target.read(name)
+        if held is not None and (found := read_wrapped(held, f"keys/{name}.key")).key.key_id != key_id:
+            yield found
+
+
+def adopt_store(source: Shelf, target: Shelf) -> bytes:
+    """Have a new store be encrypted as another one is, with its own key; that one's id, empty if it is not encrypted."""
+    data = source.read(STORE_TAG)
+    if data is None:
+        return b""
+    target.create(STORE_TAG, data)
+    return read_wrapped(data, "keys/store.key").key.store_id

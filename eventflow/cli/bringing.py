@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Annotated
 
 from eventflow.backup.staging import Staging
+from eventflow.cipher.files import KeyFolder
+from eventflow.cipher.keyring import adopt, taken
 from eventflow.cli.backing import bar
 from eventflow.cli.shell import (
     DIFFERENCE,
@@ -29,11 +31,12 @@ from eventflow.cli.shell import (
     visible,
 )
 from eventflow.clock import id_text
-from eventflow.errors import SettingsError
-from eventflow.exchange import ExportLog, read_export, write_sequence
+from eventflow.errors import Conflict, SettingsError
+from eventflow.exchange import ExportLog, key_of, read_export, write_sequence
 from eventflow.forking import who
 from eventflow.ingest import Ingested, ingest
-from eventflow.log import LmdbLog
+from eventflow.log import LmdbLog, Query
+from eventflow.log.lmdb.files import make_directory
 from eventflow.repair import repair
 from eventflow.untrusted import export_untrusted
 
@@ -59,6 +62,7 @@ def export_(file: str, /, *, store: StoreArg = None, output: FormatArg = "table"
         except FileExistsError:
             raise SettingsError(f"{path} is there already; give another name") from None
         try:
+            os.fchmod(fd, 0o600)  # whatever the umask is
             with os.fdopen(fd, "wb") as opened:
                 events = write_sequence(log, opened, None)
         except BaseException:
@@ -92,17 +96,32 @@ def import_(
         with _source(place, say) as log:
             if os.path.lexists(goal):
                 with closing(LmdbLog(goal, create=False)) as target:
+                    closed = _bring_keys(log, place, goal)
                     made = ingest(log, target, actor=actor or who(), why=why, progress=show)
             else:
                 with Staging(goal) as staging:
-                    (staging.path / "data.1").mkdir(mode=0o700)
+                    make_directory(staging.path / "data.1")
                     with closing(LmdbLog(staging.path)) as target:
+                        closed = _bring_keys(log, place, staging.path)
                         made = ingest(log, target, actor=actor or who(), why=why, progress=show)
                     (staging.path / "data.1" / "lock.mdb").unlink(missing_ok=True)
                     staging.publish()
     finally:
         done()
-    return _tell_import(made, into, output)
+    return _tell_import(made, into, output, closed=closed)
+
+
+def _bring_keys(log: ExportLog, place: Path, goal: Path) -> int:
+    """Copy the keys of a store's encrypted runs, as they are wrapped; of how many runs there was none. Raises Conflict."""
+    of = {one.head.run_id: key_id for one in log.runs(Query()) if (key_id := key_of(log, one.head))}
+    target = KeyFolder(goal / "keys")
+    for other in taken(target, set(of.values())):
+        raise Conflict(
+            f"{other.key.kind} {other.key.name} has a key of its own in {goal}, and values under two keys can't be told apart "
+            f"there; take the store into a new one"
+        )
+    held = adopt(KeyFolder(place / "keys"), target, sorted(set(of.values()))) if place.is_dir() else set[bytes]()
+    return sum(key_id not in held for key_id in of.values())
 
 
 @contextmanager
@@ -117,14 +136,19 @@ def _source(path: Path, say: Callable[[str], None]) -> Iterator[ExportLog]:
         yield read_export(file, check=False)
 
 
-def _tell_import(made: Ingested, into: str, output: str) -> int:
+def _tell_import(made: Ingested, into: str, output: str, *, closed: int) -> int:
     if output != "table":
         document = {"schema": IMPORT, "store": into, "runs": list(made.runs), "present": list(made.present)}
-        print_json({**document, "events": made.events}, lines=output == "jsonl")
+        print_json({**document, "events": made.events, "without_key": closed}, lines=output == "jsonl")
         return OK
     print(visible(f"{counted(len(made.runs), 'run')}, {counted(made.events, 'event')} taken into {into}"))
     if made.present:
         print(f"{counted(len(made.present), 'run')} {'was' if len(made.present) == 1 else 'were'} there already")
+    if closed:
+        print(
+            f"{counted(closed, 'run')} {'is' if closed == 1 else 'are'} encrypted and came without a key: "
+            f"values can be read once the files of keys/ are here too"
+        )
     return OK
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shlex
 import signal
 import sys
@@ -211,18 +212,19 @@ def report(left: Left, asked: Asked) -> int:
         print_json(state_document(run_id, state), lines=asked.output == "jsonl")
     if state.status == "completed":
         return OK
-    sentence = _sentence(left, f"eventflow resume {run_id}{asked.again}")
+    sentence = _sentence(left, asked.again)
     print(f"eventflow: {visible(sentence)}", file=sys.stderr)
     return FAILED if state.ended else STOPPED
 
 
-def _sentence(left: Left, resume: str) -> str:
+def _sentence(left: Left, again: str) -> str:
     """Why a run has not completed, and what to do next."""
     run_id, state = left.run_id, left.state
+    resume = f"eventflow resume {run_id}{again}"
     if not left.here:
         return f"run {run_id} is driven by another process and goes on there; `eventflow show {run_id}` tells how far it is"
     if state.ended:
-        return _of_ended(run_id, state, resume)
+        return _of_ended(run_id, state, again)
     unknown = [(where, one) for where, one in open_waits(state) if one["kind"] == "unknown"]
     if unknown:
         (where, one), more = unknown[0], f" (and of {len(unknown) - 1} more)" if len(unknown) > 1 else ""
@@ -236,14 +238,18 @@ def _sentence(left: Left, resume: str) -> str:
     return f"run {run_id} was {'paused' if state.status == 'paused' else 'stopped'} and can go on: `{resume}`"
 
 
-def _of_ended(run_id: str, state: State, resume: str) -> str:
+def _of_ended(run_id: str, state: State, again: str) -> str:
     """Why a run ended otherwise than well, and what to do next."""
+    resume = f"eventflow resume {run_id}{again}"
     if state.status == "failed" and state.error is not None and state.error.type == "BudgetExceeded":
         return f"{state.error.message.partition('; resume it')[0]}; `{resume} --budget NAME=NUMBER` sets another one"
     if state.status == "failed" and state.error is not None:
         said = f"run {run_id} failed in node {state.node!r}: {state.error.type}: {state.error.message}"
         if state.undoing is not None and not state.undo:
             return f"{said}; what it did was taken back, `{resume} --at VERSION` goes back to before that"
+        if field := _absent(state):
+            fork = f"`replay fork {run_id} --set {field}=JSON --run --real{again}` goes on in a new run that has it"
+            return f"{said}; the state has no field {field!r}: {fork}; or mend the node, then `{resume}`"
         known = said.replace("resume the run", f"`{resume}`")
         return known if known != said else f"{said}; mend the cause, then `{resume}`"
     if state.status == "timed_out":
@@ -252,6 +258,21 @@ def _of_ended(run_id: str, state: State, resume: str) -> str:
             f"`replay fork {run_id}@VERSION` goes on from before that, without a limit"
         )
     return f"run {run_id} was {state.status.replace('_', ' ')}; `{resume} --at VERSION` goes back to before that"
+
+
+def _absent(state: State) -> str:
+    """The field that a node looked for and the state does not have, as far as its error tells; empty without one."""
+    error = state.error
+    if error is None or error.type not in ("KeyError", "InvalidState"):
+        return ""
+    found = _LOOKED_FOR[error.type].match(error.message)
+    return found[1] if found is not None and found[1] not in state.data else ""
+
+
+_LOOKED_FOR = {
+    "KeyError": re.compile(r"""^["']([A-Za-z_]\w*)["']$"""),
+    "InvalidState": re.compile(r"^state field (\w+): is not in the state, and "),
+}
 
 
 def progress_of(say: Callable[[str], None]) -> Listener:

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from eventflow.cli.shell import settings
-from eventflow.errors import DefinitionError, SettingsError
+from eventflow.errors import DefinitionError, InvalidState, SettingsError
 from eventflow.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -30,6 +30,15 @@ def load_flow(name: str) -> Workflow:
             f"it must be a Workflow, or a function without arguments that gives one"
         )
     return found
+
+
+def fitting(flow: Workflow, data: Any) -> Any:
+    """An input that a workflow takes, as it was given. Raises SettingsError, NotPlainData."""
+    try:
+        flow.schema.initial(data)
+    except InvalidState as error:
+        raise SettingsError(f"--input does not fit workflow {flow.name!r}: {error}") from None
+    return data
 
 
 def load_flows(names: Sequence[str] | None) -> list[Workflow]:
@@ -76,12 +85,20 @@ def _found(name: str, what: str, kind: type) -> tuple[Any, ModuleType]:
     """What a name names, made by calling it if it is a function, and the module it is in. Raises SettingsError."""
     where, colon, attribute = name.rpartition(":")
     if not colon or not where or not attribute:
-        raise SettingsError(f"{name!r} does not name a {what}; write MODULE:NAME or path/to/file.py:NAME")
+        raise SettingsError(f"{name!r} does not name a {what}; write {_names_in(name, kind)}")
     module = _from_file(Path(where)) if where.endswith(".py") else _from_module(where)
     found = getattr(module, attribute, None)
     if callable(found) and not isinstance(found, kind):
         found = _tried(found, name)
     return found, module
+
+
+def _names_in(name: str, kind: type) -> str:
+    """How to name what a file has, where one was named without saying which; else how names are written."""
+    path = Path(name.removesuffix(":"))
+    have = vars(_from_file(path)).items() if path.suffix == ".py" and path.is_file() else ()
+    found = [f"{path}:{key}" for key, value in have if isinstance(value, kind)]
+    return " or ".join(found) or "MODULE:NAME or path/to/file.py:NAME"
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -30,7 +30,8 @@ from eventflow.cli.shell import (
 )
 from eventflow.clock import SystemClock
 from eventflow.log import LockedLog, open_log
-from eventflow.shredding import finish, locked_log, rotate, shred, to_shred
+from eventflow.shredding import finish, locked_log, of_deleted_runs, rotate, shred, to_shred
+from eventflow.shredding import readmit as let_in
 
 app = sub_app("keys", "Encrypt what a store holds; list, rotate and destroy its keys.")
 SHOWN = 10  # runs named in a question; the rest is counted
@@ -61,22 +62,32 @@ def init(file: str, /, *, store: StoreArg = None, output: FormatArg = "table") -
 
 @app.command(name="list")
 def list_(*, store: StoreArg = None, output: FormatArg = "table") -> int:
-    """List whose keys there are, since when, and which master key they are wrapped with; needs no key."""
+    """List whose keys there are, since when, wrapped with which master key, and who was shredded; needs no key."""
     log = open_store(store)
     try:
-        found = sorted(
-            locked_log(log).keys.listed(), key=lambda one: (one.key.kind == "store", one.key.kind, one.key.name)
-        )
+        seen = locked_log(log)
+        unused = {one.key_id for one in of_deleted_runs(seen)}
+        found = [_row(one, "run deleted" if one.key.key_id in unused else "in use") for one in seen.keys.listed()]
+        seen.look_for_shredded()
+        found += [_gone_row(name, key_id) for name, key_id in seen.gone.items()]
     finally:
         log.close()
-    show(map(_row, found), output, "eventflow.keys/1", ("kind", "name", "key", "made", "master"))
+    found.sort(key=lambda row: (row["kind"] == "store", row["kind"], row["name"]))
+    show(found, output, "eventflow.keys/1", ("kind", "name", "key", "made", "master", "state"))
     return OK
 
 
-def _row(one: Wrapped) -> dict[str, Any]:
+def _gone_row(subject: str, key_id: bytes) -> dict[str, Any]:
+    return {
+        "kind": "subject", "name": subject, "key": key_id.hex(), "made": None, "master": None, "state": "shredded",
+    }  # fmt: skip
+
+
+def _row(one: Wrapped, state: str) -> dict[str, Any]:
     key = one.key
     return {
         "kind": key.kind, "name": key.name, "key": key.key_id.hex(), "made": time_text(key.made), "master": one.master,
+        "state": state,
     }  # fmt: skip
 
 
@@ -154,16 +165,76 @@ def shred_(
     return _told(name, what.runs, gone=gone, output=output)
 
 
+@app.command
+def prune(
+    *, yes: YesArg = False, why: WhyArg = "", actor: ActorArg = "", store: StoreArg = None, output: FormatArg = "table"
+) -> int:
+    """Destroy the keys of runs that were deleted: backups that still hold them can't be read any more. Asks first."""
+    log = locked_log(open_store(store, write=True))
+    try:
+        found = of_deleted_runs(log)
+        names = tuple(one.name for one in found)
+        gone = bool(found) and confirm(_question_all(names), yes=yes)
+        for one in found if gone else ():
+            shred(log, SystemClock(), one, why=why, actor=actor)
+    finally:
+        log.close()
+    if output != "table":
+        document = {"schema": "eventflow.keyprune/1", "runs": list(names), "pruned": gone}
+        print_json(document, lines=output == "jsonl")
+    elif not found:
+        print("no deleted run has a key here")
+    else:
+        print(f"{counted(len(found), 'key')} destroyed" if gone else "nothing was destroyed")
+    return OK
+
+
+def _question_all(names: tuple[str, ...]) -> str:
+    return (
+        f"Destroy the keys of {counted(len(names), 'deleted run')}? Backups that still hold them can't be read any more then: "
+        f"{_shown(names)}."
+    )
+
+
+@app.command
+def readmit(
+    subject: str, /, *, why: WhyArg = "", actor: ActorArg = "", store: StoreArg = None, output: FormatArg = "table"
+) -> int:
+    """Let runs of a subject that was shredded be started again, under a new key. What is gone stays gone.
+
+    Parameters
+    ----------
+    subject
+        The subject.
+    """
+    log = locked_log(open_store(store, write=True))
+    try:
+        let_in(log, SystemClock(), subject, why=why, actor=actor)
+    finally:
+        log.close()
+    if output != "table":
+        document = {"schema": "eventflow.readmission/1", "subject": subject, "readmitted": True}
+        print_json(document, lines=output == "jsonl")
+    else:
+        print(visible(f"runs of {subject} may be started again; they get a new key, what was shredded stays so"))
+    return OK
+
+
 def _is_there(log: LockedLog, name: str) -> bool:
     return any(one.key.name == name for one in log.keys.listed())
 
 
 def _question(kind: str, name: str, runs: tuple[str, ...]) -> str:
-    shown = ", ".join(runs[:SHOWN]) + (f" and {len(runs) - SHOWN} more" if len(runs) > SHOWN else "")
     taken = (
-        f"The values of {counted(len(runs), 'run')} are gone for good then: {shown}." if runs else "No run is under it."
+        f"The values of {counted(len(runs), 'run')} are gone for good then: {_shown(runs)}."
+        if runs
+        else "No run here is under it; a backup's may be."
     )
     return f"Destroy the key of {kind} {name}? {taken}"
+
+
+def _shown(runs: tuple[str, ...]) -> str:
+    return ", ".join(runs[:SHOWN]) + (f" and {len(runs) - SHOWN} more" if len(runs) > SHOWN else "")
 
 
 def _told(name: str, runs: tuple[str, ...], *, gone: bool, output: str) -> int:

@@ -6,14 +6,16 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Container
+from dataclasses import replace
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from eventflow.cli.flows import load_flow
+from eventflow.cli.flows import fitting, load_flow
 from eventflow.cli.limits import BudgetArg, TimeoutArg, budget_of, seconds_of
 from eventflow.cli.policy import quota_of
 from eventflow.cli.shell import (
+    AN_OBJECT,
     OK,
     FormatArg,
     StoreArg,
@@ -34,13 +36,14 @@ from eventflow.errors import SettingsError
 from eventflow.log import Log, Query, Queued
 
 SCHEMA = "eventflow.queue/1"
+LIMITS = ("concurrency", "per_key", "here")  # of a queue, that --queue can say; a number alone is the first
 SHOWN = 1_000  # waiting runs that a listing shows at most
 QueueArg = Annotated[
     tuple[str, ...],
     Parameter(
         name="--queue",
         negative=(),
-        help="A queue to serve, or NAME:N to drive at most N of its runs at once, fleet-wide.",
+        help="A queue to serve: NAME; NAME:N to drive at most N of its runs at once, fleet-wide; NAME:here=N: N in this process.",
     ),
 ]
 
@@ -76,7 +79,8 @@ def put(
     subject
         Whom the run is about.
     """
-    loaded, data = load_flow(flow), json_argument(input, "--input")
+    loaded = load_flow(flow)
+    data = fitting(loaded, json_argument(input, "--input", hint=AN_OBJECT))
     limit, most = seconds_of(timeout), budget_of(budget)
 
     async def begin() -> tuple[str, str]:
@@ -134,7 +138,7 @@ def _row(one: Queued) -> dict[str, Any]:
 
 
 def queues_to_serve(given: tuple[str, ...]) -> list[Queue]:
-    """The queues named by --queue, with their limits from the settings; those of the settings if none is named.
+    """The queues named by --queue, what it does not say of their limits from the settings; those of these if none is named.
 
     Raises SettingsError, DefinitionError.
     """
@@ -148,9 +152,17 @@ def queues_to_serve(given: tuple[str, ...]) -> list[Queue]:
 
 
 def _named(text: str, known: dict[str, Queue]) -> Queue:
-    name, colon, count = text.rpartition(":")
+    name, colon, limits = text.rpartition(":")
     if not colon:
         return known.get(text) or Queue(text)
-    if not count.isdecimal():
-        raise SettingsError(f"--queue {text}: after the colon comes a number of runs, as in --queue {name}:4")
-    return Queue(name, concurrency=int(count))
+    said: dict[str, Any] = {}
+    for one in limits.split(","):
+        what, equals, count = one.rpartition("=")
+        what = what if equals else LIMITS[0]
+        if what not in LIMITS or what in said or not (count.isascii() and count.isdecimal()):
+            raise SettingsError(
+                f"--queue {text}: after the colon comes a number of runs, or {', '.join(f'{limit}=N' for limit in LIMITS)}, "
+                f"each once, with commas between, as in --queue {name}:20,here=4"
+            )
+        said[what] = int(count)
+    return replace(known.get(name) or Queue(name), **said)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -10,14 +10,16 @@ from eventflow.address import moment, resolve
 from eventflow.cli.acting import Job, drive_many
 from eventflow.cli.batch import Batch, DryRunArg, WhereArg, check_many, check_one, status_of
 from eventflow.cli.driving import VerboseArg, asked_for, drive
-from eventflow.cli.flows import load_flow, load_flows
+from eventflow.cli.flows import fitting, load_flow, load_flows
 from eventflow.cli.forecast import progress_document, progress_text
 from eventflow.cli.limits import BudgetArg, TimeoutArg, budget_of, seconds_of
 from eventflow.cli.policy import NO_OPTIONS, PolicyArgs, policy_of
 from eventflow.cli.shell import (
+    AN_OBJECT,
     OK,
     FlowArg,
     FormatArg,
+    FullArg,
     StoreArg,
     WhyArg,
     YesArg,
@@ -39,11 +41,10 @@ from eventflow.cli.tallying import stats_document, stats_text
 from eventflow.cli.what_if import AS_IT_IS, WiderArgs, wider
 from eventflow.clock import SystemClock
 from eventflow.engine import Engine, Run, stats_of, who
-from eventflow.errors import InvalidState, NeedsConfirmation, SettingsError
+from eventflow.errors import NeedsConfirmation, SettingsError
 from eventflow.log import Query
 from eventflow.progress import progress_at
 from eventflow.recovery import recover
-from eventflow.workflow import Workflow
 
 
 def run(
@@ -67,7 +68,7 @@ def run(
         Whom the run is about.
     """
     loaded = load_flow(flow)
-    data = _fitting(loaded, json_argument(input, "--input"))
+    data = fitting(loaded, json_argument(input, "--input", hint=AN_OBJECT))
     policy, limit, most = policy_of(checkpoints), seconds_of(timeout), budget_of(budget)
     asked = asked_for(output, verbose, [flow], store)
 
@@ -86,14 +87,6 @@ def run(
     if step:
         return drive_by_step(store_path(store), [loaded], begin, asked, checkpoints=policy, fresh=True)
     return drive(store_path(store), [loaded], begin, asked, checkpoints=policy)
-
-
-def _fitting(flow: Workflow, data: Any) -> Any:
-    try:
-        flow.schema.initial(data)
-    except InvalidState as error:
-        raise SettingsError(f"--input does not fit workflow {flow.name!r}: {error}") from None
-    return data
 
 
 def resume(
@@ -193,8 +186,8 @@ def list_runs(
 
 
 def show_run(
-    address: str, /, *, stats: Annotated[bool, Parameter(negative=())] = False, store: StoreArg = None,
-    output: FormatArg = "table",
+    address: str, /, *, stats: Annotated[bool, Parameter(negative=())] = False, full: FullArg = False,
+    store: StoreArg = None, output: FormatArg = "table",
 ) -> int:  # fmt: skip
     """Show where a run stands, its state, what it waits for, its branches and its children.
 
@@ -212,7 +205,7 @@ def show_run(
         present = state.version == place.head.version
         gone = log.owner_gone(place.head.owner)
         now = SystemClock().now() if present and not gone else None
-        alone = left_alone(log, place.head) if present and gone else ""
+        alone = left_alone(log, place.head, store) if present and gone else ""
         known = progress_at(log, place.head, state, now=now)
         around = standing_document(
             log, place.head, state, SystemClock().now() if present and not state.ended else state.time
@@ -221,7 +214,7 @@ def show_run(
     finally:
         log.close()
     if output == "table":
-        print_standing(place.head.run_id, state, all_waits=True)
+        print_standing(place.head.run_id, state, all_waits=True, full=full)
         print_failure(state)
         if alone:
             print(visible(alone))

@@ -18,14 +18,13 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnknownCommandError
 
 from eventflow.cipher.master import FILE_VARIABLE, KEY_VARIABLE
-from eventflow.cli.slips import known_settings
+from eventflow.cli.slips import elsewhere, known_settings
 from eventflow.clock import SystemClock
 from eventflow.errors import EventflowError, NotPlainData, SettingsError
 from eventflow.log import ADDRESSES, MEMORY, Log, open_log, store_text
@@ -40,7 +39,7 @@ DEFAULT_STORE = "runs.eventflow"
 MAX_FIELDS = (
     1_000  # of a state, or of a difference, in a table: twenty screens; a table of a million is nothing to read
 )
-MAX_VALUE = 600  # characters of a value in a table: a few lines of a terminal
+MAX_VALUE = 240  # characters of a value in a table: three lines of a terminal
 _GAP = "  "  # between the columns of a table
 OK, FAILED, USAGE, NOT_FOUND, DIFFERENCE, CONFLICT, UNUSABLE, STOPPED = range(8)
 
@@ -56,6 +55,7 @@ FlowArg = Annotated[
     list[str] | None,
     Parameter(name="--flow", negative=(), help="A workflow it may drive: MODULE:NAME or path/to/file.py:NAME."),
 ]
+FullArg = Annotated[bool, Parameter(name="--full", negative=(), help="Every value whole, however long.")]
 YesArg = Annotated[bool, Parameter(name="--yes", negative=(), help="Do it without asking.")]
 ActorArg = Annotated[str, Parameter(name="--actor", help="Who does it. [default: the operating system's user]")]
 WhyArg = Annotated[str, Parameter(name="--why", help="Why, for the record.")]
@@ -118,9 +118,11 @@ def _called(app: App, argv: list[str]) -> int:
 
 
 def _in_a_group(app: App, argv: Sequence[str], error: CycloptsError) -> str:
-    """What to say where a command was not found that a group of commands has; nothing of any other error."""
+    """What to say of a command that a group, or the other program, has, or that is called otherwise; else nothing."""
     if not isinstance(error, UnknownCommandError) or not argv or argv[0] in app or argv[0].startswith("-"):
         return ""
+    if other := elsewhere(argv[0]):
+        return f'Unknown command "{argv[0]}". Did you mean "{other}"?'
     groups = [one for one in app if not one.startswith("-") and argv[0] in app[one]]
     meant = " or ".join(f'"{one} {argv[0]}"' for one in groups)
     return f'Unknown command "{argv[0]}". Did you mean {meant}?' if groups else ""
@@ -325,25 +327,37 @@ def print_failure(state: State) -> None:
         print(visible(f"error: {state.error.type}: {state.error.message}{place}"))
 
 
-def print_state(state: State) -> None:
-    """A state's data as a table; a long value is cut and says so."""
-    rows = [{"field": name, "value": value_text(state.data[name])} for name in islice(state.data, MAX_FIELDS)]
+def print_state(state: State, *, full: bool | None = None) -> None:
+    """A state's data as a table, by the fields' names; a long value is cut and says so, unless `full`.
+
+    `full` is None where the command has no such option.
+    """
+    whole, names = "-o json" if full is None else "--full", sorted(state.data)
+    shown = names if full else names[:MAX_FIELDS]
+    rows = [{"field": name, "value": value_text(state.data[name], whole="" if full else whole)} for name in shown]
     if rows:
         print_table(rows, ("field", "value"))
-    print_left_out(len(state.data) - len(rows), "fields")
+    print_left_out(len(names) - len(rows), "fields", whole)
 
 
-def print_left_out(count: int, what: str) -> None:
-    """How many rows of a table were left out, and how to see them; nothing if none were."""
+def print_left_out(count: int, what: str, whole: str = "-o json") -> None:
+    """How many rows of a table were left out, and the option that shows them; nothing if none were."""
     if count > 0:
-        print(f"… and {count:,} {what} more, all with -o json")
+        print(f"… and {count:,} {what} more, all with {whole}")
 
 
-def value_text(value: Any) -> str:
-    """A value in a line; a long one is cut and says so."""
+def value_text(value: Any, *, whole: str = "-o json") -> str:
+    """A value in a line; a long one is cut and says by how much, and which option shows it whole; `""` cuts nothing."""
     text = value if isinstance(value, str) else json.dumps(plain_json(value), ensure_ascii=False)
-    text = hide_secrets(text)  # before it is cut: half a key is a secret too
-    return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}… ({len(text):,} characters, all with -o json)"
+    return cut(hide_secrets(text), MAX_VALUE, value, whole) if whole else hide_secrets(text)
+
+
+def cut(text: str, limit: int, value: Any, whole: str = "-o json") -> str:
+    """A value's text up to a limit, then how much more there is of it; its secrets must be hidden before."""
+    if len(text) <= limit:
+        return text
+    of = f"{len(value):,} items, " if isinstance(value, dict | list) else ""
+    return f"{text[:limit]}… ({of}{len(text) - limit:,} characters more, whole with {whole})"
 
 
 def _cell(value: Any) -> str:
@@ -439,8 +453,14 @@ def confirm(question: str, *, yes: bool) -> bool:
         return False
 
 
-def json_argument(text: str, what: str = "the input") -> Any:
+QUOTES = """text needs its own quotes, as in '"yes"', and what is true or not is written true or false"""
+AN_OBJECT = """give an object, as in '{"topic": "tides"}', or @FILE"""  # what the input of a run is
+
+
+def json_argument(text: str, what: str = "the input", *, hint: str = QUOTES) -> Any:
     """Plain data as JSON from the command line, from a file as @FILE, or from stdin as @-; `what` names it in errors.
+
+    `hint` says how to write what is typed.
 
     Raises SettingsError.
     """
@@ -456,8 +476,7 @@ def json_argument(text: str, what: str = "the input") -> Any:
     except NotPlainData as error:
         raise SettingsError(f"{what} can't be used: {error}") from None
     except (ValueError, RecursionError) as error:
-        quotes = """; text needs its own quotes, as in '"yes"', and what is true or not is written true or false"""
-        raise SettingsError(f"{what} is not JSON: {error}{quotes if typed else ''}") from None
+        raise SettingsError(f"{what} is not JSON: {error}{f'; {hint}' if typed else ''}") from None
 
 
 Progress = Callable[[str], None]

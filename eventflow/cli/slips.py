@@ -16,6 +16,27 @@ _SETTINGS: dict[str, tuple[type, str]] = {
 }  # fmt: skip
 
 
+# What people type who know other tools, or take one of our two commands for the other.
+_MEANT = {
+    "start": "eventflow run", "ls": "eventflow list", "ps": "eventflow list", "status": "eventflow show",
+    "continue": "eventflow resume", "kill": "eventflow cancel", "stop": "eventflow pause", "rm": "eventflow delete",
+    "rewind": "eventflow resume RUN --at", "history": "replay log", "inspect": "replay show",
+    "log": "replay log", "logs": "replay log", "diff": "replay diff", "fork": "replay fork", "watch": "replay watch", "when": "replay when",
+    "blame": "replay blame", "search": "replay search", "stats": "replay stats", "tree": "replay tree", "report": "replay report",
+    "rehearse": "replay rehearse", "bisect": "replay bisect", "tui": "replay tui", "open": "replay open",
+}  # fmt: skip
+
+_OURS = frozenset({
+    "run", "resume", "list", "worker", "checkpoints", "signal", "answer", "cancel", "pause", "delete", "doctor", "demo",
+    "check", "store",
+})  # fmt: skip
+
+
+def elsewhere(command: str) -> str:
+    """The command that is likely meant by a name that is none here, whichever program has it; empty if nothing is known."""
+    return _MEANT.get(command, f"eventflow {command}" if command in _OURS else "")
+
+
 def known_settings(found: dict[str, Any]) -> dict[str, Any]:
     """Settings of which each has a known name and the type that it takes. Raises SettingsError."""
     for name, value in found.items():

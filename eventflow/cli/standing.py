@@ -10,7 +10,17 @@ from typing import Any
 
 from eventflow.budget import used
 from eventflow.cli.keeping import kept_document, kept_lines
-from eventflow.cli.shell import FAILED, OK, STOPPED, print_state, print_table, time_text, visible, wait_document
+from eventflow.cli.shell import (
+    FAILED,
+    OK,
+    STOPPED,
+    print_state,
+    print_table,
+    settings,
+    time_text,
+    visible,
+    wait_document,
+)
 from eventflow.event import SignalRefused, WaitOpened
 from eventflow.log import Head, Listed, Log
 from eventflow.plain import FrozenDict
@@ -25,13 +35,16 @@ CHILD = "child"  # the kind of a node that is a run of its own, and of the wait 
 BRANCH_STATUSES = ("finished", "failed", "waiting", "open")
 
 
-def print_standing(run_id: str, state: State, *, all_waits: bool = False) -> None:
-    """Where a run stands, as a line, how it goes on, and its data as a table; `all_waits` are told elsewhere."""
+def print_standing(run_id: str, state: State, *, all_waits: bool = False, full: bool | None = None) -> None:
+    """Where a run stands, as a line, how it goes on, and its data as a table; `all_waits` are told elsewhere.
+
+    `full` is what `print_state` takes.
+    """
     waits = f", waiting for {state.waiting_for}" if state.waiting_for else ""
     print(visible(f"run {run_id}: {state.status}{waits} at version {state.version}, node {state.node}"))
     for text in _wait_lines(run_id, state, all_waits=all_waits):
         print(visible(text))
-    print_state(state)
+    print_state(state, full=full)
 
 
 def opening_lines(run_id: str, state: State, where: str = "") -> list[str]:
@@ -56,14 +69,19 @@ def driven_text(one: Listed, *, gone: bool) -> str:
     return "nobody" if one.head.status in ("running", "pending") and not one.entry.queue else ""
 
 
-def left_alone(log: Log, head: Head) -> str:
-    """What is to be done with a run that is under way and that nobody drives; empty for one that is not under way."""
+def left_alone(log: Log, head: Head, store: str | None = None) -> str:
+    """What is to be done with a run that is under way and that nobody drives; empty for one that is not under way.
+
+    `store` is what was typed for it.
+    """
     if head.status not in ("pending", "running", "waiting"):
         return ""
     entry = log.entry(head.run_key)
     if entry is not None and entry.queue:
         return f"waits in queue {entry.queue}"
-    return f"nobody drives it; go on with `eventflow resume {head.run_id}`"
+    place = "" if store is None else f" --store {shlex.quote(store)}"
+    flow = "" if settings().get("workflows") else " --flow MODULE:NAME"
+    return f"nobody drives it; go on with `eventflow resume {head.run_id}{flow}{place}`"
 
 
 def left_sentence(state: State, parked: str = "") -> str:

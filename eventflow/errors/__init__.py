@@ -53,7 +53,7 @@ from eventflow.errors.deciding import (
 from eventflow.errors.defining import DefinitionError, MissingExtra, NoCheckpointer, SettingsError, WorkflowUnknown
 from eventflow.errors.ending import RunCancelledError, RunFailed, RunTimedOutError, Stopped
 from eventflow.errors.ground import EventflowError
-from eventflow.errors.locking import KeyNotFound, NoKey, Shredded, WrongKey
+from eventflow.errors.locking import KeyNotFound, NoKey, Shredded, SubjectGone, WrongKey
 from eventflow.errors.proving import ProofFailed, SealNotFound
 from eventflow.errors.reading import (
     AmbiguousRun,
@@ -133,6 +133,7 @@ __all__ = [
     "StoreUnreachable",
     "StoreUnusable",
     "TooManyTurns",
+    "SubjectGone",
     "UndeclaredTarget",
     "VersionCompacted",
     "VersionConflict",

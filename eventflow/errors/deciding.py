@@ -18,9 +18,9 @@ class NotPlainData(EventflowError):
 class InvalidState(EventflowError):
     """A value does not fit the type that the workflow declares for its state."""
 
-    def __init__(self, path: str, problem: str) -> None:
+    def __init__(self, path: str, problem: str, *, where: str = "state field") -> None:
         self.path, self.problem = path, problem
-        super().__init__(f"state field {path}: {problem}")
+        super().__init__(f"{where} {path}: {problem}" if path else f"{where} {problem}")
 
 
 class StateIsReadOnly(EventflowError, TypeError):

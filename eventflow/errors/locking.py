@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from eventflow.errors.appending import StoreUnusable
+import shlex
+
+from eventflow.errors.appending import Conflict, StoreUnusable
 from eventflow.errors.reading import NotFound
 
 
 class NoKey(StoreUnusable):
-    """What is asked for is encrypted, and its key is not here."""
+    """What is asked for is encrypted, and its key is not here.
 
-    def __init__(self, what: str, why: str = "its key is not here") -> None:
-        self.what, self.why = what, why
-        super().__init__(
-            f"{what} is encrypted and {why}; give the key with EVENTFLOW_KEY_FILE or Engine(keys=...), or restore keys/"
-        )
+    `wanted` is the id of the master key that would open it, if that is known; `todo` what to do, if not to give that.
+    """
+
+    def __init__(self, what: str, why: str = "its key is not here", *, wanted: str = "", todo: str = "") -> None:
+        self.what, self.why, self.wanted = what, why, wanted
+        super().__init__(f"{what} is encrypted and {why}; {todo or _give(wanted)}")
+
+
+def _give(wanted: str) -> str:
+    """How to give a master key, in each of the places where it can be named."""
+    which = f"master key {wanted}" if wanted else "its master key"
+    return (
+        f"name the file of {which} with EVENTFLOW_KEY_FILE, with `key_file` in eventflow.toml, or with "
+        f"Engine(keys=Keyring.from_file(...))"
+    )
 
 
 class WrongKey(NoKey):
     """The master key is not the one that this store's keys are wrapped with."""
 
     def __init__(self, what: str, given: str, wanted: str) -> None:
-        self.given, self.wanted = given, wanted
-        super().__init__(what, f"the given key ({given or 'none'}) is not the one it is wrapped with ({wanted})")
+        self.given = given
+        super().__init__(what, f"the given master key ({given or 'none'}) is not the one of its key", wanted=wanted)
 
 
 class Shredded(NoKey):
@@ -31,6 +43,17 @@ class Shredded(NoKey):
         super().__init__(what)
         self.args = (
             f"{what} was shredded: its key was destroyed and its values are gone; its history can still be verified",
+        )
+
+
+class SubjectGone(Conflict):
+    """A subject was shredded: nothing is recorded of it anew unless somebody says so."""
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        super().__init__(
+            f"subject {subject!r} was shredded, so no new run of it is started; start it for another subject, or let this "
+            f"one come back with `eventflow store keys readmit {shlex.quote(subject)}`"
         )
 
 

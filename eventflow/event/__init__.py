@@ -59,6 +59,7 @@ from eventflow.event.stores import (
     StoreEvent,
     StoreRepaired,
     StoreRestored,
+    SubjectReadmitted,
     SubjectShredded,
 )
 
@@ -105,6 +106,7 @@ __all__ = [
     "StoreEvent",
     "StoreRepaired",
     "StoreRestored",
+    "SubjectReadmitted",
     "SubjectShredded",
     "Transitioned",
     "UndoBegan",

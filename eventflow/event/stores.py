@@ -190,6 +190,15 @@ class EncryptionBegan:
     why: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class SubjectReadmitted:
+    """Runs of a subject that was shredded may be started again, under a new key; `name` is the subject."""
+
+    name: str
+    actor: str = ""
+    why: str = ""
+
+
 StoreEvent = (
     StoreCreated
     | CheckpointCreated
@@ -207,4 +216,5 @@ StoreEvent = (
     | KeysRotated
     | SubjectShredded
     | EncryptionBegan
+    | SubjectReadmitted
 )

@@ -5,15 +5,31 @@
 
 from eventflow.exchange.reading import MAX_EXPORT, ExportLog, export_from, read_export, verified
 from eventflow.exchange.sequence import items
-from eventflow.exchange.writing import Stretch, stored_events, stretches, write_items, write_sequence
+from eventflow.exchange.writing import (
+    Sealing,
+    Stretch,
+    Told,
+    key_id_in,
+    key_of,
+    sealed_blobs,
+    stored_events,
+    stretches,
+    write_items,
+    write_sequence,
+)
 
 __all__ = [
     "MAX_EXPORT",
     "ExportLog",
+    "Sealing",
     "Stretch",
+    "Told",
     "export_from",
     "items",
+    "key_id_in",
+    "key_of",
     "read_export",
+    "sealed_blobs",
     "stored_events",
     "stretches",
     "verified",

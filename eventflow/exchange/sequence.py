@@ -2,7 +2,8 @@
 
 An export is a map that says what it is; then, in order, events as they are stored (arrays), values that events refer to
 (byte strings, before the first that does), and what is left of deleted events (maps); at the end a map with counts and
-the digest of all bytes before it. Only where an item ends is found out here; nothing is decoded.
+the digest of all bytes before it. Encrypted values (maps with their name, in format 2) come before the first event under
+their key. Only where an item ends is found out here; nothing is decoded.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from eventflow.errors import Corrupt
 
 FORMAT = 1
+SEALED_FORMAT = 2  # of an export with encrypted events, which a reader of format 1 would not know what to make of
 KIND = "eventflow export"
 BYTES, ARRAY, MAP = 2, 4, 5  # major types: a value, an event, a word about the export
 _TEXT, _TAG = 3, 6

@@ -1,18 +1,35 @@
-"""Exports written: events with all they refer to, so that they can be folded and verified where there is no store."""
+"""Exports written: events with all they refer to, so that they can be folded and verified where there is no store.
+
+Encrypted events go out as they are stored, so that they prove themselves; what they refer to only their key can tell, so
+all values under that key go with them. No key ever does.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
-from eventflow.codec import TOMBSTONE, Fetch, Stored, blob_names, encode
+from eventflow.codec import (
+    FLAG_ENCRYPTED,
+    KEY,
+    LOCKED_BLOB,
+    TOMBSTONE,
+    Fetch,
+    LockedBlob,
+    Stored,
+    blob_names,
+    decode,
+    encode,
+    key_id_of,
+)
 from eventflow.errors import Corrupt
-from eventflow.exchange.sequence import FORMAT, KIND
-from eventflow.log import Head, Log, check_open
+from eventflow.exchange.sequence import FORMAT, KIND, SEALED_FORMAT
+from eventflow.log import Head, LockedLog, Log, Query
 
 _PAGE = 500  # events whose values are fetched at a time
+NONE = b"", b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,29 +85,114 @@ def _stored(log: Log, heads: Sequence[Head] | None) -> Iterator[Stored]:
 def write_sequence(log: Log, file: IO[bytes], heads: Sequence[Head] | None) -> int:
     """Write some runs, or the whole store for None, as a CBOR sequence; returns how many events. Raises Corrupt."""
     only = heads[0].run_id if heads is not None and len(heads) == 1 else ""
-    return write_items(file, log.store_id, _stored(log, heads), log.blobs, whole=heads is None, run=only)
+    bare = log.inner if isinstance(log, LockedLog) else log
+    runs = [one.head for one in bare.runs(Query())] if heads is None else heads
+    return write_items(
+        file, bare.store_id, _stored(bare, heads), bare.blobs, whole=heads is None, run=only, sealing=_sealing(bare, runs)
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a store's list says of an encrypted run, and only its key could prove."""
+
+    tags: tuple[str, ...]
+    subject: str | None
+    status: str
+    waiting_for: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """What goes with encrypted events: values by the id of their key, with names and rows; and what is told of runs."""
+
+    blobs: Mapping[bytes, Mapping[bytes, bytes]]
+    runs: Mapping[bytes, Told]
+
+
+def _sealing(log: Log, heads: Sequence[Head]) -> Sealing | None:
+    """What goes with the encrypted runs among some, and those that they continue; None if there is none."""
+    told: dict[bytes, Told] = {}
+    keys: set[bytes] = set()
+    ends = {head.run_key: head for head in heads}
+    for one in stretches(log, heads):
+        head, entry = log.head_of(one.run_key), log.entry(one.run_key)
+        if head is None or entry is None or not (key_id := key_of(log, head)):
+            continue
+        keys.add(key_id)
+        whole = one.run_key in ends
+        told[one.run_key] = Told(
+            tuple(entry.tags), entry.subject, head.status if whole else "running", head.waiting_for if whole else ""
+        )
+    return Sealing(sealed_blobs(log, keys), told) if keys else None
+
+
+def key_of(log: Log, head: Head) -> bytes:
+    """The id of the key that a run is encrypted with, empty for one in the open."""
+    entry = log.entry(head.run_key)
+    first = 1 if entry is None else max(entry.parent_at + 1, entry.origin)
+    return next((key_id_in(one)[0] for one in log.read(head.run_key, first, first)), b"")
+
+
+def key_id_in(stored: Stored) -> tuple[bytes, bytes]:
+    """The id of the key that an event says it is encrypted with, and its run's key; empty for one in the open."""
+    if stored.data[:1] == TOMBSTONE:
+        return NONE
+    array = decode(stored.data, f"the event at position {stored.position}")
+    try:
+        found, run_key = (array[8].get(KEY, b""), array[2]) if array[1] & FLAG_ENCRYPTED else NONE
+    except (TypeError, LookupError, AttributeError):
+        return NONE
+    return (found, run_key) if isinstance(found, bytes) and isinstance(run_key, bytes) else NONE
+
+
+def _word(told: Told) -> dict[str, Any]:
+    return {"tags": list(told.tags), "subject": told.subject, "status": told.status, "waiting": told.waiting_for}
+
+
+def sealed_blobs(log: Log, keys: set[bytes]) -> dict[bytes, dict[bytes, bytes]]:
+    """The encrypted values of a log that is not opened with keys, by the ids of some keys."""
+    found: dict[bytes, dict[bytes, bytes]] = {key_id: {} for key_id in keys}
+    after = b""
+    while keys and (names := log.blob_names(after, _PAGE)):
+        for name, row in log.blobs(names).items():
+            if isinstance(row, LockedBlob) and key_id_of(row) in found:
+                found[key_id_of(row)][name] = bytes(row)
+        after = names[-1]
+    return found
 
 
 def write_items(
-    file: IO[bytes], store_id: bytes, events: Iterable[Stored], fetch: Fetch, *, whole: bool = False, run: str = ""
-) -> int:
-    """Write stored events as a CBOR sequence, each after the values it is the first to refer to; returns how many."""
+    file: IO[bytes], store_id: bytes, events: Iterable[Stored], fetch: Fetch, *, whole: bool = False, run: str = "",
+    sealing: Sealing | None = None,
+) -> int:  # fmt: skip
+    """Write stored events as a CBOR sequence, each after the values it is the first to refer to; returns how many.
+
+    Before the first event of an encrypted run comes what is told of it, before the first under a key all values under it.
+    """
     hashed = hashlib.sha256()
     written: set[bytes] = set()
+    blobs, told = ({}, {}) if sealing is None else (dict(sealing.blobs), dict(sealing.runs))
     count = 0
 
     def put(data: bytes) -> None:
         hashed.update(data)
         file.write(data)
 
-    put(encode({"eventflow": KIND, "format": FORMAT, "store": store_id, "whole": whole, "run": run}))
+    version = FORMAT if sealing is None else SEALED_FORMAT
+    put(encode({"eventflow": KIND, "format": version, "store": store_id, "whole": whole, "run": run}))
     for stored in events:
         count += 1
         if stored.data[:1] == TOMBSTONE:
             put(encode({"gone": stored.data[1:]}))
             continue
-        check_open(stored)
-        names = sorted(blob_names([stored]) - written)
+        key_id, run_key = key_id_in(stored) if blobs or told else NONE
+        if key_id and (one := told.pop(run_key, None)) is not None:
+            put(encode({"encrypted": run_key, **_word(one)}))
+        for name, row in sorted(blobs.pop(key_id, {}).items()):
+            put(encode({"blob": name, "sealed": LOCKED_BLOB + row}))
+            written.add(name)
+        names = sorted(blob_names([stored], hidden=True) - written)
         for data in fetch(names).values():
             put(encode(data))
         written.update(names)

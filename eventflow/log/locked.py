@@ -31,8 +31,8 @@ from eventflow.codec import (
     key_id_of,
     read_events,
 )
-from eventflow.errors import EventflowError, NoKey, SettingsError, Shredded
-from eventflow.event import SubjectShredded
+from eventflow.errors import EventflowError, NoKey, SettingsError, Shredded, SubjectGone
+from eventflow.event import SubjectReadmitted, SubjectShredded
 from eventflow.log.protocol import (
     STORE_RUN,
     Act,
@@ -61,6 +61,9 @@ class LockedLog:
         self.inner, self.keys, self._owns = log, keys, owns
         self._of: dict[bytes, bytes] = {}  # run key -> key id, empty for a run in the open
         self._shredded: set[bytes] = set()
+        self.gone: dict[
+            str, bytes
+        ] = {}  # subjects that were shredded and have not been let in again -> the key they had
         self._seen = 0  # version of the store's own stream up to which it was looked for shredded keys
 
     def __getattr__(self, name: str) -> Any:
@@ -88,16 +91,25 @@ class LockedLog:
 
     def is_shredded(self, key_id: bytes) -> bool:
         """Whether the store says that a key was destroyed on purpose."""
+        self.look_for_shredded()
+        return key_id in self._shredded
+
+    def look_for_shredded(self) -> None:
+        """Read what the store's own stream says since the last look: which keys and subjects are gone."""
         head = self.inner.head_of(STORE_RUN)
         while head is not None and self._seen < head.version:
             page = self.inner.read(STORE_RUN, self._seen + 1, self._seen + _PAGE)
             for recorded in read_events(page, self.inner.blobs):
-                if isinstance(recorded.event, SubjectShredded):
-                    self._shredded.add(recorded.event.key_id)
+                event = recorded.event
+                if isinstance(event, SubjectShredded):
+                    self._shredded.add(event.key_id)
+                    if event.kind == "subject":
+                        self.gone[event.name] = event.key_id
+                elif isinstance(event, SubjectReadmitted):
+                    self.gone.pop(event.name, None)
             self._seen += len(page)
             if not page:
                 break
-        return key_id in self._shredded
 
     def key_id(self, run_key: bytes) -> bytes:
         """The id of the key that a run is encrypted with, empty for a run in the open, or one that is not there."""
@@ -142,7 +154,16 @@ class LockedLog:
             named = ("run", append.run_id, append.run_key) if entry.subject is None else ("subject", entry.subject, b"")
             key, fresh = self.keys.made_for(*named)  # type: ignore[arg-type]
             key_id, made = key.key_id, key if fresh else None
+            if fresh and entry.subject is not None:
+                self._check_readmitted(entry.subject, key)
         return self.unlock(key_id, append.run_key), made
+
+    def _check_readmitted(self, subject: str, key: DataKey) -> None:
+        """Take a new key away again where its subject was shredded. Raises SubjectGone."""
+        self.look_for_shredded()
+        if subject in self.gone:
+            self.keys.discard(key)
+            raise SubjectGone(subject)
 
     # --- writing
 

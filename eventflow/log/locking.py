@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 from eventflow.cipher import Keyring, Keys, ring_from_settings
 from eventflow.cipher.files import KeyFolder, Shelf
 from eventflow.clock import Clock
-from eventflow.codec import pack, read_events
+from eventflow.codec import decode, pack, read_events
 from eventflow.errors import EventflowError, NoKey, SettingsError
-from eventflow.event import EncryptionBegan
+from eventflow.event import EncryptionBegan, Event, RunsImported, StoreRepaired
+from eventflow.log.heads import Query
 from eventflow.log.locked import LockedLog
 from eventflow.log.protocol import STORE_RUN, Act, Log
 
@@ -32,13 +34,16 @@ def locked(log: Log, ring: Keyring | None, clock: Clock, *, owns: bool) -> Log:
     shelf = _shelf(log, ring)
     if shelf is None:
         if log.durable and not log.readonly and _was_encrypted(log):
-            raise NoKey("this store", f"the folder of its wrapped keys is not named by {FOLDER_VARIABLE}")
+            raise NoKey(
+                "this store", "where its wrapped keys lie is not said",
+                todo=f"name their folder with {FOLDER_VARIABLE}, or with Keyring(..., folder=...)",
+            )  # fmt: skip
         return log
-    keys = Keys(shelf, log.store_id, ring, clock.now)
+    keys = Keys(shelf, log.store_id, ring, clock.now, came_from=lambda store_id: _came_from(log, store_id))
     if not keys.begun:
-        if ring is None or log.readonly:
+        if ring is None or (log.readonly and not shelf.names()):
             return log
-        if keys.begin():
+        if not log.readonly and keys.begin():
             _told(log, EncryptionBegan(ring.master.id), clock)
     keys.check()
     return cast("Log", LockedLog(log, keys, owns=owns))
@@ -63,12 +68,27 @@ def _shelf(log: Log, ring: Keyring | None) -> Shelf | None:
 
 def _was_encrypted(log: Log) -> bool:
     """Whether a store that has no place for keys says that its runs are encrypted."""
+    return any(isinstance(event, EncryptionBegan) for event in _acts(log))
+
+
+def _came_from(log: Log, store_id: bytes) -> bool:
+    """Whether a store has taken in runs of another one, or runs that began there."""
+    if any(isinstance(event, RunsImported | StoreRepaired) and event.store_id == store_id for event in _acts(log)):
+        return True
+    for one in log.runs(Query()):
+        first = max(one.entry.parent_at + 1, one.entry.origin)
+        stored = log.read(one.head.run_key, first, first)
+        if stored and decode(stored[0].data, "an event")[8].get("store_id") == store_id:
+            return True
+    return False
+
+
+def _acts(log: Log) -> Iterator[Event]:
+    """The store's own stream."""
     after = 0
     while page := log.read(STORE_RUN, after + 1, after + _PAGE):
-        if any(isinstance(one.event, EncryptionBegan) for one in read_events(page, log.blobs)):
-            return True
+        yield from (one.event for one in read_events(page, log.blobs))
         after += len(page)
-    return False
 
 
 def _told(log: Log, event: EncryptionBegan, clock: Clock) -> None:

@@ -7,19 +7,22 @@ speaks of one are left out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eventflow.codec import LOCKED_BLOB, TOMBSTONE, Stored, blob_names, decode, expanded_blob
-from eventflow.errors import Corrupt, EventflowError
+from eventflow.cipher import Keys
+from eventflow.codec import LOCKED_BLOB, TOMBSTONE, Lock, Stored, blob_names, decode, expanded_blob, key_id_of
+from eventflow.errors import Corrupt, EventflowError, NoKey
 from eventflow.exchange import items
-from eventflow.log import STORE_RUN
+from eventflow.log import STORE_RUN, Entry, Head
 from eventflow.log.lmdb.salvage import rows
-from eventflow.log.lmdb.tables import head_from
+from eventflow.log.lmdb.tables import entry_from, head_from
 from eventflow.proof import DIGEST_SIZE, digest
 from eventflow.verification.report import STUMBLES
 
 _HEAD_ROW, _PLACE = 94, 8  # bytes of a head's row, and of a place
+_LISTS = (b"\x88", b"\x89", b"\x8a", b"\x8b", b"\x8c")  # how the entry of a list begins: arrays of 8 to 12
 _ARRAY = [int, int, bytes, int, int, int, int, int, dict, bytes, bytes]  # docs/format.md, "Events"
 
 
@@ -40,12 +43,16 @@ class Piece:
 class Found:
     """All that was found: events by run key and version, values, digests of deleted events.
 
-    `ends` are the digests (and versions) that heads name as the last event of a run, older heads among them.
+    `ends` are heads by the digest that they name as the last event of a run, older heads among them.
     """
 
     events: dict[bytes, dict[int, dict[bytes, Piece]]] = field(default_factory=dict)
+    entries: dict[bytes, Entry] = field(default_factory=dict)  # what a list says of runs, by run key
     gone: set[bytes] = field(default_factory=set)
-    ends: dict[bytes, dict[bytes, int]] = field(default_factory=dict)
+    ends: dict[bytes, dict[bytes, Head]] = field(default_factory=dict)
+    sealed: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)  # encrypted values: key id -> name -> row
+    _keys: Keys | None = None
+    _locked: set[bytes] = field(default_factory=set)  # names of encrypted values
     _blobs: dict[bytes, bytes] = field(default_factory=dict)
     _names: dict[bytes, list[bytes]] = field(default_factory=dict)  # place -> names that were said to lie there
     _places: dict[bytes, list[bytes]] = field(default_factory=dict)
@@ -58,6 +65,9 @@ class Found:
             self.gone.add(value[1:])
         elif len(key) == DIGEST_SIZE and len(value) == _PLACE:
             self._names.setdefault(value, []).append(key)
+        elif len(key) == len(STORE_RUN) and value[:1] in _LISTS:
+            with suppress(EventflowError, *STUMBLES):
+                self.entries[key] = entry_from(value)[1]
         elif len(value) == _HEAD_ROW:
             self._end(key, value)
         elif len(key) == _PLACE and value[:1] in (b"\0", b"\1", b"\2", LOCKED_BLOB):
@@ -79,7 +89,7 @@ class Found:
             head = head_from(key, value)
         except EventflowError:
             return
-        self.ends.setdefault(head.run_key, {})[head.digest] = head.version
+        self.ends.setdefault(head.run_key, {})[head.digest] = head
 
     def _blob(self, key: bytes, value: bytes) -> None:
         if value[:1] == LOCKED_BLOB:  # its name can't be told from its bytes
@@ -102,9 +112,30 @@ class Found:
     def has_values(self, piece: Piece) -> bool:
         """Whether every value that an event refers to was found."""
         try:
-            return all(name in self._blobs for name in blob_names([Stored(0, piece.data)]))
+            names = blob_names(
+                [Stored(0, piece.data, self._unlock)], hidden=True
+            )  # without the key, none of an encrypted one
+            return all(name in self._blobs or name in self._locked for name in names)
         except (EventflowError, *STUMBLES):
             return False
+
+    def settle(self, keys: Keys | None) -> None:
+        """Give encrypted values the names that rows of the index give to their places, once all rows are taken.
+
+        That a value is what its name says only its key can tell: where that is here, what does not open is left out.
+        """
+        self._keys = keys
+        for place, found in self._places.items():
+            for name in self._names.get(place, ()):
+                for row in found:
+                    if _opens(keys, name, row[1:]):
+                        self.sealed.setdefault(key_id_of(row[1:]), {})[name] = row[1:]
+                        self._locked.add(name)
+
+    def _unlock(self, key_id: bytes, run_key: bytes) -> Lock:
+        if self._keys is None:
+            raise NoKey("a run")
+        return self._keys.lock(key_id, run_key, "a run")
 
     @property
     def deleted(self) -> set[bytes]:
@@ -116,6 +147,19 @@ class Found:
             for piece in pieces
             if piece.code == RUN_DELETED and isinstance(key := piece.header.get("run_key"), bytes)
         }
+
+
+def _opens(keys: Keys | None, name: bytes, row: bytes) -> bool:
+    """Whether an encrypted value may be the one of a name: its key is not here, or opens it so."""
+    if keys is None:
+        return True
+    try:
+        keys.blob_lock(key_id_of(row), "a value").open(name, row)
+    except NoKey:
+        return True
+    except (EventflowError, *STUMBLES):
+        return False
+    return True
 
 
 RUN_DELETED = 131  # docs/format.md

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from eventflow.codec import FORKED
+from eventflow.codec import FORKED, KEY
+from eventflow.event import SubjectShredded
 from eventflow.log import STORE_RUN
+from eventflow.plain import FrozenList
 from eventflow.proof import DIGEST_SIZE, genesis
 from eventflow.repair.finding import Found, Piece
 
-STARTED, COMPACTED = 1, 133  # docs/format.md
+STARTED, COMPACTED, SHREDDED = 1, 133, 151  # docs/format.md
+AGAIN = "it was told in the damaged store"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,12 @@ class Chain:
     first: int
     pieces: tuple[Piece, ...]
     parent: bytes = b""
+
+    @property
+    def key_id(self) -> bytes:
+        """The id of the key it is encrypted with, empty for a run in the open."""
+        found = self.pieces[0].header.get(KEY)
+        return found if isinstance(found, bytes) else b""
 
     @property
     def last(self) -> int:
@@ -57,7 +66,8 @@ class Proving:
             if key in deleted:
                 continue
             chain = self._chain(key)
-            known = max(*self._found.ends.get(key, {}).values(), *self._found.events.get(key, {}), 0, 0)
+            ends = (head.version for head in self._found.ends.get(key, {}).values())
+            known = max(*ends, *self._found.events.get(key, {}), 0, 0)
             if chain is None:
                 self._miss(key, known)
                 continue
@@ -66,6 +76,17 @@ class Proving:
                 self.lost.append(
                     Lost(chain.run_id, chain.last + 1, f"versions up to {known} do not follow: {self._why(chain)}")
                 )
+
+    def shredded(self, actor: str) -> list[SubjectShredded]:
+        """That keys were destroyed on purpose, as far as the store's own stream was found: of those of runs that are saved."""
+        found: dict[bytes, SubjectShredded] = {}
+        for one in self._found.events.get(STORE_RUN, {}).values():
+            for piece in one.values():
+                key_id, kind, name = (piece.header.get(field) for field in ("key_id", "kind", "name"))
+                runs = [chain.run_id for chain in self.chains.values() if chain.key_id == key_id]
+                if piece.code == SHREDDED and runs and isinstance(key_id, bytes):
+                    found[key_id] = SubjectShredded(key_id, str(kind), str(name), FrozenList(runs), actor, AGAIN)
+        return list(found.values())
 
     def _miss(self, key: bytes, known: int) -> None:
         pieces = [piece for one in self._found.events.get(key, {}).values() for piece in one.values()]

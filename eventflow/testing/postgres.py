@@ -49,8 +49,8 @@ class PostgresServer:
         self._programs = place
         self.directory = Path(tempfile.mkdtemp(prefix="efpg-"))  # short: a socket's path has at most 107 bytes
         self.data = data or self.directory / "data"
-        self._settings = {**_SETTINGS, **(settings or {})}
-        self._as = _unprivileged()
+        self.settings = {**_SETTINGS, **(settings or {})}
+        self._as = unprivileged()
         if self._as:
             os.chown(self.directory, self._as["user"], self._as["group"])
 
@@ -76,7 +76,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it and wait until it takes connections."""
-        words = "".join(f" -c {name}={value}" for name, value in self._settings.items())
+        words = "".join(f" -c {name}={value}" for name, value in self.settings.items())
         socket = f"-h '' -k {self.directory}{words}"
         arguments = ("-w", "-D", self.data, "-l", self.directory / "log", "-o", socket, "start")
         done = subprocess.run(  # noqa: S603 - a program of the package; its output would be the server's, for ever
@@ -123,8 +123,8 @@ class PostgresServer:
             return ""
 
 
-def _unprivileged() -> dict[str, Any]:
-    """How a child process is started as another user, if this one is root."""
+def unprivileged() -> dict[str, Any]:
+    """How a child process is started as another user, if this one is root: words for `subprocess`."""
     if os.geteuid():
         return {}
     user = pwd.getpwnam(_UNPRIVILEGED)

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,8 +30,21 @@ MAX_LINE = 64 << 20  # bytes of an answer: some 100,000 findings
 Progress = Callable[[int, int], None]  # runs and events read
 
 
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What an examination took: seconds of processor time, and bytes of memory at its most."""
+
+    seconds: float
+    peak: int
+
+
 class Examiner:
-    """A block with a child process that examines stores, each in a process of its own. Nothing of a store is opened here."""
+    """A block with a child process that examines stores, each in a process of its own. Nothing of a store is opened here.
+
+    `took` is what the last examination took.
+    """
+
+    took = Took(0.0, 0)
 
     def __enter__(self) -> Self:
         own = str(Path(__file__).parents[2])
@@ -72,9 +86,10 @@ class Examiner:
     def _on_copy(self, root: Path, job: str, goal: str, progress: Progress | None) -> Report:
         try:
             with tempfile.TemporaryDirectory(prefix="eventflow-") as place:
+                Path(place).chmod(0o700)  # whatever the umask is
                 copy = Path(place) / "store"
                 file = copy_store(root, copy)
-                return self._ask(copy, job, goal, file.stat().st_size, progress)
+                return _renamed(self._ask(copy, job, goal, file.stat().st_size, progress), copy, root)
         except Corrupt as error:
             return _report_of(error)
         except OSError as error:
@@ -88,18 +103,18 @@ class Examiner:
             assert self._child.stdin is not None  # noqa: S101 - opened as a pipe
             self._child.stdin.write(json.dumps(word).encode() + b"\n")
             self._child.stdin.flush()
-            while True:
-                answer = self._answer()
-                if "done" in answer:
-                    return _report(answer["done"])
-                if "refused" in answer:
-                    raise _refusal(answer["refused"], answer["code"])
-                if "crashed" in answer:
-                    return Report(
-                        findings=[Finding("the store", 0, f"{answer['crashed']}; nothing of it was believed")]
-                    )
-                if progress is not None:
+            last: dict[str, Any] = {}
+            while "ended" not in (answer := self._answer()):
+                if "runs" not in answer:
+                    last = answer
+                elif progress is not None:
                     progress(answer["runs"], answer["events"])
+            self.took = Took(answer["seconds"], answer["peak"])
+            if answer["ended"]:
+                return Report(findings=[Finding("the store", 0, f"{answer['ended']}; nothing of it was believed")])
+            if "refused" in last:
+                raise _refusal(last["refused"], last["code"])
+            return _report(last["done"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreUnusable(f"the process that examines stores is gone ({error}); try again") from error
 
@@ -137,6 +152,12 @@ def _report(word: dict[str, Any]) -> Report:
     findings = [Finding(str(one["run"]), int(one["version"]), str(one["problem"])) for one in word["findings"]]
     numbers = {name: int(value) for name, value in word.items() if name != "findings"}
     return Report(**numbers, findings=findings)
+
+
+def _renamed(report: Report, copy: Path, root: Path) -> Report:
+    """What was found in a copy, told of what it is a copy of."""
+    report.findings = [replace(one, problem=one.problem.replace(str(copy), str(root))) for one in report.findings]
+    return report
 
 
 def _report_of(error: EventflowError) -> Report:

@@ -6,29 +6,42 @@ lines of JSON too. For `eventflow.untrusted` alone.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import resource
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eventflow.untrusted.examining import examine
 
 _LOOK = 0.002  # seconds between looks at whether a job is done
+_KIB = 1 if sys.platform == "darwin" else 1024  # bytes in the unit in which a system tells the memory a process took
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a job's process ended: what ended it (empty if it ended in order), and what it took."""
+
+    problem: str
+    seconds: float
+    peak: int
 
 
 def serve() -> None:
-    """Answer each job with one last line; what is said before it is progress."""
+    """Answer each job with one last line, which tells how its process ended; before it come progress and what it found."""
+    gc.freeze()  # what is here already would be looked through, and so copied, in each process
     for line in sys.stdin.buffer:
         job = json.loads(line)
         pid = os.fork()
         if not pid:
             _perform(job)
-        ended = _wait(pid, job["seconds"])
-        if ended is not None:
-            _say({"crashed": ended})
+        ended = wait(pid, job["seconds"])
+        _say({"ended": ended.problem, "seconds": ended.seconds, "peak": ended.peak})
 
 
 def _perform(job: dict[str, Any]) -> None:
@@ -41,22 +54,30 @@ def _perform(job: dict[str, Any]) -> None:
         os._exit(code)
 
 
-def _wait(pid: int, seconds: float) -> str | None:
-    """Wait for a job's end; what ended it, None if it ended in order."""
-    waited = 0.0
+def wait(pid: int, seconds: float) -> Ended:
+    """Wait for the end of a job's process, and end it when its time is over."""
+    waited, late = 0.0, False
     while True:
-        found, status = os.waitpid(pid, os.WNOHANG)
+        found, status, used = os.wait4(pid, os.WNOHANG)
         if found:
-            break
-        if waited > seconds:
+            return Ended(_told(status, seconds if late else 0), used.ru_utime + used.ru_stime, _peak(used))
+        if waited > seconds and not late:
             os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return f"took longer than {seconds:g} s"
+            late = True
         time.sleep(_LOOK)
         waited += _LOOK
+
+
+def _told(status: int, late: float) -> str:
+    if late:
+        return f"took longer than {late:g} s"
     if os.WIFSIGNALED(status):
         return f"ended the process that read it ({signal.Signals(os.WTERMSIG(status)).name})"
-    return None if os.WEXITSTATUS(status) == 0 else "ended the process that read it with an error"
+    return "" if os.WEXITSTATUS(status) == 0 else "ended the process that read it with an error"
+
+
+def _peak(used: resource.struct_rusage) -> int:
+    return used.ru_maxrss * _KIB
 
 
 def _say(word: dict[str, Any]) -> None:

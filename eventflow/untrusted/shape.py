@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eventflow.errors import Corrupt, SettingsError, StoreBusy, StoreNotFound
+from eventflow.log.lmdb.files import make_directory
 
 MAX_FILE = 1 << 40  # bytes of an LMDB file: 1 TiB, far more than is examined in a day
 MAX_BESIDE = 1 << 16  # bytes of CURRENT and the mark, which have some dozens
@@ -76,9 +77,9 @@ def other_owner(root: Path) -> bool:
 def copy_store(root: Path, goal: Path) -> Path:
     """Copy what is examined of a store to a private directory: CURRENT, the LMDB file, the mark. Raises Corrupt, StoreBusy."""
     file = data_file(root)
-    directory = goal / "data.1"
-    directory.mkdir(mode=0o700, parents=True)
-    (goal / "owners").mkdir(mode=0o700)
+    directory = goal / file.parent.name  # as it is called there, so that what is said of it can be told of that
+    for path in (goal, directory, goal / "owners"):
+        make_directory(path)
     mark = file.parent / "mark"
     if os.path.lexists(mark):  # before the file: whoever writes meanwhile moves it past what the file holds
         plain_file(mark, MAX_BESIDE)
@@ -90,7 +91,7 @@ def copy_store(root: Path, goal: Path) -> Path:
             break
     else:
         raise StoreBusy(f"{root} is written to without rest; verify a backup of it, or where it lies if it is yours")
-    _write(goal / "CURRENT", iter([b"data.1\n"]))
+    _write(goal / "CURRENT", iter([f"{directory.name}\n".encode()]))
     return directory / "data.mdb"
 
 
@@ -111,6 +112,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 def _write(path: Path, data: Iterator[bytes]) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    os.fchmod(fd, 0o600)  # whatever the umask is
     with os.fdopen(fd, "wb") as file:
         for chunk in data:
             file.write(chunk)

@@ -52,7 +52,7 @@ class Child:
         The input is what the child begins with: what does not fit it fails here, before anything waits for a run that
         can't be.
         """
-        first = self.flow.schema.initial(self.input(state))
+        first = self.flow.schema.initial(self.input(state), spare=self.reads is None)
         return Opening("child", spec={"workflow": self.flow.name, "input": first})
 
     def accepted(self, payload: Any) -> Any:

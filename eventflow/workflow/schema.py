@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 from eventflow.change import Change, Op, Reducer, extend, resolve
 from eventflow.errors import DefinitionError, InvalidState
 from eventflow.plain import FrozenDict, FrozenList, freeze, raw_items, same, thaw
+from eventflow.workflow.misfit import misfit, no_object, shortened, undeclared
 
 Shape = Literal["dict", "typed_dict", "dataclass", "model"]
 _SIMPLE = frozenset({str, int, float, bool, bytes})
@@ -31,6 +32,7 @@ class Schema:
         self.declared = declared
         self.shape: Shape = _shape(declared)
         hints = _hints(declared, self.shape)
+        self._hints = hints
         self.fields: tuple[str, ...] = tuple(hints)
         self.reducers: dict[str, Reducer] = {}
         self._adapters: dict[str, Any] = {}
@@ -75,17 +77,47 @@ class Schema:
 
     # --- in
 
-    def initial(self, data: Any) -> FrozenDict:
-        """A run's first data from its input. Raises InvalidState or NotPlainData."""
-        if self._whole is not None:
-            value = self._validated(self._whole, data if not isinstance(data, dict) else thaw(data), "input")
-            return self._frozen_fields(self._fields_of(value))
-        if not isinstance(data, Mapping):
-            raise InvalidState("input", f"must be a dict, got {type(data).__name__}")
+    def initial(self, data: Any, *, spare: bool = False) -> FrozenDict:
+        """A run's first data from its input. Raises InvalidState or NotPlainData.
+
+        `spare` lets a dataclass leave out what it does not declare, where the input is a larger state.
+        """
+        if not isinstance(data, Mapping) and not self._is_whole(data) and self.shape != "model":
+            raise no_object(data, self._hints)
         if self.shape == "dict":
             frozen: FrozenDict = freeze(dict(data))
             return frozen
-        return self._frozen_fields({name: self._checked(name, value) for name, value in data.items()})
+        if self._is_whole(data):
+            return self._frozen_fields(self._fields_of(self._validated(self._whole, data, "input")))
+        strange = None if spare and self.shape == "dataclass" else self._strange(data)
+        if strange is not None:
+            raise undeclared(strange, self._hints)
+        if self._whole is not None:
+            whole = self._fitted(self._whole, thaw(data) if isinstance(data, dict) else data, data)
+            return self._frozen_fields(self._fields_of(whole))
+        return self._frozen_fields(
+            {name: self._fitted(self._adapters[name], thaw(value), data, name) for name, value in data.items()}
+        )
+
+    def _strange(self, data: Mapping[Any, Any]) -> Any:
+        """The first name in an input that the state does not take, None without one.
+
+        What a model, or a dataclass with settings for pydantic, does with such names is its own business.
+        """
+        if self.shape == "model" or getattr(self.declared, "__pydantic_config__", None) is not None:
+            return None
+        known = self.declared.__dataclass_fields__ if self.shape == "dataclass" else self._adapters
+        return next((name for name in data if name not in known), None)
+
+    def _fitted(self, adapter: Any, value: Any, data: Any, name: str = "") -> Any:
+        """A part of an input, or the whole, validated. Raises InvalidState, with what to do about the input."""
+        from pydantic import ValidationError  # noqa: PLC0415 - imported already by the adapter
+
+        try:
+            return adapter.validate_python(value)
+        except ValidationError as error:
+            first: Any = error.errors(include_url=False, include_context=False)[0]
+            raise misfit(first, self._hints, data, name) from None
 
     def _frozen_fields(self, values: dict[str, Any]) -> FrozenDict:
         plain = {name: self._dumped(name, value) for name, value in values.items()}
@@ -165,7 +197,7 @@ class Schema:
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             path = ".".join([name, *map(str, first["loc"])])
-            raise InvalidState(path, f"{first['msg']} (got {_shortened(first.get('input'))})") from None
+            raise InvalidState(path, f"{first['msg']} (got {shortened(first.get('input'))})") from None
 
     def _dumped(self, name: str, value: Any) -> Any:
         adapter = self._adapters.get(name)
@@ -273,11 +305,6 @@ def _is_plain(hint: Any) -> bool:
     if typing.is_typeddict(hint):
         return all(_is_plain(one) for one in typing.get_type_hints(hint).values())
     return False
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def field_of(view: Any, name: str, reader: str) -> Any:

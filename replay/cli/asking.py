@@ -21,14 +21,17 @@ from eventflow.cli.shell import (
 )
 from eventflow.errors import NotFound, SettingsError
 from eventflow.log import Log
+from replay.behind import MODEL, Call
 from replay.cli.opening import open_history
 from replay.cli.values import value_document, value_text
-from replay.query import Blame, ModelCall, Sight, Stretch, answer_text, blame, watch, when
+from replay.history import source_text
+from replay.query import Blame, Sight, Stretch, answer_text, blame, watch, when
 from replay.search import Cost, Hit, Stats, search, search_all, stats
 
 WATCH, WHEN, BLAME = "eventflow.watch/1", "eventflow.when/1", "eventflow.blame/1"
 SEARCH, STATS = "eventflow.search/1", "eventflow.stats/1"
 COSTS = ("node", "visits", "attempts", "calls", "failed_calls", "input_tokens", "output_tokens", "time", "models")
+SHOWN = 20  # calls named in a line
 AllArg = Annotated[bool, argument(name="--all", negative=(), help="Look through every run of the store.")]
 
 
@@ -110,7 +113,7 @@ def _stretch_row(one: Stretch) -> dict[str, Any]:
 
 
 def blame_(address: str, path: str, /, *, store: StoreArg = None, output: FormatArg = "table") -> int:
-    """Tell which event wrote a value of the state, in which node, and the model call and prompt behind it.
+    """Tell which event wrote a value of the state, in which node, and the call behind it, as far as results tell.
 
     Parameters
     ----------
@@ -126,15 +129,18 @@ def blame_(address: str, path: str, /, *, store: StoreArg = None, output: Format
         opened.close()
     if output != "table":
         document = {"schema": BLAME, "run": found.run_id, "path": path, **_sight_row(found.written)}
-        print_json({**document, "call": found.call and _call(found.call)}, lines=output == "jsonl")
+        calls = [{"name": one.name, "key": one.key, "kind": one.kind, "branch": one.branch} for one in found.calls]
+        print_json({**document, "call": found.call and _call(found.call), "calls": calls}, lines=output == "jsonl")
         return OK
     _print_blame(found, path)
     return OK
 
 
-def _call(call: ModelCall) -> dict[str, Any]:
+def _call(call: Call) -> dict[str, Any]:
     return {
-        "name": call.name, "key": call.key, "started": call.started, "finished": call.finished, "quoted": call.quoted,
+        "name": call.name, "key": call.key, "kind": call.kind, "attempt": call.attempt, "branch": call.branch or None,
+        "started": call.started, "finished": call.finished, "quoted": call.quoted, "sign": call.sign,
+        "source": call.source or None, "settled_by": call.actor or None, "reused": call.reused or None,
         "input": call.input, "output": call.output,
     }  # fmt: skip
 
@@ -145,12 +151,40 @@ def _print_blame(found: Blame, path: str) -> None:
     where = f"by {sight.event} at version {sight.version} of run {found.run_id}, in node {sight.node}"
     print(visible(f"written {where}, {time_text(sight.time)}"))
     if call is None:
+        _print_unsure(found)
         return
-    sure = "its answer stands in the value" if call.quoted else "the last call of that visit"
-    print(visible(f"model call {call.name} (key {call.key}), versions {call.started} to {call.finished}: {sure}"))
-    for role, text in _messages(call.input):
+    print(visible(_call_text(call)))
+    for role, text in _messages(call.input) if call.kind == MODEL else [("input", value_text(call.input))]:
         print(visible(f"  {role}: {text}"))
-    print(visible(f"  answer: {value_text(answer_text(call.output) or call.output)}"))
+    answer = "answer" if call.kind == MODEL else "result"
+    print(visible(f"  {answer}: {value_text(answer_text(call.output) or call.output)}"))
+
+
+def _call_text(call: Call) -> str:
+    """Which call it was, and what tells that it was this one."""
+    what = "answer" if call.kind == MODEL else "result"
+    sure = {
+        "same": f"its {what} is the value", "quoted": f"its {what} stands in the value",
+        "part": f"the value is a part of its {what}", "last": "the last call of that visit",
+    }[call.sign]  # fmt: skip
+    kind = f"{call.kind} call" if call.kind != "call" else "call"
+    attempt = f", attempt {call.attempt}" if call.attempt > 1 else ""
+    branch = f", branch {call.branch}" if call.branch else ""
+    said = [
+        f", {source_text(call.source)}" if call.source else "",
+        f", as {call.actor} said" if call.actor else "",
+        f", that of version {call.reused}" if call.reused else "",
+    ]
+    return f"{kind} {call.name} (key {call.key}){attempt}{branch}, versions {call.started} to {call.finished}: {sure}{''.join(said)}"
+
+
+def _print_unsure(found: Blame) -> None:
+    """What can be said where no call's result is seen in the value: which there were."""
+    if not found.calls:
+        return
+    named = ", ".join(f"{one.name} (key {one.key})" for one in found.calls[-SHOWN:])
+    more = f" and {len(found.calls) - SHOWN:,} before them" if len(found.calls) > SHOWN else ""
+    print(visible(f"no result of that visit's calls is seen in it: {named}{more}"))
 
 
 def _messages(asked: Any) -> Iterator[tuple[str, str]]:

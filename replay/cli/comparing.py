@@ -19,6 +19,7 @@ from eventflow.cli.shell import (
 from replay.cli.opening import open_history
 from replay.cli.values import value_document, value_text
 from replay.diff import Difference, Divergence, diff
+from replay.patch import by_field
 from replay.path import path_text
 
 SCHEMA = "eventflow.diff/1"
@@ -91,7 +92,7 @@ def _print(found: Difference) -> None:
         print_left_out(len(found.divergences) - MAX_FIELDS, "differences")
     states = [
         *(_row("stands", name, *values) for name, values in found.standing.items()),
-        *(_row(edit.op, path_text(edit.path), edit.was, edit.now) for edit in found.patch[:MAX_FIELDS]),
+        *(_row(edit.op, path_text(edit.path), edit.was, edit.now) for edit in by_field(found.patch)[:MAX_FIELDS]),
     ]
     if states:
         print_table(states, STATES, f"the states of {pair} differ")

@@ -23,6 +23,7 @@ from eventflow.cli.shell import (
     visible,
 )
 from eventflow.errors import SettingsError
+from eventflow.exchange import key_of
 from eventflow.log import Head, Log, Query
 from eventflow.sealing import kept_seals
 from replay.cli.opening import CAPSULE, EXPORT
@@ -141,6 +142,11 @@ def _capsule(log: Log, file: IO[bytes], heads: Sequence[Head], redaction: Redact
     view = capsule_view(log, head, redaction=redaction)
     sequence, proof = io.BytesIO(), ""
     if not redaction.paths:
+        if any(key_of(log, one) for one in heads):
+            raise SettingsError(
+                f"run {head.run_id} is encrypted, and a page holds its history for everybody to check, which can't be read without "
+                f"its key; export it as {EXPORT}, which stays encrypted, as jsonl, which does not, or take values out with --redact"
+            )
         write_sequence(log, sequence, heads)
         proof = _proof(log, head, store)
     file.write(capsule_page(view, sequence.getvalue(), proof))

@@ -12,6 +12,7 @@ from eventflow.cli.shell import (
     OK,
     Format,
     FormatArg,
+    FullArg,
     StoreArg,
     argument,
     print_failure,
@@ -143,7 +144,7 @@ def _show_outline(opened: Log, place: Address, error: NoKey, output: Format) -> 
     return error.exit_code
 
 
-def show_(address: str, /, *, store: StoreArg = None, output: FormatArg = "table") -> int:
+def show_(address: str, /, *, full: FullArg = False, store: StoreArg = None, output: FormatArg = "table") -> int:
     """Show the state of a run at any point: what a crash there would have restored.
 
     Parameters
@@ -174,5 +175,5 @@ def show_(address: str, /, *, store: StoreArg = None, output: FormatArg = "table
     for name, entry in state.effects.items():
         source = f", {source_text(entry['source'])}" if "source" in entry else ""
         print(visible(f"call {name}: {entry['status']}, attempt {entry['attempt']}{source}"))
-    print_state(state)
+    print_state(state, full=full)
     return OK

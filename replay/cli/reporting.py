@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from eventflow.cli.shell import (
     OK,
     FormatArg,
     StoreArg,
+    cut,
     failure_document,
     print_json,
     print_table,
@@ -24,6 +25,7 @@ from eventflow.clock import id_text
 from eventflow.errors import ProofFailed
 from eventflow.proof.note import TreeHead
 from eventflow.sealing import kept_seals, origin
+from eventflow.shapes import hide_secrets
 from eventflow.what_if import document_of
 from eventflow.what_if import told as told_of
 from replay.cli.opening import opened_at
@@ -34,6 +36,10 @@ from replay.proving import position_of_head
 from replay.report import Account, Act, Call, Decision, Stay, account
 
 SCHEMA = "eventflow.report/1"
+MAX_ROWS = 200  # of a section: four pages of print; of a longer one its first half and its newest are shown
+MAX_FIELDS = 60  # of an input or a state: a page
+MAX_ERROR = 1_000  # characters of the error that ended it
+MAX_TEXT = 300  # characters of a text in a row: questions and reasons are sentences, an error may hold a whole response
 _TIMES = frozenset({"time", "began", "ended", "until"})  # fields that hold a time
 
 
@@ -141,22 +147,39 @@ def _heading(told: Account) -> Iterator[str]:
         yield f"forked {time_text(began.time)}{by} from {began.parent}@{began.at}{why}"
         if identity.policy:
             yield f"A WHAT-IF RUN: {told_of(identity.policy)}"
-        yield from (f"  {path} = {value_text(value)}" for path, value in began.changed.items())
+        yield from _fields(began.changed)
         return
     caller = f" for run {began.caller}" if began.caller else ""
     yield f"started {time_text(began.time)}{by}{caller}{why}"
     if identity.tags or identity.subject:
         yield f"tags: {', '.join(identity.tags) or 'none'}; subject: {identity.subject or 'none'}"
-    yield from (f"  {name} = {value_text(value)}" for name, value in began.input.items())
+    yield from _fields(began.input)
+
+
+def _fields(values: Mapping[str, Any]) -> Iterator[str]:
+    """Fields by their names, a line each; of very many the rest is counted."""
+    names = sorted(values)
+    yield from (f"  {name} = {value_text(values[name])}" for name in names[:MAX_FIELDS])
+    if len(names) > MAX_FIELDS:
+        yield f"  … and {len(names) - MAX_FIELDS:,} fields more, all with -o json"
 
 
 def _table(title: str, columns: Sequence[str], rows: Any) -> None:
-    """A section, nothing at all if it is empty; columns in which nothing stands are left out."""
+    """A section, nothing at all if it is empty; columns in which nothing stands are left out, and the midst of a long one."""
     listed = list(rows)
-    if listed:
-        print()
-        used = [name for name in columns if any(row.get(name) not in ("", None, [], 0) for row in listed)]
-        print_table(listed, used, title)
+    if not listed:
+        return
+    left = max(len(listed) - MAX_ROWS, 0)
+    if left:
+        listed = [*listed[: MAX_ROWS // 2], *listed[-(MAX_ROWS // 2) :]]
+        title += f" (the first and the last {MAX_ROWS // 2}; {left:,} between them left out, all with -o json)"
+    print()
+    used = [name for name in columns if any(row.get(name) not in ("", None, [], 0) for row in listed)]
+    print_table([{name: _short(row.get(name)) for name in used} for row in listed], used, title)
+
+
+def _short(cell: Any) -> Any:
+    return cut(hide_secrets(cell), MAX_TEXT, cell) if isinstance(cell, str) else cell
 
 
 def _left(one: Stay | Call | Decision) -> str:
@@ -226,8 +249,8 @@ def _ending(told: Account) -> Iterator[str]:
     waits = f", waiting for {state.waiting_for}" if state.waiting_for else ""
     yield f"{state.status}{waits} at version {state.version}, {time_text(state.time)}, node {state.node}"
     if state.error is not None:
-        yield f"error: {state.error.type}: {state.error.message}"
-    yield from (f"  {name} = {value_text(value)}" for name, value in state.data.items())
+        yield cut(f"error: {state.error.type}: {state.error.message}", MAX_ERROR, None)
+    yield from _fields(state.data)
     yield ""
     yield "What proves it"
     yield f"{told.events} events, the last of digest {told.head.digest.hex()}"

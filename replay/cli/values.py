@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from eventflow.cli.shell import plain_json
+from eventflow.cli.shell import cut, plain_json
+from eventflow.shapes import hide_secrets
 from replay.path import MISSING
 
 MAX_CELL = 120  # characters of a value in a row: a line or two of a terminal
@@ -16,8 +17,7 @@ def value_text(value: Any, limit: int = MAX_CELL) -> str:
     """A value as JSON in a table, cut where it is long; a dash where there is none."""
     if value is MISSING:
         return "-"
-    text = _as_json(plain_json(value))
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters, all with -o json)"
+    return cut(hide_secrets(_as_json(plain_json(value))), limit, value)
 
 
 def value_document(value: Any) -> dict[str, Any]:

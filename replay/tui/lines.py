@@ -16,6 +16,7 @@ from eventflow.event import Recorded
 from eventflow.plain import Rope
 from eventflow.state import State, open_waits
 from replay.diff import Difference, Divergence
+from replay.patch import by_field
 from replay.path import MISSING, Path, alike, path_text, settled
 from replay.tui.reading import Instant
 
@@ -48,7 +49,7 @@ def state_lines(seen: Instant) -> list[Said]:
     stands.append(Said("", 0, "", "state", "heading"))
     if not new and not old:
         stands.append(Said("", 0, "", "nothing", "aside"))
-    return _cut(chain(stands, _of_dict(old, new, 0)))
+    return _cut(chain(stands, _of_dict(old, new, 0, sorted(new))))
 
 
 def event_lines(seen: Instant) -> list[Said]:
@@ -81,7 +82,7 @@ def _compared(found: Difference) -> Iterator[Said]:
         yield Said("", 0, "", "the same", "aside")
     for name, (one, other) in found.standing.items():
         yield from _changed(name, one, other, 0)
-    for edit in found.patch:
+    for edit in by_field(found.patch):
         yield from _edited(edit.path, edit.was, edit.now)
     if found.divergences:
         said = f"share their history to version {found.shared}, then part" if found.shared else "share no history"
@@ -145,9 +146,11 @@ def _told(state: State) -> dict[str, str]:
 # --- values, the new beside the old --------------------------------------------------------------------------------
 
 
-def _of_dict(old: Mapping[str, Any], new: Mapping[str, Any], depth: int) -> Iterator[Said]:
-    """A dict's keys in their order, then those that have gone; where many are as before, so many are told as a number."""
-    names = list(new)
+def _of_dict(
+    old: Mapping[str, Any], new: Mapping[str, Any], depth: int, ordered: list[str] | None = None
+) -> Iterator[Said]:
+    """A dict's keys in this order or their own, then those that have gone; many that are as before are told as a number."""
+    names = list(new) if ordered is None else ordered
     changed = [index for index, name in enumerate(names) if name not in old or not alike(old[name], new[name])]
     for index in _shown(len(names), changed):
         if isinstance(index, str):

@@ -30,6 +30,7 @@ from eventflow.clock import ManualClock, SystemClock
 from eventflow.errors import Conflict, StoreBusy
 from eventflow.event import Failure, RunFailed, Transitioned
 from eventflow.log import LmdbLog, Upkeep
+from eventflow.log.lmdb import environment, files
 from eventflow.retention import RetentionPolicy, prune, sweep
 from eventflow.testing.author import Author, written
 
@@ -39,6 +40,7 @@ CYCLES_OF_A_STORE = 20  # then a new one: what is verified shall not grow
 WHOLE = 5  # one in so many kills is followed by a verification of everything
 # Processes, threads of each, and how many kills.
 SHAPES = {(1, 1): (15, 400), (2, 1): (10, 250), (8, 1): (5, 200), (2, 4): (5, 150)}
+OTHER = (5, 250)  # kills of each shape with the other engine
 TIDYING = (10, 250)
 CONTROL = 60  # kills within which an early acknowledgement must be found out
 
@@ -153,6 +155,32 @@ def test_writers_that_are_killed_together_lose_nothing(tmp_path, fork, shape, re
     told = _cycles(tmp_path, cycles, lambda path: [writing(path, threads)] * processes, fork)
     record_property(
         "figures", f"{cycles} kills of {processes} x {threads} writers, {told:,} events acknowledged: 0 lost"
+    )
+
+
+@pytest.fixture
+def other_engine(monkeypatch) -> None:
+    """Stores of LMDB 1.0, which py-lmdb brings too: its meta pages have 8 bytes more in front, and another version."""
+    library = vars(environment)["lmdb"]
+    opened, read = library.open, files._meta
+    monkeypatch.setattr(library, "open", lambda path, **how: opened(path, **{**how, "lib_version": 1}))
+
+    def as_older(page: bytes, path: Path) -> tuple[int, int, int]:
+        assert page[24:28] == b"\xde\xc0\xef\xbe", "a store of the other engine was not made by it"
+        return read(page[8:28] + (1).to_bytes(4, "little") + page[32:], path)
+
+    monkeypatch.setattr(files, "_meta", as_older)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 8])
+@pytest.mark.usefixtures("other_engine")
+def test_with_the_other_engine_they_lose_nothing_either(tmp_path, fork, processes, record_property):
+    """What holds is not owed to one version of LMDB, though stores are only ever made with one."""
+    cycles = OTHER[FULL]
+    told = _cycles(tmp_path, cycles, lambda path: [writing(path, 1)] * processes, fork)
+    record_property(
+        "figures", f"LMDB 1.0: {cycles} kills of {processes} x 1 writers, {told:,} events acknowledged: 0 lost"
     )
 
 

@@ -63,7 +63,7 @@ def test_a_backup_is_a_whole_store_that_reads_as_the_one_it_is_of(place, sound):
     )
 
 
-@pytest.mark.parametrize("mask", [0o000, 0o077])
+@pytest.mark.parametrize("mask", [0o000, 0o077, 0o777])
 def test_a_backup_is_private_under_any_umask(place, mask):
     """Directories have mode 0700, files 0600."""
     old = os.umask(mask)

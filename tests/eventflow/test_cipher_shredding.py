@@ -12,13 +12,13 @@ from eventflow.checkpoint import Checkpoint
 from eventflow.cipher.signing import new_key
 from eventflow.clock import SystemClock
 from eventflow.codec import decode, encode, is_locked_message
-from eventflow.errors import KeyNotFound, NoKey, RunOwned, SettingsError, Shredded
-from eventflow.event import SubjectShredded, Transitioned
+from eventflow.errors import KeyNotFound, NoKey, RunOwned, SettingsError, Shredded, SubjectGone
+from eventflow.event import SubjectReadmitted, SubjectShredded, Transitioned
 from eventflow.log import STORE_RUN, Post, Upkeep, open_log
 from eventflow.proof.note import parse_head
 from eventflow.recovery import history, recover
 from eventflow.sealing import Seal, differences, seal, surveyed
-from eventflow.shredding import finish, locked_log, shred, to_shred
+from eventflow.shredding import finish, locked_log, readmit, shred, to_shred
 from eventflow.testing.author import Author
 from eventflow.verification import verify_store
 from tests.eventflow.test_cipher_store import FLOW, RING, WORDS, forge, found_in, is_found, lived, rows_of, until_waits
@@ -139,9 +139,43 @@ def test_a_copy_that_was_made_with_its_keys_can_still_be_read(store, tmp_path):
     log.close()
 
 
+def test_a_subject_that_was_shredded_gets_no_key_unasked(store):
+    """A new run of it is refused and nothing is left of it, in this process and in the next; other subjects go on."""
+    shredded(store)
+    for _ in range(2):
+        with pytest.raises(SubjectGone, match=r"'eve' was shredded.*store keys readmit eve") as told:
+            asyncio.run(lived(store, run_id="e3", subject="eve"))
+        assert told.value.exit_code == 5
+    asyncio.run(lived(store, run_id="b2", subject="bob"))
+    log = locked_log(open_log(store, keys=RING))
+    assert log.head("e3") is None
+    assert {one.key.name for one in log.keys.listed()} == {"bob", ""}
+    log.close()
+
+
+def test_a_subject_that_is_let_in_again_can_be_shredded_again(store):
+    """Letting in is an event with who and why; the next shredding shuts the door anew, and who was not shredded needs none."""
+    shredded(store)
+    log = locked_log(open_log(store, keys=RING))
+    readmit(log, CLOCK, "eve", actor="ann", why="signed up")
+    told = list(history(log, STORE_RUN, 1, log.head_of(STORE_RUN).version))[-1].event
+    assert told == SubjectReadmitted("eve", "ann", "signed up")
+    for name in ("eve", "bob"):
+        with pytest.raises(SettingsError, match="was not shredded"):
+            readmit(log, CLOCK, name)
+    log.close()
+    asyncio.run(lived(store, run_id="e3", subject="eve"))
+    shredded(store)
+    with pytest.raises(SubjectGone):
+        asyncio.run(lived(store, run_id="e4", subject="eve"))
+
+
 def test_a_subject_that_comes_back_gets_a_key_of_its_own(store):
     """New runs of it can be read, the old ones stay shredded."""
     shredded(store)
+    log = locked_log(open_log(store, keys=RING))
+    readmit(log, CLOCK, "eve")
+    log.close()
     asyncio.run(lived(store, run_id="e3", subject="eve"))
     log = open_log(store, keys=RING)
     assert recover(log, log.head("e3")).state.data["sent"]

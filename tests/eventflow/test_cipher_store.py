@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import io
 import shutil
 from pathlib import Path
 
@@ -13,12 +15,14 @@ import pytest
 from eventflow import CheckpointPolicy, Child, Engine, Keyring, MemoryLog, Wait, Workflow
 from eventflow.change import Op
 from eventflow.cipher import MasterKey
+from eventflow.cipher.files import KeyFolder
+from eventflow.cipher.keyring import adopt, read_wrapped
 from eventflow.clock import SystemClock
 from eventflow.codec import LockedBlob, decode, encode, is_locked_message, pack_state, read_events
-from eventflow.errors import Corrupt, NoKey, SettingsError, WrongKey
+from eventflow.errors import Corrupt, NoKey, ProofFailed, WrongKey
 from eventflow.event import Transitioned
-from eventflow.exchange.writing import write_sequence
-from eventflow.ingest import bring
+from eventflow.exchange import export_from, items, read_export, write_sequence
+from eventflow.ingest import ingest
 from eventflow.log import Kept, LmdbLog, LockedLog, Post, Query, Upkeep, open_log
 from eventflow.plain import freeze
 from eventflow.recovery import history, recover
@@ -27,7 +31,7 @@ from eventflow.run import SIGNAL, message
 from eventflow.shredding import shred, to_shred
 from eventflow.testing.author import Author
 from eventflow.testing.contract.maker import moved
-from eventflow.verification import verify_store
+from eventflow.verification import verify_run, verify_store
 
 RING = Keyring(MasterKey(b"m" * 32))
 WORDS = [
@@ -432,15 +436,91 @@ def test_a_log_in_memory_is_encrypted_too():
     assert not any(word.encode() in one.data for one in inner.feed(0, 1_000) for word in WORDS)
 
 
-def test_what_is_encrypted_is_not_exported_to_where_its_key_is_not(store, tmp_path):
-    """An export of an encrypted run is refused in one sentence, and leaves nothing of it in the open."""
-    log = open_log(store, readonly=True, keys=RING)
-    with (tmp_path / "x.cborseq").open("wb") as file, pytest.raises(SettingsError, match="is encrypted"):
+@pytest.mark.parametrize("keys", [RING, None], ids=["with the key", "without"])
+def test_an_export_of_an_encrypted_run_is_sealed_and_proves_itself(store, tmp_path, keys):
+    """Nothing of it is in the open, whoever made it; it is verified without a key, and says why no value can be read."""
+    log = open_log(store, readonly=True, keys=keys)
+    with (tmp_path / "x.cborseq").open("wb") as file:
         write_sequence(log, file, [log.head("r")])
-    with pytest.raises(SettingsError, match="is encrypted"):
-        bring(log, log.head("r"))
+    export = read_export(tmp_path / "x.cborseq")
+    assert decode(next(iter_items((tmp_path / "x.cborseq").read_bytes())), "it")["format"] == 2
+    assert (export.head("r").digest, export.head("r").status) == (log.head("r").digest, log.head("r").status)
+    assert verify_run(export, export.head("r")).hidden > 5
+    with pytest.raises(NoKey, match="run r is encrypted and an export holds no keys"):
+        recover(export, export.head("r"))
     log.close()
     assert found_in(tmp_path, WORDS) == set()
+
+
+def iter_items(data):
+    """The items of an export."""
+    return (data[start:end] for start, end, _ in items(data))
+
+
+def test_an_export_that_lacks_a_sealed_event_does_not_hold(store):
+    """What can't be read is proved by the chain all the same; only of the last event nothing tells but its key, or a seal."""
+    log = open_log(store, readonly=True)
+    file = io.BytesIO()
+    write_sequence(log, file, [log.head("r")])
+    log.close()
+    whole = list(iter_items(file.getvalue()))
+    events = [number for number, one in enumerate(whole) if one[0] >> 5 == 4]
+    for number in (events[0], events[1], events[-2]):
+        for changed in ([], [whole[number][:-40] + bytes([whole[number][-40] ^ 1]) + whole[number][-39:]]):
+            cut = [*whole[:number], *changed, *whole[number + 1 : -1]]
+            footer = decode(whole[-1], "it")
+            footer |= {"events": footer["events"] - (not changed), "sha256": hashlib.sha256(b"".join(cut)).digest()}
+            with pytest.raises((Corrupt, ProofFailed)):
+                export_from(b"".join(cut) + encode(footer))
+
+
+@pytest.mark.parametrize("opened", [True, False], ids=["with the key", "without"])
+def test_an_encrypted_run_is_taken_in_as_it_is_and_read_with_its_key(store, tmp_path, opened):
+    """Its bytes, digests and values are the same in a store of another id, once its key is there; never in the open."""
+    source = open_log(store, readonly=True, keys=RING if opened else None)
+    state = recover(open_log(store, readonly=True, keys=RING), source.head("r")).state
+    target = LmdbLog(tmp_path / "t")
+    done = ingest(source, target, pause=False)
+    assert set(done.runs) == {one.head.run_id for one in source.runs(Query())}
+    kept = [one.data for one in target.read(state.run.run_key, 1, 99)]
+    assert kept == [one.data for one in source.read(state.run.run_key, 1, 99)]
+    source.close()
+    target.close()
+    assert found_in(tmp_path / "t", WORDS) == set()
+    with pytest.raises(NoKey):
+        read_state(tmp_path / "t", None)
+    here, there = KeyFolder(store / "keys"), KeyFolder(tmp_path / "t" / "keys")
+    for name in here.names():
+        if name != "store":
+            adopt(here, there, [read_wrapped(here.read(name), "a key").key.key_id])
+    assert read_state(tmp_path / "t", RING).data == state.data
+    log = open_log(tmp_path / "t", keys=RING)
+    assert [one.hidden for one in verify_store(log)][-1] == 0
+    assert list(verify_store(log))[-1].findings == []
+    log.close()
+
+
+def read_state(path, keys):
+    """The state of run r."""
+    with contextlib.closing(open_log(path, readonly=True, keys=keys)) as log:
+        return recover(log, log.head("r")).state
+
+
+def test_a_key_of_a_store_that_nothing_was_taken_from_is_refused(store, tmp_path):
+    """Only what the store's own stream tells of opens with another store's keys."""
+    asyncio.run(lived(tmp_path / "t"))
+    here, there = KeyFolder(store / "keys"), KeyFolder(tmp_path / "t" / "keys")
+    for name in there.names():
+        if name != "store":
+            (tmp_path / "t" / "keys" / f"{name}.key").unlink()
+    for name in here.names():
+        there.create(name, here.read(name))
+    log = open_log(tmp_path / "t", readonly=True, keys=RING)
+    for wrapped in log.keys.listed():
+        if wrapped.key.kind != "store":
+            with pytest.raises(Corrupt, match="of another store"):
+                log.keys.get(wrapped.key.key_id, "it")
+    log.close()
 
 
 def test_a_sweep_leaves_what_others_have_the_key_of_and_takes_what_nobody_can_read(store):

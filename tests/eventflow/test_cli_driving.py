@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import operator
 import os
+import re
 import resource
+import shlex
 import signal
 import textwrap
 from pathlib import Path
@@ -55,6 +57,19 @@ asking = Workflow("asking").add_node(
 """
 
 
+MORE = """
+from eventflow import Workflow
+
+
+def wants(state):
+    city = state["city"]
+    return {"said": city.upper() if isinstance(city, str) else {}["city"]}
+
+
+wants = Workflow("wants").add_node("a", wants).set_start("a")
+"""
+
+
 @pytest.fixture
 def bad(desk) -> Path:
     """Workflows that go wrong, each in its own way, in `bad.py`."""
@@ -93,6 +108,22 @@ def test_what_a_node_does_wrong_is_one_sentence(run_eventflow, bad, name, said):
     document = run_eventflow("show", "r", "-o", "json").json
     assert (document["status"], document["node"], document["state"]) == ("failed", "a", {})
     assert list(document["error"]) == ["type", "message", "where"]
+    assert is_sound(run_eventflow)
+
+
+def test_a_field_that_the_input_did_not_give_can_be_given_in_a_fork(run_eventflow, run_replay, bad):
+    """The sentence names the field and the command that goes on with it; an error of another dict says nothing of it."""
+    (bad.parent / "more.py").write_text(MORE)
+    ended = run_eventflow("run", "more:wants", "--id", "r", "--input", "{}")
+    assert ended.code == 1
+    assert "KeyError: 'city'; the state has no field 'city': `replay fork r --set city=JSON --run --real" in ended.sentence
+    command = re.search("`(replay fork [^`]*)`", ended.sentence)[1]
+    assert run_replay(*shlex.split(command.replace("JSON", '\'"Oslo"\''))[1:], "--id", "s").code == 0
+    assert run_eventflow("show", "s", "-o", "json").json["state"] == {"city": "Oslo", "said": "OSLO"}
+    other = run_eventflow("run", "more:wants", "--id", "o", "--input", '{"city": {}}')
+    assert "mend the cause, then" in other.sentence
+    agent = run_eventflow("run", "bad:asking", "--id", "a")
+    assert "the state has no field 'q': `replay fork a --set q=JSON" in agent.sentence
     assert is_sound(run_eventflow)
 
 

@@ -28,6 +28,12 @@ def test_a_function_may_give_the_workflow(flows):
     assert load_flow("flows:make").name == "made"
 
 
+def test_a_file_without_a_name_says_which_it_has(flows):
+    """As they would be typed."""
+    assert "write flows.py:flow or flows.py:failing" in refused("flows.py")
+    assert "write flows.py:flow or " in refused("flows.py:")
+
+
 def test_a_module_of_a_package_is_found(desk):
     """Dotted names are modules of packages, with or without an `__init__.py`."""
     for package in ("regular", "namespace"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from eventflow.cipher.master import new_master
 from eventflow.errors import NoKey
 
 STORE = "runs.eventflow"
@@ -82,6 +83,62 @@ def test_shredding_asks_and_names_what_goes(run_eventflow, run_replay, store):
     assert run_eventflow("show", "r").code == 0
     assert run_eventflow("store", "verify", "-o", "json").json["sound"]
     assert run_eventflow("store", "keys", "shred", "eve", "--yes").code == 3
+
+
+def test_a_shredded_subject_is_listed_and_kept_out_until_it_is_let_in(run_eventflow, flows, store):
+    """A new run of it is a conflict that says how; `keys list` shows it as shredded until then."""
+    start = ("run", "flows:flow", "--id", "e2", "--input", '{"n": 1}', "--subject", "eve")
+    run_eventflow("store", "keys", "shred", "eve", "--yes")
+    rows = run_eventflow("store", "keys", "list", "-o", "json").json["rows"]
+    assert [(one["name"], one["state"]) for one in rows if one["kind"] == "subject"] == [("eve", "shredded")]
+    refused = run_eventflow(*start)
+    assert refused.code == 5
+    assert "`eventflow store keys readmit eve`" in refused.sentence
+    assert run_eventflow("show", "e2").code == 3
+    done = run_eventflow("store", "keys", "readmit", "eve", "--why", "signed up", "-o", "json").json
+    assert (done["schema"], done["subject"]) == ("eventflow.readmission/1", "eve")
+    assert run_eventflow(*start).code == 0
+    rows = run_eventflow("store", "keys", "list", "-o", "json").json["rows"]
+    assert [(one["name"], one["state"]) for one in rows if one["kind"] == "subject"] == [("eve", "in use")]
+    again = run_eventflow("store", "keys", "readmit", "eve")
+    assert (again.code, "was not shredded" in again.sentence) == (2, True)
+
+
+def test_without_its_master_key_a_run_says_which_one_it_wants_and_where_to_name_it(run_eventflow, store, monkeypatch):
+    """With none, and with another one: both settings, and the id of the key that is wanted."""
+    wanted = run_eventflow("store", "keys", "list", "-o", "json").json["rows"][0]["master"]
+    for variable in ("EVENTFLOW_KEY_FILE", "other"):
+        monkeypatch.delenv("EVENTFLOW_KEY_FILE", raising=False)
+        if variable == "other":
+            new_master(store.parent / "other.key")
+            monkeypatch.setenv("EVENTFLOW_KEY_FILE", "other.key")
+        ended = run_eventflow("show", "e")
+        assert ended.code == 6
+        assert f"name the file of master key {wanted} with EVENTFLOW_KEY_FILE, with `key_file`" in ended.sentence
+
+
+def test_the_key_of_a_deleted_run_stays_until_it_is_pruned(run_eventflow, run_replay, store, desk):
+    """A backup's copy of the run is read with it until then; the key of a subject, or of a run that is there, stays."""
+    assert run_eventflow("run", "flows:flow", "--id", "kept", "--input", '{"n": 1}').code == 0
+    assert run_eventflow("store", "backup", "b", "--with-keys").code == 0
+    assert run_eventflow("store", "backup", "bare").code == 0
+    for run in ("r", "e"):
+        assert run_eventflow("delete", run, "--yes").code == 0
+
+    def states():
+        return {one["name"]: one["state"] for one in run_eventflow("store", "keys", "list", "-o", "json").json["rows"]}
+
+    assert states() == {"eve": "in use", "kept": "in use", "r": "run deleted", "": "in use"}
+    asked = run_eventflow("store", "keys", "prune")
+    assert (asked.code, states()["r"]) == (2, "run deleted")
+    assert "Destroy the keys of 1 deleted run? Backups that still hold them can't be read any more then: r." in asked.err
+    done = run_eventflow("store", "keys", "prune", "--yes", "--why", "forget", "-o", "json").json
+    assert done == {"schema": "eventflow.keyprune/1", "runs": ["r"], "pruned": True}
+    assert states() == {"eve": "in use", "kept": "in use", "": "in use"}
+    assert run_eventflow("store", "keys", "prune").out == "no deleted run has a key here\n"
+    assert run_replay("show", "kept").code == 0
+    assert run_replay("show", "r", "--store", "b").code == 0  # it was made with its keys
+    assert run_eventflow("store", "verify").code == 0
 
 
 def test_rotation_takes_the_old_key_from_the_settings(run_eventflow, store, desk, monkeypatch):

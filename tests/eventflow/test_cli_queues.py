@@ -6,10 +6,25 @@ import json
 
 import pytest
 
+from eventflow import Queue
+from eventflow.cli.queues import queues_to_serve
+
 FLOWS = """
+import asyncio
+
 from eventflow import Workflow
 
 quick = Workflow("quick").add_node("only", lambda state: {"done": True}).set_start("only")
+here = []
+
+
+async def alone(state):
+    here.append(len(here))
+    await asyncio.sleep(0.01)
+    return {"others": len(here) - 1, "ended": here.clear()}
+
+
+busy = Workflow("busy").add_node("only", alone).set_start("only")
 """
 
 
@@ -55,11 +70,32 @@ def test_queues_and_their_limits_come_from_the_settings(quick, desk, run_eventfl
     assert "1 run driven: 1 completed" in run_eventflow("worker", quick, "--once").out
 
 
+def test_a_worker_takes_no_more_of_a_queue_at_once_than_it_says_it_will(quick, run_eventflow):
+    """`--queue NAME:here=1`: each of three runs was alone in its process."""
+    busy = quick.replace(":quick", ":busy")
+    for name in "abc":
+        run_eventflow("queue", "put", busy, "jobs", "--id", name)
+    assert "3 runs driven: 3 completed" in run_eventflow("worker", busy, "--once", "--queue", "jobs:here=1").out
+    assert [run_eventflow("show", name, "-o", "json").json["state"]["others"] for name in "abc"] == [0, 0, 0]
+
+
+def test_what_an_option_does_not_say_of_a_queue_s_limits_comes_from_the_settings(desk):
+    """A number alone is `concurrency`; a queue that the settings do not name has no others."""
+    (desk / "eventflow.toml").write_text("[queues.jobs]\nconcurrency = 2\nper_key = 3\nrate = [100, 1]\n")
+    assert queues_to_serve(("jobs:20,here=4", "jobs", "mail:here=1,per_key=2")) == [
+        Queue("jobs", 20, 3, (100, 1), 4), Queue("jobs", 2, 3, (100, 1)), Queue("mail", None, 2, None, 1),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--queue", "jobs:many"], "after the colon comes a number of runs"),
         (["--queue", "jobs:0"], "give 1 or more"),
+        (["--queue", "jobs:here=0"], "give 1 or more"),
+        (["--queue", "jobs:her=2"], "or concurrency=N, per_key=N, here=N, each once"),
+        (["--queue", "jobs:4,concurrency=2"], "each once"),
+        (["--queue", "jobs:4,"], "as in --queue jobs:20,here=4"),
     ],
 )
 def test_what_is_no_limit_is_refused(quick, run_eventflow, arguments, said):

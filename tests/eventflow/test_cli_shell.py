@@ -37,6 +37,7 @@ from eventflow.cli.shell import (
     time_text,
     visible,
 )
+from eventflow.cli.slips import elsewhere
 from eventflow.errors import SettingsError
 from eventflow.retention import RetentionPolicy
 
@@ -153,14 +154,24 @@ def test_spans_in_the_settings_and_options_are_texts_or_seconds(desk, run_eventf
     [
         (["prune"], 'Did you mean "checkpoints prune" or "store prune"?'),
         (["backup", "b"], 'Did you mean "store backup"?'),
+        (["start", "flows.py:flow"], 'Did you mean "eventflow run"?'),
+        (["log", "r"], 'Did you mean "replay log"?'),
         (["demo", "bsic"], "there is no demo 'bsic' (did you mean `basic`?); there are basic, recovery,"),
     ],
 )
 def test_a_command_that_stands_elsewhere_is_named(desk, run_eventflow, argv, said):
-    """A command of a group without its group, and a demo by a wrong name."""
+    """A command of a group without its group, one of the other program, one by another tool's name, a wrong demo."""
     ended = run_eventflow(*argv)
     assert ended.code == 2
     assert said in ended.sentence
+
+
+def test_every_command_that_is_guessed_exists(desk, run_eventflow, run_replay):
+    """What a slip is answered with can be typed."""
+    for name in ("start", "ls", "status", "continue", "kill", "stop", "rm", "rewind", "inspect", "logs", "blame", "open", "tui"):
+        program, command = elsewhere(name).split()[:2]
+        assert (run_replay if program == "replay" else run_eventflow)(command, "--help").code == 0, name
+    assert 'Did you mean "eventflow list"?' in run_replay("list").sentence
 
 
 def test_a_store_in_memory_has_no_checkpointer(run_eventflow):
@@ -314,6 +325,8 @@ def test_text_without_quotes_is_told_how_it_is_written(run_eventflow, flows):
     ended = run_eventflow("run", "flows:flow", "--input", "yes")
     assert ended.code == 2
     assert "--input is not JSON" in ended.sentence
+    assert """give an object, as in '{"topic": "tides"}'""" in ended.sentence
+    ended = run_eventflow("answer", "r", "yes")
     assert """text needs its own quotes, as in '"yes"'""" in ended.sentence
     Path("in.json").write_text("yes")
     assert "quotes" not in run_eventflow("run", "flows:flow", "--input", "@in.json").sentence

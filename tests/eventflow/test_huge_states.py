@@ -69,7 +69,7 @@ def test_a_command_on_a_huge_state_ends_in_bounds(command: str, code: int, left_
     assert done.returncode == code, done.stderr
     assert len(done.stdout) < MOST
     assert "\x1b" not in done.stdout
-    more = re.search(r"… and ([0-9,]+) (fields|differences) more, all with -o json", done.stdout)
+    more = re.search(r"… and ([0-9,]+) (fields|differences) more, all with (?:-o json|--full)", done.stdout)
     assert (more is not None) is left_out
     if more is not None:
         assert KEYS - MAX_FIELDS <= int(more[1].replace(",", "")) <= KEYS + 2

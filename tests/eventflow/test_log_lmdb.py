@@ -7,6 +7,7 @@ import ctypes
 import mmap
 import os
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -388,3 +389,18 @@ def _obey_modes() -> None:
     assert library.capget(head, sets) == 0
     sets[0] &= ~0b110
     assert library.capset(head, sets) == 0
+
+
+def test_whatever_engine_the_library_would_choose_a_store_is_made_with_one(tmp_path: Path) -> None:
+    """py-lmdb brings two, whose files differ, and a variable of the environment that chooses between them."""
+    script = (
+        "import sys; from eventflow.log import LmdbLog\n"
+        "for _ in range(2): log = LmdbLog(sys.argv[1]); print(log.position()); log.close()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "s")], capture_output=True, text=True, check=False,
+        env={**os.environ, "LMDB_DEFAULT_LIB_VERSION": "1"},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("1\n1\n", "")
+    with closing(LmdbLog(tmp_path / "s")) as log:
+        assert log.position() == 1

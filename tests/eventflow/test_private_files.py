@@ -12,9 +12,11 @@ import sys
 import pytest
 
 from eventflow import Engine, Keyring, Workflow
+from eventflow.backup import backup, restore
 from eventflow.cipher import new_master
 from eventflow.errors import StoreUnusable
 from eventflow.log import open_log
+from eventflow.repair import repair
 
 FLOW = Workflow("f").add_node("a", lambda state: {"x": 1}).set_start("a")
 
@@ -49,7 +51,7 @@ async def _run_plainly(path):
         await (await engine.start(FLOW, {"x": 0})).result()
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o022], indirect=True, ids=oct)
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777], indirect=True, ids=oct)
 def test_everything_that_commands_write_is_private(tmp_path, umask, run_eventflow, monkeypatch):
     """Backups and increments, restored, imported and repaired stores, exports, keys, seals, and the file of a vacuum."""
     asyncio.run(_run(tmp_path))
@@ -95,6 +97,40 @@ def test_another_user_makes_a_store_under_a_umask_that_forbids_everything(tmp_pa
         return "made"
 
     assert child(make).answer() == "made"
+
+
+def test_another_user_makes_backups_under_a_umask_that_forbids_everything(tmp_path, child):
+    """A whole one, an increment, what is put together of them, and a store without its free pages."""
+    if os.geteuid():
+        pytest.skip("only root can become somebody else")
+    asyncio.run(_run(tmp_path))
+    backup(tmp_path / "s", tmp_path / "b", keys=True)  # what is loaded now needs no reading later
+    restore(tmp_path / "b", tmp_path / "r")
+    repair(tmp_path / "r", tmp_path / "f")
+    for folder in (tmp_path, *tmp_path.parents):
+        if str(folder).startswith("/tmp/pytest"):
+            folder.chmod(0o755)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, 65_534, 65_534)
+
+    def make():
+        os.setgid(65_534)
+        os.setuid(65_534)
+        os.umask(0o777)
+        log = open_log(theirs / "s")
+        for incremental in (False, True):
+            backup(log, theirs / "b", incremental=incremental, keys=True)
+        end = log.new_owner(owner := os.urandom(16))
+        log.vacuum(owner)
+        end()
+        log.close()
+        restore(theirs / "b", theirs / "r")
+        repair(theirs / "r", theirs / "f")
+        modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in theirs.rglob("*")}
+        return [(path, oct(mode)) for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)]
+
+    assert child(make).answer() == "[]"
 
 
 @pytest.mark.parametrize("name", ["CURRENT", "data.1", "data.1/data.mdb", "data.1/mark", "keys"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import random
 from contextlib import closing
@@ -10,14 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from eventflow import Engine, SystemClock, Workflow
+from eventflow import Engine, Keyring, SystemClock, Workflow
+from eventflow.cipher import MasterKey
 from eventflow.codec import read_events
 from eventflow.engine import operations
-from eventflow.errors import Conflict, StoreNotFound
+from eventflow.errors import Conflict, NoKey, Shredded, StoreNotFound
 from eventflow.event import StoreRepaired
-from eventflow.log import STORE_RUN, LmdbLog, Query
+from eventflow.log import STORE_RUN, LmdbLog, Query, open_log
 from eventflow.log.lmdb.salvage import PAGE
+from eventflow.log.lmdb.salvage import rows as salvaged
+from eventflow.recovery import recover
 from eventflow.repair import repair
+from eventflow.shredding import shred, to_shred
+from eventflow.testing.author import Author
+from eventflow.verification import verify_store
 
 RUNS = [f"run-{number}" for number in range(12)]
 
@@ -191,3 +198,85 @@ def test_a_file_of_noise_gives_an_empty_store(store, sound):
     made = repair(store, store.parent / "saved")
     assert (made.runs, made.events) == (0, 0)
     sound(made.path)
+
+
+# --- encrypted runs ------------------------------------------------------------------------------------------------
+
+RING = Keyring(MasterKey(b"m" * 32))
+SECRET = "swordfish " * 300
+
+
+@pytest.fixture
+def sealed(tmp_path: Path) -> Path:
+    """An encrypted store: two runs of one subject, one of another that was shredded, one of its own with a fork."""
+
+    async def work() -> None:
+        flow = Workflow("f").add_node("a", lambda state: {"x": state["x"] + SECRET}).set_start("a")
+        async with Engine(tmp_path / "e", workflows=[flow], keys=RING) as engine:
+            for run_id, subject in (("a1", "Ada"), ("a2", "Ada"), ("e1", "Eve"), ("own", None)):
+                await (await engine.start(flow, {"x": run_id}, run_id=run_id, subject=subject)).result()
+            await (await engine.fork("own@1", run_id="forked")).result()
+
+    asyncio.run(work())
+    with closing(open_log(tmp_path / "e", keys=RING)) as log:
+        shred(log, SystemClock(), to_shred(log, "Eve"))
+    with (tmp_path / "e" / "data.1" / "data.mdb").open("r+b") as file:
+        file.write(bytes(2 * PAGE))
+    return tmp_path / "e"
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["with the key", "without"])
+def test_encrypted_runs_are_saved_with_their_keys(sealed, tmp_path, monkeypatch, known):
+    """Whoever has the master key reads them as before; what was shredded stays so, and is proved all the same."""
+    if known:
+        monkeypatch.setenv("EVENTFLOW_KEY", base64.b64encode(b"m" * 32).decode())
+    made = repair(sealed, tmp_path / "saved")
+    assert (made.runs, made.lost) == (5, ())
+    with closing(open_log(tmp_path / "saved", readonly=True, keys=RING)) as log:
+        *_, report = verify_store(log)
+        assert (report.findings, report.hidden) == ([], 2)  # those of the run that was shredded
+        for run_id in ("a1", "a2", "own"):
+            head = log.head(run_id)
+            assert recover(log, head).state.data["x"] == run_id + SECRET
+            assert head.status == "completed"
+        assert recover(log, log.head("forked")).state.data["x"] == "own" + SECRET
+        with pytest.raises(Shredded):
+            recover(log, log.head("e1"))
+    assert not any(b"swordfish" in path.read_bytes() for path in (tmp_path / "saved").rglob("*") if path.is_file())
+    monkeypatch.delenv("EVENTFLOW_KEY", raising=False)
+    with closing(open_log(tmp_path / "saved")) as log, pytest.raises(NoKey):
+        Author(log).start("new")  # it is as encrypted as the other was
+    with closing(open_log(tmp_path / "saved", keys=RING)) as log:
+        shred(log, SystemClock(), to_shred(log, "Ada"))
+        with pytest.raises(Shredded):
+            recover(log, log.head("a2"))
+
+
+def test_of_an_encrypted_run_what_lacks_a_value_is_lost_where_the_key_can_tell(sealed, tmp_path, monkeypatch):
+    """A sealed value that was changed does not open; without the key nobody sees that, and it is seen once the key is there."""
+    file = data(sealed)
+    whole = file.read_bytes()
+    rows = [row for key, row in salvaged(file) if row[:1] == b"\3" and len(key) == 8]
+    assert len(rows) > 3
+    row = rows[0]
+    file.write_bytes(whole.replace(row[40:], row[40:-1] + bytes([row[-1] ^ 1])))
+    without = repair(sealed, tmp_path / "without")
+    monkeypatch.setenv("EVENTFLOW_KEY", base64.b64encode(b"m" * 32).decode())
+    made = repair(sealed, tmp_path / "with")
+    assert without.lost == ()
+    assert len(made.lost) == 1
+    assert "value it refers to was not found" in made.lost[0].problem or "none of its versions" in made.lost[0].problem
+    with closing(open_log(tmp_path / "with", readonly=True)) as log:
+        assert list(verify_store(log))[-1].findings == []
+    with closing(open_log(tmp_path / "without", readonly=True)) as log:
+        assert len(list(verify_store(log))[-1].findings) == 1
+
+
+def test_a_key_that_is_not_there_is_told(sealed, tmp_path):
+    """The run is saved, for its key may come back; the list says that its values can't be read."""
+    for file in (sealed / "keys").glob("*.key"):
+        if b"Ada" in file.read_bytes():
+            file.unlink()
+    made = repair(sealed, tmp_path / "saved")
+    assert made.runs == 5
+    assert [(one.run[:1], "its key is not in" in one.problem) for one in made.lost] == [("a", True)]

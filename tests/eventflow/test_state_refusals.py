@@ -51,6 +51,7 @@ from eventflow.event import (
     StoreCreated,
     StoreRepaired,
     StoreRestored,
+    SubjectReadmitted,
     SubjectShredded,
     Transitioned,
     UndoBegan,
@@ -132,7 +133,7 @@ EVENTS: dict[type, Event] = {
         RunDeleted("run-1", KEY, 1, 2, bytes(32)), RunPinned("run-1", KEY), RunUnpinned("run-1", KEY), RunHeld("run-1", KEY),
         RunReleased("run-1", KEY), RunCompacted("run-1", KEY, 1, 1, 2), BackupMade(1, 2, bytes(32)), StoreRestored(1, 2, 1),
         RunsImported(STORE, FrozenList(["run-1"]), 2), StoreRepaired(STORE, 2, FrozenList()),
-        KeysRotated("m", 1), SubjectShredded(KEY, "run", "run-1", FrozenList(["run-1"])), EncryptionBegan("m"),
+        KeysRotated("m", 1), SubjectShredded(KEY, "run", "run-1", FrozenList(["run-1"])), EncryptionBegan("m"), SubjectReadmitted("eve"),
     )
 }  # fmt: skip
 RUN_EVENTS = [EVENTS[kind] for kind in get_args(RunEvent)]

@@ -211,9 +211,84 @@ def test_a_dataclass_is_made_from_a_dict_or_an_instance():
     schema = Schema(Tally)
     assert schema.view(schema.initial({"name": "n"})) == Tally("n")
     assert schema.initial({"name": "n"}) == schema.initial(Tally("n"))
-    with pytest.raises(InvalidState, match=r"state field input\.name"):
+    with pytest.raises(InvalidState, match=r"^input field name: .*it must be str, correct it in the input"):
         schema.initial({"name": 3})
     assert after(schema, schema.initial(Tally("n")), {"items": ["x"], "total": 2})["total"] == 2
+
+
+@dataclass
+class Trip:
+    """What an input is checked against, here and below."""
+
+    city: str
+    days: int = 1
+    stops: list[str] = field(default_factory=list)
+
+
+class Journey(TypedDict, total=False):
+    """The same, declared otherwise."""
+
+    city: str
+    days: int
+    stops: list[str]
+
+
+class Voyage(pydantic.BaseModel):
+    """The same, with something inside."""
+
+    city: str
+    days: int = 1
+    part: Part | None = None
+
+
+class Strict(pydantic.BaseModel, extra="forbid"):
+    """One that says what is to become of names it does not have."""
+
+    city: str
+
+
+@pytest.mark.parametrize(
+    ("declared", "given", "path", "said"),
+    [
+        (Trip, {"days": 2}, "city", "is missing, it must be str; add it to the input, which has 'days'"),
+        (Trip, {}, "city", "is missing, it must be str; add it to the input, which has no field"),
+        (Trip, {"citty": "Oslo"}, "citty", "is not declared, the state has: city (str), days (int), stops (list[str]); did you mean 'city'?"),
+        (Trip, {"city": "Oslo", "stps": []}, "stps", "did you mean 'stops'?"),
+        (Trip, {"city": "Oslo", "zzz": 1}, "zzz", "leave it out, or declare it in the workflow's state"),
+        (Trip, {"city": "Oslo", "days": "many"}, "days", "got 'many'; it must be int, correct it in the input"),
+        (Trip, {"city": "Oslo", "stops": ["a", 2]}, "stops.1", "got 2; stops must be list[str], correct it in the input"),
+        (Trip, [1], "", "must be a dict (in JSON an object) of the fields city (str), days (int), stops (list[str]), got list"),
+        (Journey, {"dys": 1}, "dys", "did you mean 'days'?"),
+        (Journey, {"days": "many"}, "days", "it must be int"),
+        (Voyage, {"citty": "Oslo"}, "city", "the input has 'citty', which is not declared: rename that"),
+        (Voyage, {"city": "Oslo", "part": {}}, "part.at", "is missing, part must be "),
+        (Voyage, "Oslo", "", "the input does not fit: "),
+        (Strict, {"city": "Oslo", "days": 1}, "days", "is not declared, the state has: city (str); leave it out"),
+        (None, "Oslo", "", "must be a dict (in JSON an object), got str"),
+    ],
+)  # fmt: skip
+def test_an_input_that_does_not_fit_says_which_field_what_it_must_be_and_what_to_do(declared, given, path, said):
+    """Missing, misspelt, too much, of another type, inside of a field, no dict at all; in each way to declare a state."""
+    with pytest.raises(InvalidState) as told:
+        Schema(declared).initial(given)
+    assert told.value.path == path
+    assert said in str(told.value)
+    assert str(told.value).startswith(f"input field {path}: " if path else "the input ")
+
+
+def test_what_a_model_does_with_other_names_is_its_own_business():
+    """It ignores them as pydantic does, or takes them by an alias."""
+
+    class Aliased(pydantic.BaseModel):
+        city: str = pydantic.Field(alias="cityName")
+
+    assert Schema(Voyage).initial({"city": "Oslo", "zzz": 1}) == {"city": "Oslo", "days": 1, "part": None}
+    assert Schema(Aliased).initial({"cityName": "Oslo"}) == {"city": "Oslo"}
+
+
+def test_a_larger_state_may_be_the_input_of_a_smaller_one_where_it_is_said():
+    """A part that gets the whole state of its caller takes what it declares."""
+    assert Schema(Trip).initial({"city": "Oslo", "zzz": 1}, spare=True) == {"city": "Oslo", "days": 1, "stops": []}
 
 
 def test_an_own_reducer_works_on_the_declared_type():

@@ -205,6 +205,16 @@ def write_encryption(author: Author) -> None:
         written(author.log, Act(pack(event), author.clock.now()))
 
 
+def write_readmission(author: Author) -> None:
+    """What a store tells of a subject that was shredded and came back."""
+    head = author.start("golden-1", {"n": 1})
+    for _ in range(33):
+        head = author.add(head, change(Op("add", ("n",), 1)))
+    head = author.add(head, change(Op("set", ("text",), LONG)), vouch=author.snapshot(head))
+    for event in (facts.SubjectReadmitted("blå", "ann", "signed up again"), facts.SubjectReadmitted("eve")):
+        written(author.log, Act(pack(event), author.clock.now()))
+
+
 def write_fleet(author: Author) -> None:
     """Runs that wait in a queue for whoever claims them, and ones that stand still after crashes or at a limit."""
     head = author.start("golden-1", {"n": 1}, queue="mail", priority=-3, queue_key="kund:blå")
@@ -238,7 +248,7 @@ def write_backup(author: Author) -> None:
 # Files that hold what came later, beside that of the format; each is written once.
 BESIDE = {
     "what-if-1": write_what_if, "retention-1": write_retention, "encryption-1": write_encryption,
-    "fleet-1": write_fleet, "backup-1": write_backup,
+    "fleet-1": write_fleet, "backup-1": write_backup, "encryption-2": write_readmission,
 }  # fmt: skip
 
 

@@ -63,6 +63,11 @@ class LossyWay:
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
+    @property
+    def armed(self) -> bool:
+        """Whether something is still to be lost."""
+        return self._waits_for is not None or self._loses.is_set()
+
     def lose_answer(self, to: bytes) -> None:
         """Cut the connection on which something with these bytes is sent next, once the server has answered it."""
         self._waits_for = to

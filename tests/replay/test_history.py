@@ -49,6 +49,7 @@ from eventflow.event import (
     StoreCreated,
     StoreRepaired,
     StoreRestored,
+    SubjectReadmitted,
     SubjectShredded,
     Transitioned,
     UndoBegan,
@@ -110,6 +111,7 @@ SAID = {
         "subject eve, 2 runs by ann",
     ),
     EncryptionBegan: (EncryptionBegan("ab12", "ann"), "with master key ab12 by ann"),
+    SubjectReadmitted: (SubjectReadmitted("eve", "ann", "signed up"), "subject eve by ann: signed up"),
 }
 
 

@@ -238,6 +238,64 @@ def test_of_several_calls_the_one_that_is_quoted_is_to_blame(author):
     assert (other.key, other.quoted) == ("2", False)
 
 
+def called(output: Any, key: str = "1", attempt: int = 1, **more: Any) -> list[Event]:
+    """A call of a function."""
+    asked_for = freeze({"city": "Oslo"})
+    return [
+        EffectStarted("fetch", key, "call", False, asked_for, bytes(32), "k", attempt),
+        EffectFinished("fetch", key, freeze(output), **more),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("output", "value", "sign"),
+    [
+        ({"temperature": -3.5}, {"temperature": -3.5}, "same"),
+        ("14 degrees", "14 degrees", "same"),
+        ("14 degrees", ["Oslo: 14 degrees"], "quoted"),
+        (["a", "b"], ["x", "a", "b"], "quoted"),
+        ({"id": 7}, [{"kept": {"id": 7}}], "quoted"),
+        ({"temperature": -3.5, "wind": 2}, -3.5, "part"),
+        (["a", "b", "c"], ["b", "c"], "part"),
+        ("it has 14 degrees now", "14 degrees", "part"),
+        ({"ok": True, "n": 1}, 1, None),
+        ({"ok": True}, True, None),
+        ("", "", None),
+        (None, None, None),
+        ("abc", "ab", None),
+        ([], [], None),
+        ([1, 2, 3], [3, 2], None),
+    ],
+)
+def test_a_call_of_any_kind_is_to_blame_where_its_result_and_the_value_are_seen_in_each_other(
+    author, output, value, sign
+):
+    """What it rests on is said; what is equal by chance, such as a digit or nothing at all, is no sign."""
+    author.add(author.start("r"), *called(output), sets(x=value))
+    found = blame(author.log, at(author, "r"), "x")
+    assert (None if found.call is None else found.call.sign) == sign
+    assert [(one.name, one.key, one.kind) for one in found.calls] == [("fetch", "1", "call")]
+
+
+def test_the_attempt_that_gave_the_result_is_named(author):
+    """With its key, who said what came back, and what answered in its place."""
+    again = called("much later", "b", 3, actor="ann")
+    author.add(author.start("r"), called("never")[0], *called("much later"), *again, sets(x="much later"))
+    call = blame(author.log, at(author, "r"), "x").call
+    assert call is not None
+    assert (call.key, call.attempt, call.actor, call.started, call.finished) == ("b", 3, "ann", 5, 6)
+    assert thaw(call.input) == {"city": "Oslo"}
+
+
+def test_the_best_sign_goes_before_the_last_call(author):
+    """A result that is the value speaks louder than one in which it stands, whatever came later."""
+    calls = [*called("14 degrees", "1"), *called({"text": "14 degrees", "of": "Oslo"}, "2"), *asked("?", "Else.")]
+    author.add(author.start("r"), *calls, sets(x="14 degrees"))
+    call = blame(author.log, at(author, "r"), "x").call
+    assert call is not None
+    assert (call.key, call.sign) == ("1", "same")
+
+
 def test_a_refused_answer_and_an_earlier_visit_are_not_to_blame(author):
     """Only finished calls of the very visit count."""
     head = author.add(author.start("r"), *asked("?", "no"), EffectRejected("model", "1"), sets(x="no"))

@@ -211,6 +211,25 @@ def test_a_time_between_two_events_is_the_earlier_one(run_replay, desk):
         assert run_replay("show", f"r@{later}", "-o", "json").json["version"] == version
 
 
+def test_a_long_value_is_cut_by_how_much_it_says_and_shown_whole_when_asked(run_eventflow, run_replay, desk):
+    """In both commands that show a state; fields stand by their names; JSON is never cut."""
+    log = open_log(desk / "runs.eventflow")
+    rows = [f"row {number}" for number in range(1_000)]
+    Author(log).start("r", {"zz": 1, "a_list": rows, "text": "x" * 1_000, "b": 2})
+    log.close()
+    for run in (run_replay, run_eventflow):
+        told = run("show", "r").out
+        listed = [line.split()[0] for line in told.splitlines() if line.split()[0] in ("zz", "a_list", "text", "b")]
+        assert listed == ["a_list", "b", "text", "zz"]
+        assert max(map(len, told.splitlines())) < 350
+        assert f"… (1,000 items, {len(json.dumps(rows)) - 240:,} characters more, whole with --full)" in told
+        assert "x… (760 characters more, whole with --full)" in told
+        whole = run("show", "r", "--full").out
+        assert json.dumps(rows) in whole
+        assert "x" * 1_000 in whole
+        assert run("show", "r", "-o", "json").json["state"]["a_list"] == rows
+
+
 def test_show_as_a_table_says_where_it_stands(run_replay, store):
     """The point, how far the run has come since, node, attempt, and an error if there is one."""
     lines = run_replay("show", "good@2").out.splitlines()

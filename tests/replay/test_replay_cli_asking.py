@@ -83,8 +83,8 @@ def test_a_difference_as_tables(run_replay, store):
     assert lines[0] == "good@5 and other@6 share their history to version 4, then part; the first difference first"
     assert lines[2].split() == ["state", "n", "b", "-", "/", "5", "2", "9"]
     assert lines[4] == "the states of good@5 and other@6 differ"
-    assert lines[6].split() == ["remove", "odd", '"x\\u001b[2J\\u202ey"', "-"]
-    assert lines[7].split() == ["replace", "n", "2", "9"]
+    assert lines[6].split() == ["replace", "n", "2", "9"]
+    assert lines[7].split() == ["remove", "odd", '"x\\u001b[2J\\u202ey"', "-"]
 
 
 # --- watch, when, blame --------------------------------------------------------------------------------------------
@@ -112,6 +112,28 @@ def test_when_tells_stretches_and_ends_with_4_if_there_are_none(run_replay, stor
     never = run_replay("when", "good", "n > 100")
     assert (never.code, never.out) == (4, "run good@5: n > 100 never holds\n")
     assert run_replay("when", "good", "n > 100", "-o", "jsonl").code == 4
+
+
+def test_blame_names_a_call_its_attempt_and_what_it_was_given(run_replay, desk):
+    """Of any kind; where no result is seen in the value, the calls that there were."""
+    log = open_log(desk / "runs.eventflow")
+    author = Author(log)
+    begun = [EffectStarted("fetch", "oslo", "call", False, freeze({"args": ["Oslo"]}), bytes(32), "k", n) for n in (1, 2)]
+    end = Transitioned("a", "b", change=(Op("set", ("x",), "14 degrees"), Op("set", ("y",), 3)))
+    author.add(author.start("r"), *begun, EffectFinished("fetch", "oslo", "14 degrees"), end)
+    log.close()
+    call = run_replay("blame", "r", "x", "-o", "json").json["call"]
+    assert (call["name"], call["key"], call["kind"], call["attempt"], call["sign"]) == ("fetch", "oslo", "call", 2, "same")
+    lines = run_replay("blame", "r", "x").out.splitlines()
+    assert lines[2:] == [
+        "call fetch (key oslo), attempt 2, versions 3 to 4: its result is the value",
+        '  input: {"args": ["Oslo"]}',
+        '  result: "14 degrees"',
+    ]
+    unsure = run_replay("blame", "r", "y")
+    assert unsure.out.splitlines()[2:] == ["no result of that visit's calls is seen in it: fetch (key oslo)"]
+    document = run_replay("blame", "r", "y", "-o", "json").json
+    assert (document["call"], [one["key"] for one in document["calls"]]) == (None, ["oslo"])
 
 
 def test_blame_names_the_event_the_call_and_the_prompt(run_replay, store):

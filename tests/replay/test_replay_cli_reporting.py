@@ -10,6 +10,26 @@ from eventflow.plain import FrozenDict
 from eventflow.testing.author import Author
 
 
+HUGE = """
+from eventflow import Workflow
+
+
+def step(state):
+    more = {"a_list": [f"row {i} of a list of a megabyte" for i in range(30_000)], **{f"f{i}": i for i in range(100)}}
+    return {"n": state["n"] + 1, **({} if state["n"] else more)}
+
+
+flow = (
+    Workflow("huge")
+    .add_node("step", step)
+    .add_node("end", lambda state: None)
+    .add_edge("step", "step", when=lambda state: state["n"] < 250)
+    .add_edge("step", "end")
+    .set_start("step")
+)
+"""
+
+
 @pytest.fixture
 def store(desk):
     """A store with the run `r`, in which a person answered what became of a payment, and whether to ship."""
@@ -45,6 +65,25 @@ def test_an_account_is_read_by_people(run_replay, store):
     assert "THE HISTORY DOES NOT HOLD" in done.out
     assert "\x1b" not in done.out
     assert "Model calls" not in done.out
+
+
+def test_an_account_of_a_huge_state_and_a_long_history_is_a_few_pages(run_replay, run_eventflow, desk):
+    """Values are cut, of many fields and many visits some are shown and the rest counted; JSON has all."""
+    (desk / "huge.py").write_text(HUGE)
+    assert run_eventflow("run", "huge.py:flow", "--id", "h", "--input", '{"n": 0}').code == 0
+    told = run_replay("report", "h")
+    assert told.code == 0
+    assert len(told.out) < 60_000
+    assert max(map(len, told.out.splitlines())) < 400
+    assert "Nodes (the first and the last 100; 51 between them left out, all with -o json)" in told.out
+    assert "… and 42 fields more, all with -o json" in told.out
+    assert "  a_list = [\"row 0" in told.out
+    assert "(30,000 items, " in told.out
+    fields = [line.split()[0] for line in told.out.splitlines() if line.startswith("  ") and " = " in line]
+    assert fields == ["n", *sorted(fields[1:])]
+    document = run_replay("report", "h", "-o", "json").json
+    assert (len(document["nodes"]), len(document["end"]["state"])) == (251, 102)
+    assert len(document["end"]["state"]["a_list"]) == 30_000
 
 
 def test_an_account_is_read_by_programs(run_replay, store):

@@ -33,6 +33,9 @@ _READERS_SIZE = 64 * (
 )  # bytes of lock.mdb: a cache line for each reader, and LMDB's own words (lmdb's mdb.c)
 FILE_MODE = 0o600
 _SPARE_TRANSACTIONS = 0  # kept for the next reader they gain 0.1 us, but a forked child that ends frees their slots
+_ENGINE = (
+    0  # LMDB 0.9, whose file the format is; py-lmdb has 1.0 too, and a variable of the environment that would choose it
+)
 _SPARE_TABLES = 3  # beside ours: what a later version may add
 _ROOM = 1 << 20  # bytes; with less than this left a failed write is taken for a full disk
 _FORKED = "this store was opened before a fork; a child process must open its own, after the fork"
@@ -76,7 +79,7 @@ class Environment:
         return lmdb.open(
             str(self.path), map_size=max(self._map_size, size), max_dbs=len(TABLES) + _SPARE_TABLES,
             max_readers=MAX_READERS, readonly=self.readonly, create=create, mode=FILE_MODE, readahead=False, meminit=True,
-            max_spare_txns=_SPARE_TRANSACTIONS,
+            max_spare_txns=_SPARE_TRANSACTIONS, lib_version=_ENGINE,
         )  # fmt: skip
 
     def _open_tables(self, *, create: bool) -> Tables:
@@ -218,9 +221,9 @@ class Environment:
         with Translated(self.path):
             self._env.copy(str(directory), compact=True)
         file = directory / "data.mdb"
+        file.chmod(FILE_MODE)  # LMDB's own mode is as the umask lets it be, which may be none
         fd = os.open(file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            os.fchmod(fd, FILE_MODE)
             os.fsync(fd)
         finally:
             os.close(fd)

@@ -122,11 +122,16 @@ def create_directory(root: Path) -> Path:
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         for path in (root, root / "data.1", root / "owners", root / "keys"):
-            path.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
-            path.chmod(DIRECTORY_MODE)  # at once: under some umasks nothing could be made in it else
+            make_directory(path)
     except OSError as error:
         raise StoreUnusable(f"{root} can't be created ({error.strerror}); give a path that can be written") from None
     return root / "data.1"
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory of mode 0700, whatever the umask is, or make one that is there already so. Raises OSError."""
+    path.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+    path.chmod(DIRECTORY_MODE)  # at once: under some umasks nothing could be made in it else
 
 
 def made_private(path: Path, flags: int) -> int:

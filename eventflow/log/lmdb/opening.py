@@ -175,7 +175,7 @@ def _opened_for_writing(root: Path, wanted: Wanted) -> Opened:
         gate.close()
         raise
     owners = root / "owners"
-    owners.mkdir(mode=files.DIRECTORY_MODE, exist_ok=True)
+    files.make_directory(owners)
     sweep(owners)
     return opened
 

@@ -143,7 +143,8 @@ class _Vacuum:
 
     def copy(self) -> None:
         """Copy the file as the last commit left it."""
-        self._new.mkdir(mode=files.DIRECTORY_MODE)
+        self._new.mkdir(mode=files.DIRECTORY_MODE)  # there must be none
+        files.make_directory(self._new)
         self._say("directory made")
         with self._log.reading_env() as env:
             env.copy(self._new)

@@ -7,11 +7,11 @@ A session commits with `synchronous_commit = on` or stronger, whatever role or d
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from eventflow.errors import SettingsError, StoreUnreachable, StoreUnusable
 from eventflow.log.postgres.address import Address
@@ -26,7 +26,9 @@ _DEFAULTS = {
     "connect_timeout": "10", "keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3",
     "tcp_user_timeout": "30000", "application_name": "eventflow",
 }  # fmt: skip
+LOOK_TIMEOUT = 2  # seconds for a look at one of several hosts: libpq knows no shorter one, and one of them has answered
 _STRONG = ("on", "remote_apply")
+_PLACES = ("host", "hostaddr", "port")  # libpq's words that may be lists
 _SETTINGS = """set search_path to {schema}; set synchronous_commit to {commit}; set lock_timeout to '{lock}s';
     set idle_in_transaction_session_timeout to '{idle}s'; set statement_timeout to 0; set client_min_messages to warning;
     set default_transaction_isolation to 'read committed'; set default_transaction_read_only to {readonly}"""
@@ -82,16 +84,55 @@ def connect(address: Address, *, readonly: bool = False) -> tuple[psycopg.Connec
 
 def reach(address: Address) -> psycopg.Connection:
     """A bare connection. Raises StoreUnusable, SettingsError for an address that libpq does not understand."""
-    try:
-        words: dict[str, Any] = {**_DEFAULTS, **conninfo_to_dict(address.conninfo), "client_encoding": "utf8"}
-    except psycopg.Error as error:
-        raise SettingsError(f"the store's address can't be read ({address.scrubbed(error)}); mend it") from None
+    words: dict[str, Any] = {**_DEFAULTS, **_words(address), "client_encoding": "utf8"}
     try:
         connection = psycopg.connect(autocommit=True, **words)
     except psycopg.Error as error:
         raise translated(address, error) from None
     register(connection)
     return connection
+
+
+def of_writer(address: Address) -> Address:
+    """The address for somebody who writes, and so must not read elsewhere: of several hosts one that takes writes.
+
+    Raises SettingsError for an address that libpq does not understand.
+    """
+    words = _words(address)
+    if len(_hosts(words)) < 2:
+        return address
+    return replace(address, conninfo=make_conninfo("", **{"target_session_attrs": "read-write", **words}))
+
+
+def apart(address: Address) -> list[Address]:
+    """The addresses of several hosts one by one, for a look at each; none where an address names but one.
+
+    Raises SettingsError for an address that libpq does not understand.
+    """
+    words = _words(address)
+    words.setdefault("connect_timeout", str(LOOK_TIMEOUT))
+    hosts = _hosts(words)
+    if len(hosts) < 2:
+        return []
+    return [replace(address, conninfo=make_conninfo("", **{**words, **host})) for host in hosts]
+
+
+def _hosts(words: dict[str, Any]) -> list[dict[str, str]]:
+    """The words that name each host; a single port is that of all."""
+    lists = {name: str(words[name]).split(",") for name in _PLACES if words.get(name)}
+    count = max((len(values) for name, values in lists.items() if name != "port"), default=1)
+    return [
+        {name: values[0] if len(values) == 1 else values[number] for name, values in lists.items()}
+        for number in range(count)
+        if all(len(values) in (1, count) for values in lists.values())  # else libpq will say so
+    ]
+
+
+def _words(address: Address) -> dict[str, Any]:
+    try:
+        return dict(conninfo_to_dict(address.conninfo))
+    except psycopg.Error as error:
+        raise SettingsError(f"the store's address can't be read ({address.scrubbed(error)}); mend it") from None
 
 
 def _run(connection: psycopg.Connection, sql: str) -> None:

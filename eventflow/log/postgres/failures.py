@@ -29,6 +29,12 @@ _SAID: tuple[tuple[str, type[StoreUnusable], str], ...] = (
     ("3F000", StoreUnusable, "{at} lacks its schema; run `eventflow store migrate` with a role that may"),
 )  # fmt: skip
 
+# Of a server that is about to be there, or was just now: what it says to who connects, and what libpq says when it goes.
+_PASSING = (
+    "starting up", "shutting down", "recovery mode", "not accepting connections", "not yet accepting connections",
+    "terminating connection", "closed the connection unexpectedly", "connection is lost", "the connection is closed",
+)  # fmt: skip
+
 
 def lost(connection: psycopg.Connection, error: psycopg.Error) -> bool:
     """Whether an error is of the connection, not of what was asked."""
@@ -55,6 +61,11 @@ def translated(address: Address, error: psycopg.Error) -> StoreUnusable:
             return StoreUnusable(state_text.format(at=at, said=said))
         return StoreUnreachable(f"{at} can't be reached ({said}); look whether the server runs, then try again")
     return StoreUnusable(f"{at}: the server answered with an error ({state}: {said}); nothing of this was kept")
+
+
+def passes(error: StoreUnreachable) -> bool:
+    """Whether a server that could not be used was there: it starts, stops, or was lost on the way."""
+    return any(word in str(error) for word in _PASSING)
 
 
 def _startup(said: str) -> str:

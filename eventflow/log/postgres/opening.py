@@ -15,9 +15,11 @@ from eventflow.clock import Clock
 from eventflow.codec import TOMBSTONE, decode
 from eventflow.errors import Corrupt, StoreNotFound, WrittenByNewer
 from eventflow.log.postgres.address import Address
-from eventflow.log.postgres.failures import translated
+from eventflow.log.postgres.connecting import apart
+from eventflow.log.postgres.failures import passes, translated
+from eventflow.log.postgres.lookout import Lookout
 from eventflow.log.postgres.migrating import FORMAT, check_version, migrate, version_of
-from eventflow.log.postgres.session import Seen, connected
+from eventflow.log.postgres.session import Seen, connected, patiently
 from eventflow.proof import digest
 
 TAIL = 64  # events; as an LMDB store checks, and reading them takes 2 ms
@@ -31,18 +33,31 @@ _TAIL = """select l.position, l.run_key, l.version, l.data, n.data, h.version, h
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How a store shall be opened."""
+    """How a store shall be opened; `patience` is for how many seconds a server is looked for that is being replaced."""
 
     readonly: bool
     create: bool
     clock: Clock
+    patience: float
 
 
-def open_store(address: Address, seen: Seen, wanted: Wanted) -> bytes:
-    """Look at a store, making it first if it is wanted; its id. Raises StoreNotFound, StoreUnusable, Corrupt."""
+def open_store(address: Address, seen: Seen, wanted: Wanted, lookout: Lookout) -> bytes:
+    """Look at a store, making it first if it is wanted; its id. Raises StoreNotFound, StoreUnusable, Corrupt.
+
+    A server that is starting, stopping or lost on the way is waited for, as is any of several hosts: one that is alone and
+    is not there may well be a wrong address, which shall be told at once.
+    """
+    several = bool(apart(address))
+    return patiently(
+        lambda: _open(address, seen, wanted, lookout), patience=wanted.patience, passing=lambda error: several or passes(error)
+    )
+
+
+def _open(address: Address, seen: Seen, wanted: Wanted, lookout: Lookout) -> bytes:
     connection = connected(address, seen, readonly=wanted.readonly)
     try:
-        return _opened(connection, address, seen, wanted)
+        with lookout.over(lambda: connection):
+            return _opened(connection, address, seen, wanted)
     except psycopg.Error as error:
         raise translated(address, error) from None
     finally:

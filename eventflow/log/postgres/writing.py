@@ -20,6 +20,7 @@ from eventflow.log.postgres.address import Address
 from eventflow.log.postgres.claiming import waiting
 from eventflow.log.postgres.facts import KNOWN_HEADS, Facts, Unknown, look_up
 from eventflow.log.postgres.failures import AGAIN, STALE, lost, translated
+from eventflow.log.postgres.lookout import Lookout
 from eventflow.log.postgres.parts import Answers, Sender, last_position, needs_lock, write_parts
 from eventflow.log.postgres.planning import Plan
 from eventflow.log.postgres.session import Seen, connected, patiently
@@ -50,9 +51,11 @@ def sender_for(address: Address, store_id: bytes, writer: bytes, *, own_clock: b
 class Writing:
     """The writing side of one open log; one thread at a time. `patience` is in seconds."""
 
-    def __init__(self, sender: Sender, seen: Seen, *, patience: float) -> None:
+    def __init__(self, sender: Sender, seen: Seen, lookout: Lookout, *, patience: float) -> None:
         self._sender, self._address, self._seen, self._patience = sender, sender.address, seen, patience
+        self._lookout = lookout
         self._connection: psycopg.Connection | None = None
+        self._timeline = 0  # that was known when the connection was made
         self._doubt = False  # the server said that a commit may not be where it must be
         self._batch = 0
         self._outcome: Callable[[int, int], Answers] | None = None  # of the batch that is under way, if it was written
@@ -63,6 +66,11 @@ class Writing:
     def write(self, batch: Sequence[Write]) -> Answers:
         """One durable transaction; an answer or an error for each write. Raises StoreUnusable."""
         self._batch += 1
+        with self._lookout.over(lambda: self._connection):
+            return self._surely(batch)
+
+    def _surely(self, batch: Sequence[Write]) -> Answers:
+        """The batch, sent as often as its answer was lost and it was not written."""
         for _ in range(_TRIES):
             self._outcome = None
             try:
@@ -153,9 +161,11 @@ class Writing:
     def finish(self, batch: Sequence[Write]) -> Answers:
         """Write a batch in it, and commit; if a write is refused, nothing at all is kept. Raises StoreUnusable, RolledBack."""
         try:
-            return self._finished(batch)
+            with self._lookout.over(lambda: self._connection):
+                return self._finished(batch)
         except Interrupted as interruption:
-            found = self._settled(interruption)
+            with self._lookout.over(lambda: self._connection):
+                found = self._settled(interruption)
             if found is None:
                 raise RolledBack(f"{self._address.text} took back a transaction ({interruption})") from None
             return found
@@ -203,7 +213,7 @@ class Writing:
     def _connected(self) -> psycopg.Connection:
         self._seen.check()
         connection = self._connection
-        if connection is None or connection.closed or connection.broken:
+        if connection is None or connection.closed or connection.broken or self._timeline < self._seen.timeline:
             self.known.forget()
             connection = patiently(self._anew, patience=self._patience)
         return connection
@@ -211,6 +221,7 @@ class Writing:
     def _anew(self) -> psycopg.Connection:
         self._seen.check()
         self._drop()
+        self._timeline = self._seen.timeline
         connection = connected(self._address, self._seen, readonly=False)
         connection.add_notice_handler(self._notice)
         self._connection, self._doubt = connection, False
@@ -274,7 +285,7 @@ class Writing:
         """Let go of the connection, and of the writer's row, which nobody will ask for any more."""
         connection = self._connection
         if connection is not None and not (connection.closed or connection.broken):
-            with contextlib.suppress(psycopg.Error):  # it is swept away later
+            with contextlib.suppress(psycopg.Error), self._lookout.over(lambda: connection):  # else it is swept away later
                 connection.execute("delete from writers where writer = %b", (self._sender.writer,))
         self._drop()
 

@@ -161,6 +161,7 @@
     return node;
   }
   const escaped = (name) => String(name).replaceAll("~", "~0").replaceAll("/", "~1");
+  const byName = (held) => (held instanceof Map ? new Map([...held].sort(([one], [other]) => (one < other ? -1 : 1))) : held);
   const whole = (held) => (holds(held) ? (size(held) ? tree(held, "", calm(), 0) : el("span", "word", held instanceof Map ? "{}" : "[]")) : leaf(held));
 
   // --- the parts of the page
@@ -232,7 +233,7 @@
     const count = changes.made.size + [...changes.gone.values()].reduce((sum, one) => sum + one.length, 0);
     put(empty($("changed")), count ? many(count, "change") + " since version " + (event.v - 1) : now ? "as before" : "");
     const box = $("state"), top = box.scrollTop;
-    empty(box).append(held === null ? prose("This version's state is left out: the page would be too large. `replay show FILE@" + event.v + "` shows it.") : size(held) || changes.gone.size ? tree(held, "", changes, 0) : el("p", "note", "The state is empty."));
+    empty(box).append(held === null ? prose("This version's state is left out: the page would be too large. `replay show FILE@" + event.v + "` shows it.") : size(held) || changes.gone.size ? tree(byName(held), "", changes, 0) : el("p", "note", "The state is empty."));
     box.scrollTop = top;
     const marked = box.querySelector(".added, .other, .gone");
     if (marked && (marked.offsetTop < box.scrollTop || marked.offsetTop > box.scrollTop + box.clientHeight)) marked.scrollIntoView({ block: "center" });

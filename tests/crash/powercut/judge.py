@@ -103,6 +103,28 @@ def planned(recording: Recording, count: int, *, seed: int = 1) -> list[Cut]:
     return sorted(kept, key=lambda cut: cut.point)
 
 
+def at_risk(recording: Recording, cuts: Sequence[Cut]) -> list[Cut]:
+    """Those of some cuts, which are in order, that took something of acknowledged events' files.
+
+    Events had been acknowledged, and not all that was written to the files which hold them has come to the disk. After any
+    other cut even a store that never syncs has everything.
+    """
+    waiting, found = iter(cuts), []
+    cut = next(waiting, None)
+    for point, disk in recording.replayed():
+        while cut is not None and cut.point == point:
+            written, left = (_held_in(disk.left(kind, cut.seed)) for kind in ("all", cut.kind))
+            if disk.known.told and not written.items() <= left.items():
+                found.append(cut)
+            cut = next(waiting, None)
+    return found
+
+
+def _held_in(tree: Tree) -> Tree:
+    """Of a state the files by which events are found; no mark, no lock."""
+    return {path: content for path, content in tree.items() if path.endswith(("data.mdb", "CURRENT"))}
+
+
 def _name_all(recording: Recording, cuts: list[Cut], seen: dict[bytes, Cut]) -> None:
     """Take out of cuts, which are in order, those that are as one before."""
     waiting = iter(cuts)
