@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from typing import Annotated, Any
 
@@ -232,9 +233,7 @@ def pin_(
     run
         The run's whole id.
     """
-    with closing(open_store(store, write=True)) as log:
-        pin(log, SystemClock(), run, actor=actor, why=why)
-    return _guarded(run, "pinned", output)
+    return _guarded(pin, "pinned", run, store, output, actor=actor, why=why)
 
 
 def unpin_(
@@ -247,9 +246,7 @@ def unpin_(
     run
         The run's whole id.
     """
-    with closing(open_store(store, write=True)) as log:
-        unpin(log, SystemClock(), run, actor=actor, why=why)
-    return _guarded(run, "unpinned", output)
+    return _guarded(unpin, "unpinned", run, store, output, actor=actor, why=why)
 
 
 def hold_(
@@ -262,9 +259,7 @@ def hold_(
     run
         The run's whole id.
     """
-    with closing(open_store(store, write=True)) as log:
-        hold(log, SystemClock(), run, actor=actor, why=why)
-    return _guarded(run, "on hold", output)
+    return _guarded(hold, "on hold", run, store, output, actor=actor, why=why)
 
 
 def release_(
@@ -277,12 +272,15 @@ def release_(
     run
         The run's whole id.
     """
+    return _guarded(release, "released", run, store, output, actor=actor, why=why)
+
+
+def _guarded(
+    act: Callable[..., object], what: str, run: str, store: str | None, output: Format, *, actor: str, why: str
+) -> int:  # fmt: skip
+    """Do something to what guards a run, and say so."""
     with closing(open_store(store, write=True)) as log:
-        release(log, SystemClock(), run, actor=actor, why=why)
-    return _guarded(run, "released", output)
-
-
-def _guarded(run: str, what: str, output: Format) -> int:
+        act(log, SystemClock(), run, actor=actor, why=why)
     if output != "table":
         print_json({"schema": GUARD_SCHEMA, "run": run, "is": what}, lines=output == "jsonl")
     else:

@@ -220,8 +220,17 @@ def _is_ref(ref: Any) -> bool:
     if type(ref) is not list or len(ref) != 3:
         return False
     path, name, kind = ref
-    steps = type(path) is list and path and all(type(step) is str or (type(step) is int and step >= 0) for step in path)
-    return bool(steps) and type(name) is bytes and len(name) == DIGEST_SIZE and type(kind) is int
+    if (
+        type(path) is not list
+        or not path
+        or type(name) is not bytes
+        or len(name) != DIGEST_SIZE
+        or type(kind) is not int
+    ):
+        return False
+    if len(path) == 1 and type(path[0]) is int:  # a state of a MB has a thousand such
+        return bool(path[0] >= 0)
+    return all(type(step) is str or (type(step) is int and step >= 0) for step in path)
 
 
 def fill(value: Any, refs: Iterable[Ref], blobs: Mapping[bytes, bytes], where: str) -> None:
@@ -235,12 +244,13 @@ def fill(value: Any, refs: Iterable[Ref], blobs: Mapping[bytes, bytes], where: s
             made[name, kind] = _blob_value(blobs[name], kind, where)
         holder, last = value, path[-1]
         try:
-            for step in path[:-1]:
-                holder = holder[step]
+            if len(path) > 1:
+                for step in path[:-1]:
+                    holder = holder[step]
             empty = holder[last] is None
         except (LookupError, TypeError):
             empty = False
-        if not empty or type(holder) not in (list, dict):
+        if not empty or (type(holder) is not list and type(holder) is not dict):
             raise Corrupt(where, "refers to a value at a place that is not there")
         holder[last] = made[name, kind]
 

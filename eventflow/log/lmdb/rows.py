@@ -77,6 +77,12 @@ def last_change(txn: Txn, tables: Tables) -> int:
         return int.from_bytes(key[len(KEY_CHANGE) :], "big") if key.startswith(KEY_CHANGE) else 0
 
 
+def many(txn: Txn, table: Any, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+    """The rows with these keys, looked up in one call; those that are not there are left out."""
+    with txn.cursor(db=table) as cursor:
+        return dict(cursor.getmulti(keys))
+
+
 def keys_under(txn: Txn, table: Any, prefix: bytes) -> Iterable[bytes]:
     """All keys of a table that begin with a prefix, rising."""
     with txn.cursor(db=table) as cursor:

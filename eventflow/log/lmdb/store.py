@@ -24,7 +24,7 @@ from eventflow.log.lmdb.copying import Copying, Readers
 from eventflow.log.lmdb.environment import Environment, Translated, acquire, release
 from eventflow.log.lmdb.files import GATE_TIMEOUT, gate_holder
 from eventflow.log.lmdb.removing import guards
-from eventflow.log.lmdb.rows import Txn, keys_under
+from eventflow.log.lmdb.rows import Txn, keys_under, many
 from eventflow.log.lmdb.tables import (
     FACET_PARENT,
     FACET_STATUS,
@@ -267,15 +267,14 @@ class LmdbLog:
 
     def blobs(self, names: Iterable[bytes]) -> dict[bytes, bytes]:
         """The bytes of blobs by digest, checked."""
-        found: dict[bytes, bytes] = {}
+        wanted = list(names)
         with self._reading() as (txn, t):
-            for name in names:
-                place = txn.get(name, db=t.places)
-                stored = None if place is None else txn.get(place, db=t.blobs)
-                if stored is None:
-                    raise Corrupt(f"blob {name.hex()[:12]}", "is missing")
-                found[name] = unpack_blob(stored, name)
-        return found
+            places = many(txn, t.places, wanted)
+            stored = many(txn, t.blobs, places.values())
+        for name in wanted:
+            if name not in places or places[name] not in stored:
+                raise Corrupt(f"blob {name.hex()[:12]}", "is missing")
+        return {name: unpack_blob(stored[places[name]], name) for name in wanted}
 
     def blob_names(self, after: bytes, limit: int) -> list[bytes]:
         """Digests of blobs that are there, rising."""

@@ -49,7 +49,9 @@ def open_store(address: Address, seen: Seen, wanted: Wanted, lookout: Lookout) -
     """
     several = bool(apart(address))
     return patiently(
-        lambda: _open(address, seen, wanted, lookout), patience=wanted.patience, passing=lambda error: several or passes(error)
+        lambda: _open(address, seen, wanted, lookout),
+        patience=wanted.patience,
+        passing=lambda error: several or passes(error),
     )
 
 

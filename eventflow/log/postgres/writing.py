@@ -285,7 +285,10 @@ class Writing:
         """Let go of the connection, and of the writer's row, which nobody will ask for any more."""
         connection = self._connection
         if connection is not None and not (connection.closed or connection.broken):
-            with contextlib.suppress(psycopg.Error), self._lookout.over(lambda: connection):  # else it is swept away later
+            with (
+                contextlib.suppress(psycopg.Error),
+                self._lookout.over(lambda: connection),
+            ):  # else it is swept away later
                 connection.execute("delete from writers where writer = %b", (self._sender.writer,))
         self._drop()
 
