@@ -12,12 +12,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from eventflow.clock import Clock, SystemClock
-from eventflow.codec import LOCKED_BLOB, Blob, LockedBlob, Packed, Stored, blob_names, pack, pack_blob, read_events
+from eventflow.codec import (
+    LOCKED_BLOB,
+    Blob,
+    LockedBlob,
+    Packed,
+    PackedState,
+    Stored,
+    blob_names,
+    pack,
+    pack_blob,
+    piece_names,
+    read_events,
+    root_digest,
+)
 from eventflow.errors import Conflict, Corrupt, NoKey, ProofFailed, RunExists
-from eventflow.event import Event, Forked, Recorded, Rewound, RunPaused, RunsImported
-from eventflow.exchange import Stretch, key_of, sealed_blobs, stored_events
+from eventflow.event import Event, Forked, Recorded, Rewound, RunCompacted, RunPaused, RunsImported, Vouch
+from eventflow.exchange import Stretch, key_of, origin_of, sealed_blobs, stored_events
 from eventflow.forking import write_all
-from eventflow.log import NOBODY, Act, Append, Bring, First, Head, LockedLog, Log, Query, Sealed, Write
+from eventflow.log import NOBODY, Act, Append, Bring, First, Head, LockedLog, Log, Query, Sealed, Upkeep, Write
 from eventflow.plain import FrozenList
 from eventflow.state import ENDED
 from eventflow.verification import verify_run
@@ -25,6 +38,7 @@ from eventflow.verification import verify_run
 BATCH_BYTES = (
     16 << 20
 )  # of events a transaction takes before it ends with a whole run: some 100 ms, in which none else writes
+BEGUN = "it was compacted in the store that it was taken from"
 WHY = "taken in from another store; resume it to go on with it here"
 
 
@@ -64,7 +78,11 @@ def ingest(
             present.append(head.run_id)
         else:
             brought = bring(source, head)
-            batch += [brought, *_paused(brought, clock, actor)] if pause else [brought]
+            batch += [
+                brought,
+                *begun_at(source, head, clock, actor),
+                *(_paused(brought, clock, actor) if pause else ()),
+            ]
             names.append(head.run_id)
             events += len(brought.sealed.data)
             size += brought_bytes(brought)
@@ -115,14 +133,10 @@ def bring(source: Log, head: Head) -> Bring:
     entry = source.entry(head.run_key)
     if entry is None:
         raise Corrupt(f"run {head.run_id}", "is in no list")
-    if entry.origin:
-        raise ProofFailed(
-            f"run {head.run_id}", "was compacted, so its history does not prove itself from the start; copy its store"
-        )
     report = verify_run(source, head)
     if report.findings:
         raise ProofFailed(f"run {head.run_id}", f"does not hold: {report.findings[0]}")
-    at = entry.parent_at if entry.parent_id is not None else 0
+    at = entry.origin - 1 if entry.origin else entry.parent_at
     stored = list(stored_events(source, Stretch(head.run_key, at + 1, head.version)))
     recorded = read_events(stored, source.blobs, strict=True, hidden=True)
     moved = replace(head, owner=NOBODY)
@@ -132,7 +146,24 @@ def bring(source: Log, head: Head) -> Bring:
         head.run_id, head.run_key, head.incarnation, at, 0, (brought,), head.updated, head.status, head.waiting_for,
         first=First(recorded[0].before, entry, at),
     )  # fmt: skip
-    return Bring(append, sealed(stored, recorded, moved))
+    taken = sealed(stored, recorded, moved)
+    return Bring(append, taken._replace(bends=tuple(one for one in taken.bends if one != entry.origin)))
+
+
+def begun_at(source: Log, head: Head, clock: Clock, actor: str) -> list[Write]:
+    """What makes a compacted run begin in the target as it does in the source: its snapshot, and an event that vouches for it."""
+    bare = source.inner if isinstance(source, LockedLog) else source
+    entry = bare.entry(head.run_key)
+    if entry is None or not entry.origin:
+        return []
+    root, where = origin_of(bare, head, entry.origin).root, f"the snapshot at version {entry.origin}"
+    blobs = tuple(stored_blobs(bare, sorted(piece_names(root, bare.blobs))))
+    packed = PackedState(
+        entry.origin, root, root_digest(root, where), blobs, len(root) + sum(one.size for one in blobs)
+    )
+    event = RunCompacted(head.run_id, head.run_key, head.incarnation, entry.origin, entry.origin, actor, BEGUN)
+    vouch = Vouch(packed.version, packed.digest)
+    return [Act(pack(event, vouch=vouch), clock.now(), Upkeep(head.run_key, packed))]
 
 
 def sealed(stored: Sequence[Stored], recorded: Sequence[Recorded], head: Head) -> Sealed:

@@ -100,6 +100,26 @@ ROWS = (
         ("laws/test_simulation.py::test_whatever",),
         ("laws/test_simulation.py::test_a_planted",),
     ),
+    Row(
+        "A fleet on a synchronous pair: workers killed and stopped beyond their leases, connections cut, standbys away, fail-overs",
+        ("postgres/test_nemesis.py::test_a_fleet", "postgres/test_nemesis.py::test_workers"),
+        ("postgres/test_nemesis.py::test_without_fencing",),
+    ),
+    Row(
+        "Signals with a key, from many deliverers, with retries: commits cut, answers lost, deliverers and drivers killed",
+        ("postgres/test_signals_once.py::test_each",),
+        ("postgres/test_signals_once.py::test_without_a_key",),
+    ),
+    Row(
+        "The primary of a PostgreSQL dies; an old primary comes first, or goes on; Patroni",
+        ("postgres/test_failover.py::", "postgres/test_many_hosts.py::", "postgres/test_patroni.py::"),
+        ("postgres/test_nemesis.py::test_without_a_synchronous",),
+    ),
+    Row(
+        "A PostgreSQL that is down now and then",
+        ("postgres/test_nemesis.py::test_a_server",),
+        ("postgres/test_signals_once.py::test_without_its_number",),
+    ),
     Row("Files that others may read, under umask 000", ("eventflow/test_private_files.py::test_a", "eventflow/test_private_files.py::test_e"), ()),
 )  # fmt: skip
 

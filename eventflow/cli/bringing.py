@@ -69,11 +69,14 @@ def export_(file: str, /, *, store: StoreArg = None, output: FormatArg = "table"
             path.unlink(missing_ok=True)
             raise
         store_id = log.store_id
+        sealed = any(key_of(log, one.head) for one in log.runs(Query()))
     if output != "table":
         document = {"schema": EXPORT, "file": file, "format": "cborseq", "store": id_text(store_id), "events": events}
         print_json(document, lines=output == "jsonl")
     else:
         print(visible(f"{counted(events, 'event')} written to {file}"))
+        if sealed:
+            print("what is encrypted stays so in it, and no key is")
     return OK
 
 

@@ -249,7 +249,8 @@ def _of_ended(run_id: str, state: State, again: str) -> str:
             return f"{said}; what it did was taken back, `{resume} --at VERSION` goes back to before that"
         if field := _absent(state):
             fork = f"`replay fork {run_id} --set {field}=JSON --run --real{again}` goes on in a new run that has it"
-            return f"{said}; the state has no field {field!r}: {fork}; or mend the node, then `{resume}`"
+            meant = "" if state.error.type == "InvalidState" else f"if a field {field!r} of the state is meant, "
+            return f"{said}; {meant}{fork}; or mend the node, then `{resume}`"
         known = said.replace("resume the run", f"`{resume}`")
         return known if known != said else f"{said}; mend the cause, then `{resume}`"
     if state.status == "timed_out":

@@ -3,14 +3,15 @@
 `write_sequence` writes one, `read_export` reads one from anybody: every byte is checked before anything of it is shown.
 """
 
+from eventflow.exchange.beside import Origin, Told
 from eventflow.exchange.reading import MAX_EXPORT, ExportLog, export_from, read_export, verified
 from eventflow.exchange.sequence import items
 from eventflow.exchange.writing import (
     Sealing,
     Stretch,
-    Told,
     key_id_in,
     key_of,
+    origin_of,
     sealed_blobs,
     stored_events,
     stretches,
@@ -21,6 +22,7 @@ from eventflow.exchange.writing import (
 __all__ = [
     "MAX_EXPORT",
     "ExportLog",
+    "Origin",
     "Sealing",
     "Stretch",
     "Told",
@@ -28,6 +30,7 @@ __all__ = [
     "items",
     "key_id_in",
     "key_of",
+    "origin_of",
     "read_export",
     "sealed_blobs",
     "stored_events",

@@ -12,11 +12,11 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from eventflow.address import RUN_ID
 from eventflow.checkpoint import Checkpoint
-from eventflow.codec import LOCKED_BLOB, TOMBSTONE, Lock, LockedBlob, Stored, decode, read_events
+from eventflow.codec import TOMBSTONE, Lock, LockedBlob, Stored, decode, read_events, unpack_state
 from eventflow.errors import (
     Corrupt,
     EventflowError,
@@ -28,11 +28,13 @@ from eventflow.errors import (
     WrittenByNewer,
 )
 from eventflow.event import Forked, Recorded, Rewound, RunDeleted, RunStarted, StoreCreated
+from eventflow.exchange.beside import Origin, Told, read_beside
 from eventflow.exchange.sequence import ARRAY, BYTES, FORMAT, KIND, MAP, SEALED_FORMAT, items
 from eventflow.log import (
     NOBODY,
     STORE_NAME,
     STORE_RUN,
+    STORE_VOUCH,
     Answer,
     Entry,
     Guard,
@@ -46,15 +48,12 @@ from eventflow.log import (
 )
 from eventflow.proof import DIGEST_SIZE, digest
 from eventflow.recovery import recover
-from eventflow.state import STATUSES, WAITS, Status, WaitingFor
 from eventflow.verification import Report, verify_run, verify_store
 from eventflow.verification.report import STUMBLES, said
 
 MAX_EXPORT = 1 << 30  # bytes; it is held in memory as a whole, several times over while it is checked
 _PAGE = 1_000  # events decoded at a time
 _HEADER = {"eventflow": str, "format": int, "store": bytes, "whole": bool, "run": str}
-_SEALED = {"blob": bytes, "sealed": bytes}
-_TOLD = {"encrypted", "tags", "subject", "status", "waiting"}
 _FOOTER = {"blobs": int, "events": int, "sha256": bytes}
 
 
@@ -67,15 +66,6 @@ class _Run:
     above: int
     positions: list[int] = field(default_factory=list)
     bends: list[int] = field(default_factory=list)
-
-
-class _Told(NamedTuple):
-    """What an export says of an encrypted run."""
-
-    tags: tuple[str, ...]
-    subject: str | None
-    status: Status
-    waiting_for: WaitingFor
 
 
 def read_export(path: Path, *, check: bool = True) -> ExportLog:
@@ -125,12 +115,15 @@ class ExportLog:
         self._blobs: dict[bytes, bytes] = {}
         self._runs: dict[bytes, _Run] = {}
         self._names: dict[str, bytes] = {}
-        self._told: dict[bytes, _Told] = {}  # of encrypted runs, by run key
+        self._told: dict[bytes, Told] = {}  # of encrypted runs, by run key
+        self._origins: dict[bytes, Origin] = {}  # of compacted runs, by run key
+        self._acts: dict[
+            int, bytes
+        ] = {}  # events of the store's stream that vouch for them, where that is not exported
         self._gone: dict[str, int] = {}  # the last incarnation of deleted ids
-        self._size = len(data)
+        self._size, self.whole = len(data), False
         header = self._cut(data)
         self.store_id: bytes = header["store"]
-        self.whole: bool = header["whole"]
         self.run: str = header["run"]
         self._index()
         for run in self._runs.values():
@@ -148,6 +141,7 @@ class ExportLog:
             if header is None:
                 header = _word(data[at:end], _HEADER)
                 _check_header(header)
+                self.whole = header["whole"]
             elif major == ARRAY:
                 self._events.append(data[at:end])
             elif major == BYTES:
@@ -155,7 +149,7 @@ class ExportLog:
                 self._blobs[digest(blob)] = blob
             elif major == MAP and (gone := _gone(data[at:end])):
                 self._events.append(TOMBSTONE + gone)
-            elif major == MAP and header["format"] == SEALED_FORMAT and self._sealed(data[at:end]):
+            elif major == MAP and header["format"] == SEALED_FORMAT and self._beside(data[at:end]):
                 continue
             else:
                 footer = _word(data[at:end], _FOOTER)
@@ -170,21 +164,19 @@ class ExportLog:
             raise Corrupt("the export", "has no beginning or no end: it was cut")
         return header
 
-    def _sealed(self, data: bytes) -> bool:
-        """Take in an encrypted value, or what is told of an encrypted run; False if it speaks of something else."""
-        value = decode(data, "the export", strict=True)
-        if not isinstance(value, dict):
-            return False
-        if {name: type(item) for name, item in value.items()} == _SEALED:
-            name, row = value["blob"], value["sealed"]
-            if len(name) != DIGEST_SIZE or row[:1] != LOCKED_BLOB:
-                raise Corrupt("the export", "has an encrypted value that eventflow does not write")
-            self._blobs[name] = LockedBlob(row[1:])
-            return True
-        if value.keys() != _TOLD or type(value["encrypted"]) is not bytes:
-            return False
-        self._told[value["encrypted"]] = _told(value)
-        return True
+    def _beside(self, data: bytes) -> bool:
+        """Take in what an export of format 2 says beside events; False if it is something else."""
+        found = read_beside(data)
+        match found:
+            case (bytes(name), LockedBlob() as row):
+                self._blobs[name] = row
+            case (bytes(key), Told() as told):
+                self._told[key] = told
+            case (bytes(key), Origin() as origin):
+                self._origins[key] = origin
+                if origin.by & STORE_VOUCH and not self.whole:
+                    self._acts[origin.by ^ STORE_VOUCH] = origin.act
+        return found is not None
 
     def _index(self) -> None:
         """Find each run's events; each must follow the one before."""
@@ -205,7 +197,7 @@ class ExportLog:
             raise Corrupt(f"the event at position {recorded.position}", "does not follow the one before it in its run")
         event = recorded.event
         run.positions.append(recorded.position)
-        if isinstance(event, Forked | Rewound):
+        if isinstance(event, Forked | Rewound) and version != run.entry.origin:
             run.bends.append(version)
         if isinstance(event, RunDeleted):
             self._gone[event.run_id] = max(event.incarnation, self._gone.get(event.run_id, 0))
@@ -218,6 +210,9 @@ class ExportLog:
         entry = Entry("", (), None, recorded.time)
         name, version = STORE_NAME, 1
         match event:
+            case _ if (origin := self._origins.get(recorded.run_key)) is not None and recorded.run_key != STORE_RUN:
+                version = origin.at
+                name, entry = self._compacted(origin, recorded)
             case StoreCreated() if recorded.run_key == STORE_RUN and self.whole:
                 pass
             case RunStarted() if recorded.run_key != STORE_RUN:
@@ -237,6 +232,18 @@ class ExportLog:
             recorded.time,
         )  # fmt: skip
         return _Run(head, entry, version - 1)
+
+    def _compacted(self, origin: Origin, recorded: Recorded) -> tuple[str, Entry]:
+        """The id and the entry of a run that begins with a snapshot, which is compared with all that speaks of it later."""
+        state, _ = unpack_state(origin.root, self.blobs, f"the snapshot at version {origin.at}")
+        if (state.run.run_key, state.version) != (recorded.run_key, recorded.version):
+            raise Corrupt(f"the event at position {recorded.position}", "is not the one that its run was compacted to")
+        run, parent = state.run, state.run.parent
+        if parent is None:
+            return run.run_id, Entry(run.workflow, tuple(run.tags), run.subject, run.started, origin=origin.at)
+        return run.run_id, Entry(
+            run.workflow, tuple(run.tags), run.subject, run.started, parent.run_id, parent.run_key, parent.at, origin.at
+        )
 
     def _settle(self, run: _Run) -> None:
         """Where a run stands is what its events fold to, whatever anybody says."""
@@ -312,7 +319,8 @@ class ExportLog:
         """Events of a run from version `first` to `last`, both included."""
         run = self._runs.get(run_key)
         if run is None:
-            return []
+            acts = self._acts if run_key == STORE_RUN else {}
+            return [Stored(0, data) for version, data in sorted(acts.items()) if first <= version <= last]
         places = run.positions[max(first - run.above - 1, 0) : max(last - run.above, 0)]
         return [Stored(place, self._events[place - 1], self._unlock) for place in places]
 
@@ -346,12 +354,14 @@ class ExportLog:
         return []
 
     def snapshots(self, run_key: bytes, upto: int, *, limit: int | None = None) -> list[tuple[int, int]]:  # noqa: ARG002
-        """A cache is not exported."""
-        return []
+        """A cache is not exported; what a run was compacted to is none."""
+        origin = self._origins.get(run_key)
+        return [] if origin is None or origin.at > upto else [(origin.at, origin.by)]
 
-    def snapshot(self, run_key: bytes, version: int) -> bytes | None:  # noqa: ARG002
+    def snapshot(self, run_key: bytes, version: int) -> bytes | None:
         """The same."""
-        return None
+        origin = self._origins.get(run_key)
+        return None if origin is None or origin.at != version else origin.root
 
     def checkpoints(self, run_key: bytes) -> list[Checkpoint]:  # noqa: ARG002
         """The same."""
@@ -411,17 +421,6 @@ def _gone(data: bytes) -> bytes:
     value = decode(data, "the export", strict=True)
     found = value.get("gone") if isinstance(value, dict) and len(value) == 1 else None
     return found if isinstance(found, bytes) and len(found) == DIGEST_SIZE else b""
-
-
-def _told(value: dict[str, Any]) -> _Told:
-    """What an export says of an encrypted run. Raises Corrupt."""
-    tags, subject, status, waiting = (value[name] for name in ("tags", "subject", "status", "waiting"))
-    if (
-        type(tags) is not list or not all(type(tag) is str for tag in tags) or type(subject) not in (str, type(None))
-        or status not in STATUSES or waiting not in WAITS
-    ):  # fmt: skip
-        raise Corrupt("the export", "says something of an encrypted run that can't be read")
-    return _Told(tuple(tags), subject, status, waiting)
 
 
 def _check_header(header: dict[str, Any]) -> None:

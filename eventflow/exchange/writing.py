@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from types import MappingProxyType
+from typing import IO
 
 from eventflow.codec import (
     FLAG_ENCRYPTED,
@@ -23,13 +24,16 @@ from eventflow.codec import (
     decode,
     encode,
     key_id_of,
+    piece_names,
 )
-from eventflow.errors import Corrupt
+from eventflow.errors import Corrupt, SettingsError
+from eventflow.exchange.beside import Origin, Told
 from eventflow.exchange.sequence import FORMAT, KIND, SEALED_FORMAT
-from eventflow.log import Head, LockedLog, Log, Query
+from eventflow.log import STORE_RUN, STORE_VOUCH, Head, LockedLog, Log, Query
 
 _PAGE = 500  # events whose values are fetched at a time
 NONE = b"", b""
+NO_ORIGINS: Mapping[bytes, Origin] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +52,8 @@ def stretches(log: Log, heads: Iterable[Head]) -> list[Stretch]:
         key, last, chain = head.run_key, head.version, list[Stretch]()
         while True:
             entry = log.entry(key)
-            forked = entry is not None and entry.parent_id is not None
-            first = entry.parent_at + 1 if entry is not None and forked else 1
+            forked = entry is not None and entry.folds_through
+            first = 1 if entry is None else entry.origin or entry.parent_at + 1
             chain.append(Stretch(key, first, max(first, last)))  # its first event says whose child it is
             if entry is None or not forked:
                 break
@@ -88,18 +92,39 @@ def write_sequence(log: Log, file: IO[bytes], heads: Sequence[Head] | None) -> i
     bare = log.inner if isinstance(log, LockedLog) else log
     runs = [one.head for one in bare.runs(Query())] if heads is None else heads
     return write_items(
-        file, bare.store_id, _stored(bare, heads), bare.blobs, whole=heads is None, run=only, sealing=_sealing(bare, runs)
+        file, bare.store_id, _stored(bare, heads), bare.blobs, whole=heads is None, run=only, sealing=_sealing(bare, runs),
+        origins=_origins(bare, runs),
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What a store's list says of an encrypted run, and only its key could prove."""
+def _place_of(stored: Stored) -> tuple[bytes, int]:
+    """The run key and the version that an event says."""
+    array = decode(stored.data, f"the event at position {stored.position}")
+    return array[2], array[4]
 
-    tags: tuple[str, ...]
-    subject: str | None
-    status: str
-    waiting_for: str
+
+def _origins(log: Log, heads: Sequence[Head]) -> dict[bytes, Origin]:
+    """What the compacted runs among some, and those that they continue, begin with. Raises SettingsError."""
+    found: dict[bytes, Origin] = {}
+    for one in stretches(log, heads):
+        entry, head = log.entry(one.run_key), log.head_of(one.run_key)
+        if entry is not None and head is not None and entry.origin:
+            found[one.run_key] = origin_of(log, head, entry.origin)
+    return found
+
+
+def origin_of(log: Log, head: Head, at: int) -> Origin:
+    """What a run was compacted to, in a log that is not opened with keys. Raises SettingsError where only a key could tell, Corrupt."""
+    if key_of(log, head):
+        raise SettingsError(
+            f"run {head.run_id} is encrypted and was compacted: what it begins with only its key can tell; copy its store with "
+            f"`eventflow store copy`, or make a backup of it"
+        )
+    root, by = log.snapshot(head.run_key, at), dict(log.snapshots(head.run_key, at, limit=1)).get(at, 0)
+    act = log.read(STORE_RUN, by ^ STORE_VOUCH, by ^ STORE_VOUCH) if by & STORE_VOUCH else []
+    if root is None or not by or (by & STORE_VOUCH and not act):
+        raise Corrupt(f"run {head.run_id}", f"was compacted to version {at}, and nothing vouches for its snapshot")
+    return Origin(at, root, by, act[0].data if act else b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +171,6 @@ def key_id_in(stored: Stored) -> tuple[bytes, bytes]:
     return (found, run_key) if isinstance(found, bytes) and isinstance(run_key, bytes) else NONE
 
 
-def _word(told: Told) -> dict[str, Any]:
-    return {"tags": list(told.tags), "subject": told.subject, "status": told.status, "waiting": told.waiting_for}
-
-
 def sealed_blobs(log: Log, keys: set[bytes]) -> dict[bytes, dict[bytes, bytes]]:
     """The encrypted values of a log that is not opened with keys, by the ids of some keys."""
     found: dict[bytes, dict[bytes, bytes]] = {key_id: {} for key_id in keys}
@@ -164,31 +185,39 @@ def sealed_blobs(log: Log, keys: set[bytes]) -> dict[bytes, dict[bytes, bytes]]:
 
 def write_items(
     file: IO[bytes], store_id: bytes, events: Iterable[Stored], fetch: Fetch, *, whole: bool = False, run: str = "",
-    sealing: Sealing | None = None,
+    sealing: Sealing | None = None, origins: Mapping[bytes, Origin] = NO_ORIGINS,
 ) -> int:  # fmt: skip
     """Write stored events as a CBOR sequence, each after the values it is the first to refer to; returns how many.
 
-    Before the first event of an encrypted run comes what is told of it, before the first under a key all values under it.
+    Before the first event of an encrypted run comes what is told of it, before the first under a key all values under it,
+    before the first event of a compacted run its origin with the values of that.
     """
     hashed = hashlib.sha256()
     written: set[bytes] = set()
     blobs, told = ({}, {}) if sealing is None else (dict(sealing.blobs), dict(sealing.runs))
+    left = {(run_key, one.at): one for run_key, one in origins.items()}
     count = 0
 
     def put(data: bytes) -> None:
         hashed.update(data)
         file.write(data)
 
-    version = FORMAT if sealing is None else SEALED_FORMAT
+    version = FORMAT if sealing is None and not origins else SEALED_FORMAT
     put(encode({"eventflow": KIND, "format": version, "store": store_id, "whole": whole, "run": run}))
     for stored in events:
         count += 1
         if stored.data[:1] == TOMBSTONE:
             put(encode({"gone": stored.data[1:]}))
             continue
+        if left and (begun := left.pop(_place_of(stored), None)) is not None:
+            needed = sorted(piece_names(begun.root, fetch) - written)
+            for data in fetch(needed).values():
+                put(encode(data))
+            written.update(needed)
+            put(encode(begun.word(_place_of(stored)[0])))
         key_id, run_key = key_id_in(stored) if blobs or told else NONE
         if key_id and (one := told.pop(run_key, None)) is not None:
-            put(encode({"encrypted": run_key, **_word(one)}))
+            put(encode(one.word(run_key)))
         for name, row in sorted(blobs.pop(key_id, {}).items()):
             put(encode({"blob": name, "sealed": LOCKED_BLOB + row}))
             written.add(name)

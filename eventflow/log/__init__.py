@@ -14,7 +14,7 @@ from eventflow.errors import MissingExtra, StoreUnusable
 from eventflow.log.follow import follow
 from eventflow.log.heads import NOBODY, QUEUED, Entry, Head, Listed, Query, fits
 from eventflow.log.lmdb import LmdbLog
-from eventflow.log.locked import LockedLog, check_open
+from eventflow.log.locked import LockedLog
 from eventflow.log.locking import locked
 from eventflow.log.memory import MemoryLog
 from eventflow.log.mirror import Mirror
@@ -159,7 +159,6 @@ __all__ = [
     "Write",
     "Writer",
     "admit",
-    "check_open",
     "fits",
     "follow",
     "held_bytes",

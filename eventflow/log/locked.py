@@ -31,7 +31,7 @@ from eventflow.codec import (
     key_id_of,
     read_events,
 )
-from eventflow.errors import EventflowError, NoKey, SettingsError, Shredded, SubjectGone
+from eventflow.errors import EventflowError, NoKey, Shredded, SubjectGone
 from eventflow.event import SubjectReadmitted, SubjectShredded
 from eventflow.log.protocol import (
     STORE_RUN,
@@ -347,19 +347,6 @@ class _LockedTransaction:
     def finish(self, append: Append) -> Answer:
         """Commit, with an append that is sealed first."""
         return self._finish(self._log.sealed(append))
-
-
-def check_open(stored: Stored) -> None:
-    """Refuse to take an encrypted event to where its key is not: what it refers to could not be read there.
-
-    Raises SettingsError.
-    """
-    array = decode(stored.data, f"the event at position {stored.position}")
-    if isinstance(array, list) and len(array) > 1 and isinstance(array[1], int) and array[1] & FLAG_ENCRYPTED:
-        raise SettingsError(
-            f"the event at position {stored.position} is encrypted, and would be of no use where its key is not; "
-            f"copy the store with its keys, or show what is to be shared with -o json"
-        )
 
 
 def _event(packed: Packed, lock: RunLock, incarnation: int, version: int) -> Packed:

@@ -142,7 +142,7 @@ class MemoryLog:
         """What an append says about other rows must hold too."""
         if first is not None and append.run_key in self._runs:
             raise Conflict(f"run {append.run_id}: its run key belongs to another run; make a new one")
-        if first is not None and first.entry.parent_id is not None:
+        if first is not None and first.entry.folds_through:
             parent = self._runs.get(first.entry.parent_key)
             check_parent(first, parent.head if parent else None, parent.entry.origin if parent else 0)
         if first is None:

@@ -74,6 +74,8 @@ def export_(
             events = _new_file(path, lambda file: _capsule(opened, file, heads or [], redaction, store))
         else:
             events = _new_file(path, lambda file: _written(opened, file, heads, form, redaction))
+        every = heads or [one.head for one in opened.runs(Query())]
+        sealed = form == "cborseq" and any(key_of(opened, head) for head in every)
     finally:
         opened.close()
     if output != "table":
@@ -87,11 +89,16 @@ def export_(
         print_json(document, lines=output == "jsonl")
         return OK
     print(visible(f"{events} events written to {path}"))
+    if sealed:
+        print("what is encrypted stays so in it, and no key is; --format jsonl has values in the open")
     if redact:
         print(
             f"{redaction.count} values were taken out; the file proves nothing but its digests, and texts elsewhere may repeat them"
         )
     return OK
+
+
+_MEANT: dict[str, Form] = {CAPSULE: "capsule", ".jsonl": "jsonl", ".json": "otel"}  # by the end of a file's name
 
 
 def _asked(names: Sequence[str], *, everything: bool, form: Form) -> tuple[Sequence[str], Path]:
@@ -100,8 +107,10 @@ def _asked(names: Sequence[str], *, everything: bool, form: Form) -> tuple[Seque
             "say what to export, and last the file: `replay export RUN FILE`, or `replay export --all FILE`"
         )
     if form == "cborseq" and not names[-1].endswith(EXPORT):
+        other = next((f" {one}" for end, one in _MEANT.items() if names[-1].endswith(end)), "")
         raise SettingsError(
-            f"{names[-1]!r} is no name of an export; end it in {EXPORT}, by which replay knows one, or say another --format"
+            f"{names[-1]!r} is no name of an export; end it in {EXPORT}, by which replay knows one, or say another form with "
+            f"--format{other}"
         )
     if form == "capsule" and not names[-1].endswith(CAPSULE):
         raise SettingsError(f"{names[-1]!r} is no name of a page; end it in {CAPSULE}, by which browsers know one")

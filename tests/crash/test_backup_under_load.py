@@ -6,9 +6,10 @@ The control is a plain copy of the file, made page by page at the same time: som
 from __future__ import annotations
 
 import os
+import signal
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,26 @@ PAGE = 4096
 RUNS = 5
 
 
+class Load:
+    """A process that writes without rest; how many rounds of events it has had acknowledged."""
+
+    def __init__(self, pid: int, told: Path) -> None:
+        self._pid, self._told = pid, told
+
+    def __call__(self) -> int:
+        return int(self._told.read_text())
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """It writes nothing meanwhile, so that the store does not outgrow who looks at the copies."""
+        os.kill(self._pid, signal.SIGSTOP)
+        yield
+        os.kill(self._pid, signal.SIGCONT)
+
+
 @pytest.fixture
-def load(tmp_path: Path, fork) -> Callable[[], int]:
-    """A process that writes to the store `s` without rest; gives how many rounds of events it has had acknowledged."""
+def load(tmp_path: Path, fork) -> Load:
+    """A process that writes to the store `s`."""
     told = tmp_path / "told"
     told.write_text("0")
     LmdbLog(tmp_path / "s").close()
@@ -44,10 +62,10 @@ def load(tmp_path: Path, fork) -> Callable[[], int]:
             (tmp_path / "told.new").write_text(str(turn))
             (tmp_path / "told.new").rename(told)
 
-    fork(write)
-    while not int(told.read_text()):
+    found = Load(fork(write).pid, told)
+    while not found():
         time.sleep(0.005)
-    return lambda: int(told.read_text())
+    return found
 
 
 def holds(path: Path, rounds: int) -> None:
@@ -70,8 +88,9 @@ def test_every_backup_under_load_restores(tmp_path, load, full, record_property)
         whole = number % 5 == 0
         goal = tmp_path / f"b{number // 5}"
         backup(tmp_path / "s", goal, incremental=not whole)
-        restore(goal, tmp_path / f"r{number}")
-        holds(tmp_path / f"r{number}", rounds)
+        with load.resting():
+            restore(goal, tmp_path / f"r{number}")
+            holds(tmp_path / f"r{number}", rounds)
     record_property("figures", f"{number + 1} of {number + 1} restore")
 
 

@@ -214,7 +214,9 @@ def test_a_wrapped_key_opens_with_its_master_key_alone(shelf):
     made = keys_of(shelf, Keyring(MasterKey(b"m" * 32))).made_for("subject", "eve")[0]
     with pytest.raises(WrongKey, match=MasterKey(b"m" * 32).id):
         keys_of(shelf, Keyring(MasterKey(b"n" * 32))).get(made.key_id, "run r")
-    with pytest.raises(NoKey, match="no master key was given; name the file of master key .* with EVENTFLOW_KEY_FILE, with `key_file`"):
+    with pytest.raises(
+        NoKey, match=r"no master key was given; name the file of master key .* with EVENTFLOW_KEY_FILE, with `key_file`"
+    ):
         keys_of(shelf, None).get(made.key_id, "run r")
     with pytest.raises(NoKey, match="run q is encrypted"):
         keys_of(shelf, Keyring(MasterKey(b"m" * 32))).get(b"?" * 10, "run q")

@@ -1,10 +1,14 @@
-"""`store import` and `store export` of encrypted stores, with and without the key."""
+"""`store import` and `store export` of encrypted stores, with and without the key, and of compacted runs."""
 
 from __future__ import annotations
+
+import hashlib
 
 import pytest
 
 from eventflow.cipher.master import new_master
+from eventflow.codec import decode, encode
+from eventflow.exchange import items
 
 STORE = "runs.eventflow"
 
@@ -45,7 +49,8 @@ def test_an_encrypted_store_is_taken_in_with_its_keys(run_eventflow, run_replay,
 
 def test_an_export_of_an_encrypted_store_brings_no_key(run_eventflow, run_replay, store, desk, monkeypatch):
     """It is taken in, proved, and says what it lacks; the files of the keys may come later."""
-    assert run_eventflow("store", "export", "all.cborseq").code == 0
+    assert "what is encrypted stays so in it" in run_eventflow("store", "export", "all.cborseq").out
+    assert "what is encrypted stays so in it" in run_replay("export", "e", "e.cborseq").out
     assert run_replay("verify", "all.cborseq").code == 0
     shown = run_replay("show", "e", "--store", "all.cborseq")
     done = run_eventflow("store", "import", "all.cborseq", "--into", "new")
@@ -89,3 +94,68 @@ def test_the_master_key_is_not_wanted_for_what_needs_none(run_eventflow, store, 
     new_master(desk / "other.key")
     monkeypatch.setenv("EVENTFLOW_KEY_FILE", str(desk / "other.key"))
     assert run_eventflow("store", "import", STORE, "--into", "new").code == 0
+
+
+# --- compacted runs ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def late(run_eventflow, run_replay, flows, desk):
+    """A store in the open with a run that begins late, a fork of it, and another one."""
+    for run in ("c", "d"):
+        assert run_eventflow("run", "flows:flow", "--id", run, "--input", '{"n": 1}').code == 0
+    assert run_replay("fork", "c@2", "--id", "f").code == 0
+    assert run_eventflow("compact", "c", "--before", "2", "--yes").code == 0
+    return desk / STORE
+
+
+@pytest.mark.parametrize("way", ["the store", "an export of it", "an export of the run"])
+def test_a_compacted_run_is_taken_in_from_its_origin_on(run_eventflow, run_replay, late, way):
+    """What it begins with comes along, vouched for in the new store's own stream; what is not there any more is no loss."""
+    source = {"the store": STORE, "an export of it": "all.cborseq", "an export of the run": "f.cborseq"}[way]
+    if way == "an export of it":
+        assert run_eventflow("store", "export", source).code == 0
+    if way == "an export of the run":
+        assert run_replay("export", "f", source).code == 0
+    if source != STORE:
+        assert run_replay("verify", source).code == 0
+        assert run_replay("show", "f", "--store", source, "-o", "json").json["state"] == state(run_replay, "f", STORE)
+    done = run_eventflow("store", "import", source, "--into", "new", "-o", "json").json
+    assert set(done["runs"]) >= {"c", "f"}
+    verified = run_eventflow("store", "verify", "--store", "new")
+    assert verified.code == 0, verified.err
+    for run in done["runs"]:
+        if way != "an export of the run" or run == "f":  # of its parent it holds what the fork goes on from
+            assert state(run_replay, run, "new") == state(run_replay, run, STORE)
+    below = run_replay("show", "c@1", "--store", "new")
+    assert below.code == 3
+    assert "was compacted" in below.err
+
+
+def test_an_origin_that_was_changed_is_not_taken_in(run_eventflow, run_replay, late, desk):
+    """The event that vouches for it names its digest."""
+    assert run_replay("export", "c", "c.cborseq").code == 0
+    whole = (desk / "c.cborseq").read_bytes()
+    cut = [whole[start:end] for start, end, _ in items(whole)]
+    (at,) = [number for number, one in enumerate(cut) if one[0] >> 5 == 5 and "origin" in decode(one, "an item")]
+    value = decode(cut[at], "an item")
+    for change in (
+        {"root": value["root"][:-1] + bytes([value["root"][-1] ^ 1])},
+        {"origin": value["origin"] + 1},
+        {"act": b""},
+    ):
+        changed = [*cut[:at], encode({**value, **change}), *cut[at + 1 : -1]]
+        footer = decode(cut[-1], "an item") | {"sha256": hashlib.sha256(b"".join(changed)).digest()}
+        (desk / "x.cborseq").write_bytes(b"".join(changed) + encode(footer))
+        refused = run_eventflow("store", "import", "x.cborseq", "--into", "new")
+        assert refused.code in (4, 6), refused.err
+        assert not (desk / "new").exists()
+
+
+def test_a_run_that_is_encrypted_and_compacted_is_refused_in_a_sentence(run_eventflow, run_replay, store):
+    """What it begins with only its key could tell."""
+    assert run_eventflow("compact", "e", "--before", "2", "--yes").code == 0
+    for words in (("store", "export", "all.cborseq"), ("store", "import", STORE, "--into", "new")):
+        refused = run_eventflow(*words)
+        assert refused.code in (2, 4, 6)
+        assert "is encrypted and was compacted" in refused.err

@@ -116,14 +116,17 @@ def test_a_field_that_the_input_did_not_give_can_be_given_in_a_fork(run_eventflo
     (bad.parent / "more.py").write_text(MORE)
     ended = run_eventflow("run", "more:wants", "--id", "r", "--input", "{}")
     assert ended.code == 1
-    assert "KeyError: 'city'; the state has no field 'city': `replay fork r --set city=JSON --run --real" in ended.sentence
+    assert (
+        "KeyError: 'city'; if a field 'city' of the state is meant, `replay fork r --set city=JSON --run --real"
+        in ended.sentence
+    )
     command = re.search("`(replay fork [^`]*)`", ended.sentence)[1]
-    assert run_replay(*shlex.split(command.replace("JSON", '\'"Oslo"\''))[1:], "--id", "s").code == 0
+    assert run_replay(*shlex.split(command.replace("JSON", "'\"Oslo\"'"))[1:], "--id", "s").code == 0
     assert run_eventflow("show", "s", "-o", "json").json["state"] == {"city": "Oslo", "said": "OSLO"}
     other = run_eventflow("run", "more:wants", "--id", "o", "--input", '{"city": {}}')
     assert "mend the cause, then" in other.sentence
     agent = run_eventflow("run", "bad:asking", "--id", "a")
-    assert "the state has no field 'q': `replay fork a --set q=JSON" in agent.sentence
+    assert "or write it before; `replay fork a --set q=JSON" in agent.sentence
     assert is_sound(run_eventflow)
 
 

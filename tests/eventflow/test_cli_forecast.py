@@ -28,7 +28,10 @@ def halfway(flows, process, until, run_eventflow):
 def test_a_run_in_the_middle_says_how_far_it_is(run_eventflow):
     """A line with the share, and as JSON with the time left too; nobody drives it, which is said instead of a time."""
     lines = run_eventflow("show", "r").out.splitlines()
-    assert lines[-2:] == ["nobody drives it; go on with `eventflow resume r --flow MODULE:NAME`", "progress: 0 of 2 nodes (0 %)"]
+    assert lines[-2:] == [
+        "nobody drives it; go on with `eventflow resume r --flow MODULE:NAME`",
+        "progress: 0 of 2 nodes (0 %)",
+    ]
     assert run_eventflow("list").out.splitlines()[1].split()[:4] == ["r", "waiting", "running", "nobody"]
     found = run_eventflow("show", "r", "-o", "json").json["progress"]
     assert 0 <= found.pop("left_seconds") < 60

@@ -61,7 +61,12 @@ def test_without_keys_list_log_and_verify_work_and_values_are_placeholders(
     assert "[encrypted]" in lines.out
     shown = run_replay("show", "e", "-o", "json")
     assert (shown.code, shown.json["hidden"], shown.json["state"]) == (6, "encrypted", None)
-    for argv in (("diff", "e@1", "e@2"), ("export", "e", "x.cborseq"), ("blame", "e", "n"), ("verify", "--all")):
+    for argv in (
+        ("diff", "e@1", "e@2"),
+        ("export", "e", "x.jsonl", "--format", "jsonl"),
+        ("blame", "e", "n"),
+        ("verify", "--all"),
+    ):
         ended = run_replay(*argv)
         assert ended.code in ((0,) if argv[0] == "verify" else (2, 6)), argv
         assert "Traceback" not in ended.err
@@ -131,7 +136,9 @@ def test_the_key_of_a_deleted_run_stays_until_it_is_pruned(run_eventflow, run_re
     assert states() == {"eve": "in use", "kept": "in use", "r": "run deleted", "": "in use"}
     asked = run_eventflow("store", "keys", "prune")
     assert (asked.code, states()["r"]) == (2, "run deleted")
-    assert "Destroy the keys of 1 deleted run? Backups that still hold them can't be read any more then: r." in asked.err
+    assert (
+        "Destroy the keys of 1 deleted run? Backups that still hold them can't be read any more then: r." in asked.err
+    )
     done = run_eventflow("store", "keys", "prune", "--yes", "--why", "forget", "-o", "json").json
     assert done == {"schema": "eventflow.keyprune/1", "runs": ["r"], "pruned": True}
     assert states() == {"eve": "in use", "kept": "in use", "": "in use"}

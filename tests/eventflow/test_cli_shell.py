@@ -168,7 +168,21 @@ def test_a_command_that_stands_elsewhere_is_named(desk, run_eventflow, argv, sai
 
 def test_every_command_that_is_guessed_exists(desk, run_eventflow, run_replay):
     """What a slip is answered with can be typed."""
-    for name in ("start", "ls", "status", "continue", "kill", "stop", "rm", "rewind", "inspect", "logs", "blame", "open", "tui"):
+    for name in (
+        "start",
+        "ls",
+        "status",
+        "continue",
+        "kill",
+        "stop",
+        "rm",
+        "rewind",
+        "inspect",
+        "logs",
+        "blame",
+        "open",
+        "tui",
+    ):
         program, command = elsewhere(name).split()[:2]
         assert (run_replay if program == "replay" else run_eventflow)(command, "--help").code == 0, name
     assert 'Did you mean "eventflow list"?' in run_replay("list").sentence

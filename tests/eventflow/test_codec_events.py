@@ -22,11 +22,11 @@ from eventflow.codec import (
     encode,
     pack,
     read_events,
+    reading,
     seal,
     unpack_blob,
 )
 from eventflow.codec import events as codec
-from eventflow.codec import reading
 from eventflow.codec.blobs import BLOB_FROM
 from eventflow.codec.events import FLAG_REFS, FLAG_ZSTD, MAX_BODY, SHAPES
 from eventflow.errors import Corrupt, NotPlainData

@@ -208,8 +208,8 @@ def test_a_history_that_does_not_hold_is_not_taken_in(source, target, version):
     assert sound(target) == 0
 
 
-def test_a_compacted_run_is_copied_with_its_store_and_not_taken_in(source, monkeypatch):
-    """Its history does not prove itself from the start."""
+def test_a_run_that_is_said_to_begin_late_and_has_no_origin_is_not_taken_in(source, monkeypatch):
+    """What it would begin with is not there, so nothing of it is proved."""
     head = source.head("r")
     entry = source.entry(head.run_key)
     monkeypatch.setattr(

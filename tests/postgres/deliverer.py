@@ -17,7 +17,9 @@ from eventflow.errors import EventflowError
 from eventflow.event import SignalReceived
 
 RUNS = 4  # that the ids are dealt to
+NONE = "-"  # no plant
 LAST = -1  # the id after which a run ends
+GAP = 0.02  # seconds between a look and what is sent upon it
 AGAIN = 0.3  # the share of sendings that are repeated though they went well
 
 
@@ -52,8 +54,9 @@ async def drive(store: str) -> None:
 
 
 async def deliver(store: str, luck: random.Random, ids: list[int], plant: str) -> None:
-    """Send every id, in an order of one's own, until each was acknowledged."""
-    luck.shuffle(ids)
+    """Send every id, in an order of one's own, until each was acknowledged; with a plant in the same one, side by side."""
+    if plant == NONE:
+        luck.shuffle(ids)
     async with Engine(store) as engine:
         for number in ids:
             for _ in range(2 if luck.random() < AGAIN else 1):
@@ -65,7 +68,8 @@ async def _sent(engine: Engine, number: int, plant: str) -> bool:
     try:
         if plant == "looks" and _has_taken(engine, number):
             return True
-        await engine.signal(run_of(number), "go", number, key="" if plant else f"id-{number}")
+        await asyncio.sleep(0 if plant == NONE else GAP)
+        await engine.signal(run_of(number), "go", number, key="" if plant != NONE else f"id-{number}")
     except EventflowError:
         return False
     return True

@@ -77,6 +77,11 @@ class Fleet:
             one.wait()
         self.workers = []
 
+    @property
+    def acknowledged(self) -> str:
+        """How many events they were told are durable, for people."""
+        return f"{sum(1 for _ in self.lines('told')):,} events acknowledged"
+
     def lines(self, what: str) -> Iterator[list[str]]:
         """What they wrote down, all of them; a line that was cut off is left out."""
         for place in self.notes.glob(f"{what}-*"):

@@ -65,14 +65,20 @@ def version(name: str) -> str:
     return said.split("\n", maxsplit=1)[0].split()[-1]
 
 
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind((_HERE, 0))
+        return int(one.getsockname()[1])
+
+
 @dataclass
 class Member:
     """One server and the Patroni that watches over it."""
 
     name: str
     directory: Path
-    port: int = field(default_factory=lambda: _free_port())
-    rest: int = field(default_factory=lambda: _free_port())
+    port: int = field(default_factory=_free_port)
+    rest: int = field(default_factory=_free_port)
     patroni: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -153,7 +159,9 @@ class Cluster:
             with suppress(urllib.error.URLError, OSError, ValueError):
                 with urllib.request.urlopen(f"http://{_HERE}:{one.rest}/cluster", timeout=1) as answer:
                     said: dict[str, Any] = json.load(answer)
-                return {each["name"]: each["role"] for each in said["members"] if each["state"] in ("running", "streaming")}
+                return {
+                    each["name"]: each["role"] for each in said["members"] if each["state"] in ("running", "streaming")
+                }
         return {}
 
     def leader(self) -> Member:
@@ -189,7 +197,8 @@ class Cluster:
     def log(self) -> str:
         """The end of what each Patroni said."""
         return "\n".join(
-            f"{one.name}:\n{(self.directory / f'{one.name}.log').read_text(errors='replace')[-1_500:]}" for one in self.members
+            f"{one.name}:\n{(self.directory / f'{one.name}.log').read_text(errors='replace')[-1_500:]}"
+            for one in self.members
         )
 
 
@@ -200,13 +209,16 @@ def a_cluster(members: int = 3) -> Iterator[Cluster]:
     user = unprivileged()
     if user:
         os.chown(directory, user["user"], user["group"])
-    etcd_port, cluster = _free_port(), Cluster(directory, [Member(f"n{number}", directory) for number in range(members)])
+    etcd_port, cluster = (
+        _free_port(),
+        Cluster(directory, [Member(f"n{number}", directory) for number in range(members)]),
+    )
     etcd = _etcd(directory, etcd_port)
     try:
         for one in cluster.members:
             one.write(etcd_port)
             one.start()
-        cluster.whole()
+        cluster.leader()
         yield cluster
     finally:
         for one in cluster.members:
@@ -225,9 +237,3 @@ def _etcd(directory: Path, port: int) -> subprocess.Popen[bytes]:
              "--initial-cluster", f"default={peer}"],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", **unprivileged(),
         )  # fmt: skip
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind((_HERE, 0))
-        return int(one.getsockname()[1])

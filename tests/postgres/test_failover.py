@@ -81,7 +81,7 @@ def check(log: Log, writers: list[Writer]) -> None:
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))
-def test_no_acknowledged_event_is_lost_when_the_primary_dies(pair: Pair, round_: int) -> None:
+def test_no_acknowledged_event_is_lost_when_the_primary_dies(pair: Pair, round_: int, record_property) -> None:
     """Writers go on by themselves on the promoted standby; the old primary, back as it was, is neither written nor read."""
     open_log(pair.url).close()
     writers = [Writer(number, PostgresLog(pair.url)) for number in range(WRITERS)]
@@ -106,6 +106,8 @@ def test_no_acknowledged_event_is_lost_when_the_primary_dies(pair: Pair, round_:
         connected(parse(pair.primary.url()), log._seen, readonly=True)
     for writer in writers:
         writer.log.close()
+    told = sum(len(writer.acknowledged) for writer in writers)
+    record_property("figures", f"a fail-over under {WRITERS} writers, {told:,} batches acknowledged: 0 lost, 0 forks")
 
 
 def test_a_cut_standby_blocks_and_loses_nothing(pair: Pair) -> None:

@@ -201,7 +201,7 @@ def test_a_server_that_is_not_ready_yet_is_waited_for(pair: Pair, until: Callabl
 @pytest.mark.parametrize("readonly", [False, True])
 @pytest.mark.parametrize("at", [b"pg_control_system", b"coalesce(max", b"select format", b"order by position"])
 def test_a_connection_that_is_lost_while_a_store_is_opened_is_made_again(
-    way: tuple[LossyWay, str], at: bytes, readonly: bool
+    way: tuple[LossyWay, str], at: bytes, *, readonly: bool
 ) -> None:
     """Wherever it was cut."""
     lossy, address = way

@@ -26,14 +26,15 @@ from eventflow.log.postgres.address import parse
 from eventflow.testing.author import Author, written
 from eventflow.testing.postgres import PostgresServer
 from tests.postgres.conftest import LossyWay
-from tests.postgres.deliverer import LAST, RUNS, flow
+from tests.postgres.deliverer import LAST, NONE, RUNS, flow
 
 pytestmark = pytest.mark.slow
 FULL = os.environ.get("EVENTFLOW_FULL") == "1"
 DELIVERERS = 8
-IDS = 1_000 if FULL else 60
+IDS = 1_000 if FULL else 40
+PLANTED = 30  # ids that are sent without their keys
 KILLS = 6 if FULL else 1  # of a deliverer, and of the driver
-REST = 0.05  # seconds between two cuts
+REST = 0.2  # seconds between two cuts
 LONGEST = 600  # seconds: only so that a test that hangs ends
 PROGRAM = Path(__file__).with_name("deliverer.py")
 # Whoever is in the middle of a commit comes first.
@@ -49,7 +50,7 @@ class Crowd:
     lossy: str
     errors: Path
     ids: int
-    plant: str = "-"
+    plant: str = NONE
     driver: subprocess.Popen[bytes] | None = None
     deliverers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -147,7 +148,7 @@ def crowd(way: tuple[LossyWay, str], server: PostgresServer, tmp_path: Path) -> 
     address = server.url(schema=parse(lossy).schema, lease="1")
     started: list[Crowd] = []
 
-    def make(ids: int, plant: str = "-") -> Crowd:
+    def make(ids: int, plant: str = NONE) -> Crowd:
         asyncio.run(begun(address))
         started.append(Crowd(address, lossy, tmp_path / "errors", ids, plant))
         return started[-1]
@@ -183,14 +184,14 @@ def test_each_id_is_taken_once(crowd, server: PostgresServer, way, record_proper
 @pytest.mark.parametrize("plant", ["unkeyed", "looks"])
 def test_without_a_key_ids_are_taken_twice(crowd, plant: str, record_property) -> None:
     """Whoever sends without a key, be it after a look whether the run has the id, is found out by the same count."""
-    all_ = crowd(12, plant)
+    all_ = crowd(PLANTED, plant)
     all_.drive()
     all_.deliver()
     all_.wait()
     asyncio.run(asyncio.wait_for(ended(all_.address), LONGEST))
     twice = sum(count > 1 for number, count in taken(all_.address).items() if number != LAST)
     assert twice
-    record_property("figures", f"{plant}: {twice} of 12 ids taken more than once")
+    record_property("figures", f"{plant}: {twice} of {PLANTED} ids taken more than once")
 
 
 def test_without_its_number_a_batch_is_written_twice(way: tuple[LossyWay, str], monkeypatch, record_property) -> None:

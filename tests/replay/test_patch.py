@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventflow.plain import freeze, same, thaw
-from replay.patch import differences
+from replay.patch import by_field, differences
 
 scalars = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from([0.0, -0.0, 1.0, "", "a", "~/", b"", b"a"])
 values = st.recursive(
@@ -66,6 +66,13 @@ def test_only_what_differs_is_told(one, other, patch):
     """An item put between others is one operation, a changed key of a changed item another."""
     edits = list(differences(freeze(one), freeze(other)))
     assert [(edit.op, edit.pointer) for edit in edits] == patch
+
+
+def test_people_read_a_patch_by_the_names_of_fields():
+    """Within a field the order stays, for there it counts."""
+    one, other = freeze({"zz": 1, "b": [1, 2, 3, 4], "aaa": 1}), freeze({"zz": 2, "b": [1, 4], "aaa": 2})
+    told = [edit.pointer for edit in by_field(differences(one, other))]
+    assert told == ["/aaa", "/b/2", "/b/1", "/zz"]
 
 
 def test_long_lists_differ_by_their_items():

@@ -118,12 +118,20 @@ def test_blame_names_a_call_its_attempt_and_what_it_was_given(run_replay, desk):
     """Of any kind; where no result is seen in the value, the calls that there were."""
     log = open_log(desk / "runs.eventflow")
     author = Author(log)
-    begun = [EffectStarted("fetch", "oslo", "call", False, freeze({"args": ["Oslo"]}), bytes(32), "k", n) for n in (1, 2)]
+    begun = [
+        EffectStarted("fetch", "oslo", "call", False, freeze({"args": ["Oslo"]}), bytes(32), "k", n) for n in (1, 2)
+    ]
     end = Transitioned("a", "b", change=(Op("set", ("x",), "14 degrees"), Op("set", ("y",), 3)))
     author.add(author.start("r"), *begun, EffectFinished("fetch", "oslo", "14 degrees"), end)
     log.close()
     call = run_replay("blame", "r", "x", "-o", "json").json["call"]
-    assert (call["name"], call["key"], call["kind"], call["attempt"], call["sign"]) == ("fetch", "oslo", "call", 2, "same")
+    assert (call["name"], call["key"], call["kind"], call["attempt"], call["sign"]) == (
+        "fetch",
+        "oslo",
+        "call",
+        2,
+        "same",
+    )
     lines = run_replay("blame", "r", "x").out.splitlines()
     assert lines[2:] == [
         "call fetch (key oslo), attempt 2, versions 3 to 4: its result is the value",

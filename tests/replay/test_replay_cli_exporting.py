@@ -109,6 +109,13 @@ def test_what_can_not_be_exported_is_said_in_one_sentence(run_replay, store, arg
 # --- the confined process ------------------------------------------------------------------------------------------
 
 
+def test_the_end_of_a_name_tells_which_form_is_meant(run_replay, store):
+    """The sentence names it; of an end that nobody knows it names the option."""
+    for name, said in (("x.html", "--format capsule"), ("x.jsonl", "--format jsonl"), ("x.zip", "--format")):
+        ended = run_replay("export", "good", name)
+        assert (ended.code, ended.sentence.rstrip().endswith(said)) == (2, True)
+
+
 def test_the_command_line_reads_an_export_in_a_process_of_its_own(exports, process):
     """With the same output and exit code."""
     done = process("replay", "show", "two.cborseq", "-o", "json").ended()

@@ -9,7 +9,6 @@ from eventflow.log import open_log
 from eventflow.plain import FrozenDict
 from eventflow.testing.author import Author
 
-
 HUGE = """
 from eventflow import Workflow
 
@@ -77,7 +76,7 @@ def test_an_account_of_a_huge_state_and_a_long_history_is_a_few_pages(run_replay
     assert max(map(len, told.out.splitlines())) < 400
     assert "Nodes (the first and the last 100; 51 between them left out, all with -o json)" in told.out
     assert "… and 42 fields more, all with -o json" in told.out
-    assert "  a_list = [\"row 0" in told.out
+    assert '  a_list = ["row 0' in told.out
     assert "(30,000 items, " in told.out
     fields = [line.split()[0] for line in told.out.splitlines() if line.startswith("  ") and " = " in line]
     assert fields == ["n", *sorted(fields[1:])]

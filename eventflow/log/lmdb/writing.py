@@ -229,7 +229,7 @@ class Batch:
         """What an append says about other rows must hold too."""
         if first is not None and self._txn.get(append.run_key, db=self._t.info) is not None:
             raise Conflict(f"run {append.run_id}: its run key belongs to another run; make a new one")
-        if first is not None and first.entry.parent_id is not None:
+        if first is not None and first.entry.folds_through:
             parent_key = first.entry.parent_key
             check_parent(first, self._head_of(parent_key), self._origin(parent_key))
         if first is None and any(packed.code == REWOUND for packed in append.events):

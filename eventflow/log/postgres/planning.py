@@ -169,7 +169,7 @@ class Plan:
         key, facts = append.run_key, self._facts
         if first is not None and (key in self._begun or key in facts.names):
             raise Conflict(f"run {append.run_id}: its run key belongs to another run; make a new one")
-        if first is not None and first.entry.parent_id is not None:
+        if first is not None and first.entry.folds_through:
             parent_key = first.entry.parent_key
             check_parent(first, self._head_of(parent_key), facts.origins.get(parent_key, 0))
             self._needs(parent_key)
