@@ -133,19 +133,28 @@ def run(report: Path) -> int:
     ).returncode
 
 
-def table(found: list[dict]) -> str:
-    """The rows with the figures of their tests."""
+def table(found: list[dict], before: str) -> str:
+    """The rows with the figures of their tests; one that nothing was found out about stays as it was."""
     lines = ["| what fails | tests | what came of it | control |", "|---|---|---|---|"]
+    old = {line.split(" | ")[0].removeprefix("| "): line for line in before.splitlines() if line.startswith("| ")}
     for row in ROWS:
+        if row.failure in old and not _of(row.tests, found):
+            lines.append(old[row.failure])
+            continue
         files = ", ".join(sorted({f"`tests/{one.partition('::')[0]}`" for one in row.tests}))
         control = _told(row.controls, found) if row.controls else "none"
         lines.append(f"| {row.failure} | {files} | {_told(row.tests, found)} | {control} |")
     return "\n".join(lines)
 
 
+def _of(tests: tuple[str, ...], found: list[dict]) -> list[dict]:
+    """What was found out by some tests."""
+    return [one for one in found if any(one["test"].startswith(f"tests/{test}") for test in tests)]
+
+
 def _told(tests: tuple[str, ...], found: list[dict]) -> str:
     """What the tests of a row have found out, in a few words."""
-    mine = [one for one in found if any(one["test"].startswith(f"tests/{test}") for test in tests)]
+    mine = _of(tests, found)
     said = [text for one in mine for text in one["figures"]]
     outcomes = [one["outcome"] for one in mine]
     counted = ", ".join(
@@ -158,7 +167,10 @@ def main() -> int:
     """Write the table into the page; the code that pytest returned."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--only", type=Path, metavar="REPORT", help="make the table of what this report says; run nothing"
+        "--only",
+        type=Path,
+        metavar="REPORT",
+        help="write what this report says, rows that it is silent about stay; run nothing",
     )
     only = parser.parse_args().only
     with tempfile.TemporaryDirectory() as place:
@@ -166,8 +178,8 @@ def main() -> int:
         code = 0 if only else run(report)
         found = [json.loads(line) for line in report.read_text().splitlines()]
     before, _, rest = PAGE.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n\n{table(found)}\n\n{END}{after}")
+    old, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{table(found, old)}\n\n{END}{after}")
     return code
 
 

@@ -21,9 +21,9 @@ from eventflow.clock import Clock, SystemClock
 from eventflow.codec import Stored, pack
 from eventflow.errors import EventflowError, StoreNotFound
 from eventflow.event import StoreRepaired
-from eventflow.exchange import ExportLog, Sealing, Told, write_items
-from eventflow.forking import who, write_one
-from eventflow.ingest import bring
+from eventflow.exchange import ExportLog, Origin, Sealing, Told, write_items
+from eventflow.forking import who, write_all, write_one
+from eventflow.ingest import begun_at, bring
 from eventflow.log import STORE_RUN, Act, LmdbLog
 from eventflow.log.lmdb.files import make_directory
 from eventflow.plain import freeze
@@ -52,7 +52,8 @@ def repair(
 ) -> Repaired:  # fmt: skip
     """Make a new store of every run and every event of a damaged one that prove themselves; the damaged one is only read.
 
-    Operations by hand, checkpoints, snapshots and waiting messages stay behind; deleted runs stay deleted. Encrypted runs come
+    Operations by hand, checkpoints, snapshots and waiting messages stay behind; deleted runs stay deleted. Compacted runs begin
+    where they began. Encrypted runs come
     as they are stored, with their keys as they are wrapped; that their values are there can only be told where the master
     key is. It can be killed at any moment and repeated. Raises StoreNotFound, Conflict if the place is taken, StoreUnusable.
     """
@@ -68,7 +69,7 @@ def repair(
     with Staging(Path(dest)) as staging:
         make_directory(staging.path / "data.1")
         with closing(LmdbLog(staging.path, clock=clock)) as log:
-            work = _Saving(found, proving, log, old)
+            work = _Saving(found, proving, log, old, clock=clock, actor=actor or who())
             for number, chain in enumerate(proving.chains.values(), 1):
                 work.save(chain)
                 if progress is not None:
@@ -119,8 +120,11 @@ def _bring_keys(source: KeyFolder, target: KeyFolder, proving: Proving) -> None:
 class _Saving:
     """Takes chains into a new store, each verified first, and cut shorter where it does not hold."""
 
-    def __init__(self, found: Found, proving: Proving, log: LmdbLog, store_id: bytes) -> None:
+    def __init__(
+        self, found: Found, proving: Proving, log: LmdbLog, store_id: bytes, *, clock: Clock, actor: str
+    ) -> None:  # fmt: skip
         self._found, self._proving, self._log, self._store_id = found, proving, log, store_id
+        self._clock, self._actor = clock, actor
         self.runs = self.events = 0
 
     def save(self, chain: Chain) -> None:
@@ -143,7 +147,7 @@ class _Saving:
             findings = verify_run(export, head).findings
             if findings:
                 return max(findings[0].version, chain.first), findings[0].problem
-            write_one(self._log, bring(export, head))
+            write_all(self._log, [bring(export, head), *begun_at(export, head, self._clock, self._actor)])
         except (EventflowError, *STUMBLES) as error:
             return last, said(error)
         self.runs += 1
@@ -166,7 +170,13 @@ class _Saving:
     def _export(self, chain: Chain, last: int) -> ExportLog:
         file = io.BytesIO()
         sealing = self._sealing(chain, last) if chain.key_id else None
-        write_items(file, self._store_id, self._line(chain, last), self._found.blobs, sealing=sealing)
+        origins: dict[bytes, Origin] = {}
+        one: Chain | None = chain
+        while one is not None:
+            if one.origin is not None:
+                origins[one.run_key] = one.origin
+            one = self._proving.chains.get(one.parent)
+        write_items(file, self._store_id, self._line(chain, last), self._found.blobs, sealing=sealing, origins=origins)
         return ExportLog(file.getvalue())
 
     def _line(self, chain: Chain, last: int) -> Iterator[Stored]:

@@ -43,13 +43,15 @@ class Piece:
 class Found:
     """All that was found: events by run key and version, values, digests of deleted events.
 
-    `ends` are heads by the digest that they name as the last event of a run, older heads among them.
+    `ends` are heads by the digest that they name as the last event of a run, older heads among them; `roots` are snapshots
+    by run key and version, as they are stored.
     """
 
     events: dict[bytes, dict[int, dict[bytes, Piece]]] = field(default_factory=dict)
     entries: dict[bytes, Entry] = field(default_factory=dict)  # what a list says of runs, by run key
     gone: set[bytes] = field(default_factory=set)
     ends: dict[bytes, dict[bytes, Head]] = field(default_factory=dict)
+    roots: dict[tuple[bytes, int], list[bytes]] = field(default_factory=dict)
     sealed: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)  # encrypted values: key id -> name -> row
     _keys: Keys | None = None
     _locked: set[bytes] = field(default_factory=set)  # names of encrypted values
@@ -70,6 +72,9 @@ class Found:
                 self.entries[key] = entry_from(value)[1]
         elif len(value) == _HEAD_ROW:
             self._end(key, value)
+        elif len(key) == len(STORE_RUN) + _PLACE and len(value) > _PLACE and value[:1] in (b"\0", b"\1"):
+            run_key, version = key[: len(STORE_RUN)], int.from_bytes(key[len(STORE_RUN) :], "big")
+            self.roots.setdefault((run_key, version), []).append(value)
         elif len(key) == _PLACE and value[:1] in (b"\0", b"\1", b"\2", LOCKED_BLOB):
             self._blob(key, value)
 

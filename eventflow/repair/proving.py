@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from eventflow.codec import FORKED, KEY
+from eventflow.codec import FORKED, KEY, root_digest, unpack_state
+from eventflow.errors import EventflowError
 from eventflow.event import SubjectShredded
-from eventflow.log import STORE_RUN
+from eventflow.exchange import Origin
+from eventflow.log import STORE_RUN, STORE_VOUCH
 from eventflow.plain import FrozenList
 from eventflow.proof import DIGEST_SIZE, genesis
 from eventflow.repair.finding import Found, Piece
+from eventflow.verification.report import STUMBLES
 
 STARTED, COMPACTED, SHREDDED = 1, 133, 151  # docs/format.md
 AGAIN = "it was told in the damaged store"
@@ -18,13 +21,17 @@ AGAIN = "it was told in the damaged store"
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A run's history as far as it proves itself; `parent` is the run it continues, none if that is empty."""
+    """A run's history as far as it proves itself; `parent` is the run it continues, none if that is empty.
+
+    `origin` is what a compacted run begins with: its first event is then the last of those that were taken together.
+    """
 
     run_id: str
     run_key: bytes
     first: int
     pieces: tuple[Piece, ...]
     parent: bytes = b""
+    origin: Origin | None = None
 
     @property
     def key_id(self) -> bytes:
@@ -116,28 +123,61 @@ class Proving:
     def _chain(self, key: bytes) -> Chain | None:
         versions = self._found.events.get(key, {})
         best: Chain | None = None
-        for first, piece in self._beginnings(key):
-            pieces = self._longest(key, versions, first, piece)
+        for bare in self._beginnings(key):
+            pieces = self._longest(key, versions, bare.first, bare.pieces[0])
             if not pieces:
                 continue
-            chain = Chain(str(piece.header["run_id"]), key, first, pieces, _parent(piece))
+            chain = replace(bare, pieces=pieces)
             if best is None or (chain.last, chain.pieces[-1].time) > (best.last, best.pieces[-1].time):
                 best = chain
         return best
 
-    def _beginnings(self, key: bytes) -> Iterator[tuple[int, Piece]]:
-        """First events that prove themselves: a start by its genesis, a fork by its parent's event."""
+    def _beginnings(self, key: bytes) -> Iterator[Chain]:
+        """First events that prove themselves: a start by its genesis, a fork by its parent's event, an origin by its snapshot."""
+        yield from self._origins(key)
         for version, pieces in self._found.events.get(key, {}).items():
             for piece in pieces.values():
                 if piece.digest in self._found.gone or not self._found.has_values(piece):
                     continue
                 header = piece.header
+                run_id = str(header.get("run_id"))
                 if piece.code == STARTED and version == 1 and piece.before == _genesis(piece):
-                    yield version, piece
+                    yield Chain(run_id, key, version, (piece,))
                 elif piece.code == FORKED and header.get("at") == version - 1:
                     parent = self.chains.get(_parent(piece))
                     if parent is not None and piece.before == self._digest_at(parent, version - 1):
-                        yield version, piece
+                        yield Chain(run_id, key, version, (piece,), parent.run_key)
+
+    def _origins(self, key: bytes) -> Iterator[Chain]:
+        """What a run was compacted to: a snapshot that the store's own stream vouches for, and the event it was made at."""
+        for by, act in self._acts(key):
+            at, told = act.header["at"], act.header["snapshot"]
+            if not isinstance(at, int):
+                continue
+            roots = self._found.roots.get((key, at), ())
+            root = next((one for one in roots if told == [at, _digest_of(one)]), b"")
+            piece = self._found.events.get(key, {}).get(at, {}).get(self._stands_after(root))
+            if piece is not None:
+                origin = Origin(at, root, by | STORE_VOUCH, act.data)
+                yield Chain(str(act.header["run_id"]), key, at, (piece,), origin=origin)
+
+    def _acts(self, key: bytes) -> Iterator[tuple[int, Piece]]:
+        """Compactions of a run by their version in the store's stream; what nothing names there may have been changed."""
+        own = self._found.events.get(STORE_RUN, {})
+        for version, pieces in own.items():
+            named = {one.before for one in own.get(version + 1, {}).values()}
+            for piece in pieces.values():
+                known = piece.digest in named or piece.digest in self._found.ends.get(STORE_RUN, {})
+                header = piece.header
+                if piece.code == COMPACTED and known and header.get("run_key") == key and "snapshot" in header:
+                    yield version, piece
+
+    def _stands_after(self, root: bytes) -> bytes:
+        """The digest of the event that a snapshot was made at; empty if it is not whole."""
+        try:
+            return unpack_state(root, self._found.blobs, "a snapshot")[0].digest
+        except (EventflowError, *STUMBLES):
+            return b""
 
     def _digest_at(self, chain: Chain, version: int) -> bytes:
         """The digest of a version of a run, which may be its parent's."""
@@ -173,6 +213,14 @@ class Proving:
         for level in reversed(levels[:-1]):
             chain.append(level[chain[-1].before])
         return tuple(reversed(chain))
+
+
+def _digest_of(root: bytes) -> bytes:
+    """The digest of a stored snapshot; empty if it is none."""
+    try:
+        return root_digest(root, "a snapshot")
+    except (EventflowError, *STUMBLES):
+        return b""
 
 
 def _parent(piece: Piece) -> bytes:

@@ -12,16 +12,20 @@ from pathlib import Path
 import pytest
 
 from eventflow import Engine, Keyring, SystemClock, Workflow
+from eventflow.change import Op
 from eventflow.cipher import MasterKey
 from eventflow.codec import read_events
 from eventflow.engine import operations
-from eventflow.errors import Conflict, NoKey, Shredded, StoreNotFound
-from eventflow.event import StoreRepaired
+from eventflow.errors import Conflict, NoKey, Shredded, StoreNotFound, VersionCompacted
+from eventflow.event import StoreRepaired, Transitioned
+from eventflow.forking import fork_run
 from eventflow.log import STORE_RUN, LmdbLog, Query, open_log
 from eventflow.log.lmdb.salvage import PAGE
 from eventflow.log.lmdb.salvage import rows as salvaged
+from eventflow.plain import freeze
 from eventflow.recovery import recover
 from eventflow.repair import repair
+from eventflow.retention import compact_run
 from eventflow.shredding import shred, to_shred
 from eventflow.testing.author import Author
 from eventflow.verification import verify_store
@@ -280,3 +284,44 @@ def test_a_key_that_is_not_there_is_told(sealed, tmp_path):
     made = repair(sealed, tmp_path / "saved")
     assert made.runs == 5
     assert [(one.run[:1], "its key is not in" in one.problem) for one in made.lost] == [("a", True)]
+
+
+@pytest.fixture
+def compacted(store: Path) -> Path:
+    """The store, with a run whose beginning was taken away twice, and a fork that stands on it."""
+    with closing(LmdbLog(store)) as log:
+        author = Author(log)
+        head = author.start("long")
+        for turn in range(30):
+            items = freeze([f"{turn} {number} {'x' * 50}" for number in range(200)])
+            change = (Op("set", ("items",), items), Op("set", ("text",), "y" * 5_000 + str(turn)))
+            head = author.add(head, Transitioned("a", "a", change=change))
+        compact_run(log, SystemClock(), "long", 10)
+        compact_run(log, SystemClock(), "long", 20)
+        fork_run(log, SystemClock(), head, 25, run_id="fork")
+    return store
+
+
+def test_a_compacted_run_is_saved_from_its_origin_on(compacted, sound):
+    """With the state it begins with, and what continues it; the new store vouches for that."""
+    before = histories(compacted)
+    assert saved(compacted, sound, before)[1] == ()
+    with closing(LmdbLog(compacted.parent / "saved", readonly=True)) as new, closing(LmdbLog(compacted)) as old:
+        for name in ("long", "fork"):
+            here, there = new.head(name), old.head(name)
+            assert recover(new, here).state.data == recover(old, there).state.data
+        assert recover(new, new.head("long"), 20).state == recover(old, old.head("long"), 20).state
+        with pytest.raises(VersionCompacted):
+            recover(new, new.head("long"), 19)
+
+
+def test_a_compacted_run_whose_origin_is_damaged_is_named(compacted, sound):
+    """A changed byte of the snapshot that it begins with leaves nothing that could be proved."""
+    with closing(LmdbLog(compacted)) as log:
+        root = log.snapshot(log.head("long").run_key, 20)
+    whole = data(compacted).read_bytes()
+    changed = root[:40] + bytes([root[40] ^ 1]) + root[41:60]
+    data(compacted).write_bytes(whole.replace(root[:60], changed))  # old pages may have it too
+    made = repair(compacted, compacted.parent / "saved")
+    assert sound(compacted.parent / "saved").runs == len(RUNS)
+    assert {one.run: one.problem for one in made.lost}["long"].endswith("its origin does not prove itself")

@@ -20,9 +20,7 @@ from eventflow.errors import EventflowError
 from eventflow.log.postgres.address import Address
 from eventflow.log.postgres.connecting import apart, connect
 
-LONG = (
-    5.0  # seconds a statement may take before anybody asks: a slow commit takes less, and a look is a connection a host
-)
+LONG = 5.0  # seconds a statement may take before anybody asks: a slow commit takes less, a look is a connection a host
 Place = tuple[str, int]  # a host as libpq names it, and its port
 
 
