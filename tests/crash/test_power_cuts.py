@@ -22,7 +22,7 @@ from powercut.judge import Recording, at_risk, judged, planned
 from powercut.trace import recorded, works
 
 FULL = os.environ.get("EVENTFLOW_FULL") == "1"
-STATES = int(os.environ.get("EVENTFLOW_STATES", "10000" if FULL else "1500"))
+STATES = int(os.environ.get("EVENTFLOW_STATES", "20000" if FULL else "1500"))
 CONTROL_STATES = 1_000 if FULL else 250
 
 WHY_NOT = works()

@@ -319,8 +319,8 @@ def test_a_long_value_is_cut_in_a_table_and_whole_in_json(run_eventflow, desk):
         "flow = Workflow('f').add_node('a', lambda s: {'t': 'x' * 5000, 'b': b'\\xff', 'n': float('nan')}).set_start('a')\n"
     )
     table = run_eventflow("run", "f.py:flow", "--id", "r").out
-    assert f"{'x' * 600}… (5,000 characters, all with -o json)" in table
-    assert "x" * 601 not in table
+    assert f"{'x' * 240}… (4,760 characters more, whole with -o json)" in table
+    assert "x" * 241 not in table
     state = run_eventflow("show", "r", "-o", "json").json["state"]
     assert state == {"b": {"base64": "/w=="}, "n": {"float": "nan"}, "t": "x" * 5000}
 

@@ -7,9 +7,11 @@ corpus of its target once it is mended. Run from the root of the repository.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,7 +20,7 @@ MAX_INPUT = 4_096  # bytes: what breaks a reader is short; long inputs have test
 
 
 def main() -> int:
-    """Fuzz targets one after the other; exit code 1 if one of them broke."""
+    """Fuzz targets, as many at a time as there are processors; exit code 1 if one of them broke."""
     sys.path.insert(0, str(HERE))
     from targets import TARGETS  # noqa: PLC0415 - the child that is instrumented imports it in its own way
 
@@ -26,23 +28,28 @@ def main() -> int:
     if find_spec("atheris") is None:
         print("there is no atheris here; install it with: pip install atheris", file=sys.stderr)  # noqa: T201
         return 2
-    broken = []
-    for name in given.targets or TARGETS:
-        with tempfile.TemporaryDirectory(prefix="fuzz-") as work:
-            found = Path(given.found) / name
-            found.mkdir(parents=True, exist_ok=True)
-            argv = [
-                sys.executable, str(HERE / "__main__.py"), "--one", name, work, str(HERE / "corpus" / name),
-                f"-max_total_time={given.seconds}", f"-max_len={MAX_INPUT}", "-timeout=10", "-rss_limit_mb=1024",
-                f"-artifact_prefix={found}/", "-verbosity=0", "-print_final_stats=1", f"-seed={given.seed}",
-            ]  # fmt: skip
-            done = subprocess.run(argv, check=False, capture_output=True, text=True, errors="replace")
-        runs = next((line.split()[-1] for line in done.stderr.splitlines() if "executed_units" in line), "?")
-        print(f"{name}: {runs} inputs, {'held' if not done.returncode else 'BROKE'}", flush=True)  # noqa: T201
-        if done.returncode:
-            broken.append(name)
-            print(done.stdout[-4_000:], done.stderr[-4_000:], sep="\n")  # noqa: T201
-    return 1 if broken else 0
+    names = list(given.targets or TARGETS)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        held = list(pool.map(lambda name: _holds(name, given), names))
+    return 0 if all(held) else 1
+
+
+def _holds(name: str, given: argparse.Namespace) -> bool:
+    """Fuzz one target in a process of its own, and say what came of it."""
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as work:
+        found = Path(given.found) / name
+        found.mkdir(parents=True, exist_ok=True)
+        argv = [
+            sys.executable, str(HERE / "__main__.py"), "--one", name, work, str(HERE / "corpus" / name),
+            f"-max_total_time={given.seconds}", f"-max_len={MAX_INPUT}", "-timeout=10", "-rss_limit_mb=1024",
+            f"-artifact_prefix={found}/", "-verbosity=0", "-print_final_stats=1", f"-seed={given.seed}",
+        ]  # fmt: skip
+        done = subprocess.run(argv, check=False, capture_output=True, text=True, errors="replace")
+    runs = next((line.split()[-1] for line in done.stderr.splitlines() if "executed_units" in line), "?")
+    told = f"{name}: {runs} inputs, {'BROKE' if done.returncode else 'held'}"
+    more = ["", done.stdout[-4_000:], done.stderr[-4_000:]] if done.returncode else []
+    print("\n".join([told, *more]), flush=True)  # noqa: T201
+    return not done.returncode
 
 
 def _arguments(names: list[str]) -> argparse.Namespace:
