@@ -7,6 +7,7 @@ restore. Every event is checked against the chain on the way; a snapshot is take
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from eventflow.checkpoint import Progress
@@ -14,12 +15,13 @@ from eventflow.codec import Stored, decode, read_events, root_digest, unpack_sta
 from eventflow.costs import UNTIMED, Timed
 from eventflow.errors import Corrupt, VersionCompacted, VersionNotFound
 from eventflow.event import CheckpointCreated, Event, Forked, Recorded, Rewound, RunCompacted, RunStarted, Vouch
-from eventflow.log import STORE_RUN, STORE_VOUCH, Appended, Head, Log
+from eventflow.log import STORE_RUN, STORE_VOUCH, Appended, Head, LockedLog, Log
 from eventflow.proof import digest, genesis
 from eventflow.state import Parent, State, evolve
 
 LOOK = 4  # snapshots asked for in one go: the newest may not be vouched for yet
 CHUNK = 1_000  # events read in one go: a few ms under a read transaction, a few MB in memory
+NEAR = 64  # events: to fold so many costs no more than to find a snapshot and fold what came after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,25 @@ def fold_on(log: Log, state: State, upto: int) -> State:
     for recorded in _events(log, [Segment(state.run.run_key, state.version + 1, upto)], state):
         state = evolve(state, recorded)
     return state
+
+
+def caught_up(log: Log, head: Head, seen: State | None) -> State:
+    """The newest state of a run from one that was recovered before: only the events since are read, if any came.
+
+    The same as `recover` would find, and raises what it raises; it does the work where too much has happened since, and
+    where values are encrypted: the key may have been destroyed since.
+    """
+    if isinstance(log, LockedLog):
+        seen = None
+    if seen is not None and (seen.run.run_key, seen.run.incarnation) == (head.run_key, head.incarnation):
+        if seen.digest == head.digest:
+            return seen
+        if 0 < head.version - seen.version <= NEAR and not any(bend > seen.version for bend in log.bends(head.run_key)):
+            with suppress(Corrupt):  # it may have been compacted, or deleted and begun anew, since the head was read
+                state = fold_on(log, seen, head.version)
+                if state.digest == head.digest:
+                    return state
+    return recover(log, head).state
 
 
 def load_again(log: Log, run_key: bytes, version: int) -> int:

@@ -14,7 +14,7 @@ PACKAGES = ("eventflow", "replay")
 SOURCES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 
 FLOORS = {
-    "errors": 0, "plain": 0, "change": 0, "event": 0, "clock": 0, "retry": 0, "costs": 0, "span": 0, "markup": 0, "shapes": 0, "quota": 0, "durable": 0,
+    "errors": 0, "plain": 0, "change": 0, "event": 0, "clock": 0, "retry": 0, "costs": 0, "span": 0, "markup": 0, "shapes": 0, "quota": 0, "durable": 0, "swift": 0,
     "state": 1, "checkpoint": 1,
     "codec": 2, "proof": 2, "cipher": 2, "redaction": 2, "budget": 2, "workflow": 2,
     "log": 3,

@@ -142,7 +142,7 @@ def _read(stored: Stored, *, strict: bool, hidden: bool, upcasters: Mapping[int,
     array = _checked_array(decode(stored.data, where, strict=strict), where, upcasters)
     flags, header = array[1], array[8]
     reading = _READINGS.get(array[7])
-    if reading is None or flags & ~KNOWN_FLAGS or not header.keys() <= reading.known:
+    if reading is None or flags & ~KNOWN_FLAGS or not reading.known.issuperset(header):
         raise _newer(array, reading, where)
     lock: Lock | None = None
     why: Hidden = ""
@@ -213,10 +213,11 @@ def _event(reading: _Reading, header: dict[str, Any], body: list[Any], where: st
         types = reading.header.get(name)
         if types is None:  # the vouch or the key
             continue
-        if type(value) not in SCALARS:
-            value = frozen(value, where)  # noqa: PLW2901 - the same value, as the fact holds it
-        if types and type(value) not in types:
-            raise Corrupt(where, f"has {name!r} of type {type(value).__name__}")
+        if type(value) not in types:  # a plain text or number, most often, needs no second look
+            if type(value) not in SCALARS:
+                value = frozen(value, where)  # noqa: PLW2901 - the same value, as the fact holds it
+            if types and type(value) not in types:
+                raise Corrupt(where, f"has {name!r} of type {type(value).__name__}")
         values[name] = value
     for (name, types, read), plain in zip(reading.body, body, strict=False):
         value = values[name] = read(plain, where)

@@ -24,7 +24,7 @@ from eventflow.forking import who, write_one
 from eventflow.log import QUEUED, Head, Log, Post, Posted
 from eventflow.plain import thaw
 from eventflow.progress import parked_why
-from eventflow.recovery import history, recover
+from eventflow.recovery import caught_up, history, recover
 from eventflow.run import SIGNAL, message
 from eventflow.state import FINAL, State, Status
 from eventflow.workflow import MESSAGE, Workflow
@@ -38,6 +38,7 @@ class Run:
 
     def __init__(self, log: Log, head: Head, flow: Workflow | None, seat: Seat | None) -> None:
         self._log, self._head, self._flow, self._seat = log, head, flow, seat
+        self._seen: State | None = None  # what was found when its state was asked for last
 
     def __repr__(self) -> str:
         try:
@@ -65,11 +66,15 @@ class Run:
 
     @property
     def state(self) -> State:
-        """Where the run stands now, with its data; recovered from the log unless this process drives it."""
+        """Where the run stands now, with its data; recovered from the log unless this process drives it.
+
+        Asked again, it reads what came since.
+        """
         driver = None if self._seat is None else self._seat.driver
         if driver is not None and driver.task is not None and not driver.task.done():
             return driver.journal.state
-        return recover(self._log, self._now()).state
+        self._seen = state = caught_up(self._log, self._now(), self._seen)
+        return state
 
     @property
     def status(self) -> Status:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from eventflow.event.runs import RunEvent
 from eventflow.event.stores import StoreEvent
+from eventflow.swift import swift
 
 Event = RunEvent | StoreEvent
 
@@ -18,6 +19,7 @@ class Vouch:
     digest: bytes
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """An event with its place: what the log gives back.

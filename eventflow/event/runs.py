@@ -7,6 +7,7 @@ from typing import Any
 
 from eventflow.change import NO_CHANGE, Change
 from eventflow.plain import EMPTY, NOTHING, FrozenDict, FrozenList
+from eventflow.swift import swift
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Failure:
         return [self.type, self.message, self.where, self.retryable]
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class RunStarted:
     """A run was accepted; always version 1, durable before any code of the user runs.
@@ -55,6 +57,7 @@ class RunStarted:
     queue_key: str = ""
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class Transitioned:
     """The run left `node` for `to` on `trigger`, and its state changed; `error` is why, on an error edge."""
@@ -66,6 +69,7 @@ class Transitioned:
     error: Failure | None = None
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class RunCompleted:
     """The body of a terminal node ended; the run is over."""
@@ -253,6 +257,7 @@ class WaitClosed:
     branch: str = ""
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class EffectStarted:
     """A call to the outside is about to be made; durable before it is.
@@ -272,6 +277,7 @@ class EffectStarted:
     undo: str = ""
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class EffectFinished:
     """A call to the outside gave a result; it is never made again on this line.

@@ -7,6 +7,7 @@ from typing import Literal
 
 from eventflow.event import Failure
 from eventflow.plain import EMPTY, NOTHING, FrozenDict, FrozenList
+from eventflow.swift import swift
 
 Status = Literal[
     "pending", "running", "waiting", "paused", "completed", "failed", "cancelled", "timed_out", "parked"
@@ -63,6 +64,7 @@ class Identity:
     policy: FrozenDict = EMPTY
 
 
+@swift
 @dataclass(frozen=True, slots=True)
 class State:
     """The user's data and where the run stands, at one version.

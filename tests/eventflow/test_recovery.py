@@ -18,7 +18,7 @@ from eventflow.event import Event, Forked, Recorded, Rewound, RunPaused, RunResu
 from eventflow.log import Entry, First, Head, LmdbLog, Log, MemoryLog, Upkeep
 from eventflow.log.lmdb.tables import TABLES, number, versioned
 from eventflow.plain import freeze
-from eventflow.recovery import Segment, history, line, recover, walk
+from eventflow.recovery import NEAR, Segment, caught_up, history, line, recover, walk
 from eventflow.state import fold
 from eventflow.testing.author import Author, written
 
@@ -501,6 +501,33 @@ def test_recovery_counts_what_came_since_the_snapshot(author: Author) -> None:
     assert found.progress.state_size > 0
     whole = recover(author.log, head, snapshots=False)
     assert (whole.progress.events, whole.progress.last) == (4, whole.state.run.started)
+
+
+def test_a_state_seen_before_is_caught_up_with(author: Author) -> None:
+    """Nothing is read if the run has not moved, else what came since, over bends too; the state is the one recovered."""
+    log, head = author.log, author.start("r", {"list": []})
+    seen = caught_up(log, head, None)
+    assert caught_up(log, head, seen) is seen
+    for _ in range(4):
+        head = author.add(head, *[more(0)] * (NEAR // 3))
+        seen = caught_up(log, head, seen)
+        assert seen == recover(log, head).state
+    for back in (5, 9):
+        head = author.add(author.rewind(head, back), more(1), more(2))
+        seen = caught_up(log, head, seen)
+        assert seen == recover(log, head).state
+    head = author.add(head, *[more(0)] * (NEAR + 1))
+    assert caught_up(log, head, seen) == recover(log, head).state
+    other = author.fork(head, 7, "other")
+    assert caught_up(log, other, seen) == recover(log, other).state
+
+
+def test_a_state_that_is_not_of_this_history_is_not_caught_up_from(author: Author) -> None:
+    """Whoever holds a state that the run never had gets the run's own."""
+    log, head = author.log, author.start("r", {"x": 1})
+    strange = replace(recover(log, head).state, digest=bytes(32), data=freeze({"x": 2}))
+    head = author.add(head, put("y", 1))
+    assert caught_up(log, head, strange).data == {"x": 1, "y": 1}
 
 
 def test_history_gives_a_runs_own_events_in_order(author: Author) -> None:
