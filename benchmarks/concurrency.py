@@ -19,8 +19,8 @@ from eventflow.log import LmdbLog
 
 ABOUT = """
 Runs of one async node that comes back to itself, on LMDB, each step durable before the next of its run: steps a second from
-the moment that all have started to the last one's end, each turn in a fresh process. Ten times as many runs must not be
-slower. *memory* is all that the process of most runs had resident at its peak (`VmHWM`): interpreter, libraries, runs and
+the moment that all have started to the last one's end, each turn in a fresh process. Ten times as many runs, of as many steps,
+must not be slower. *memory* is all that the process of most runs had resident at its peak (`VmHWM`): interpreter, libraries, runs and
 the pages of the store's file that it has looked at.
 
 *two processes*: the same runs again in a second process, on the same store at the same time; steps a second of both
@@ -43,8 +43,8 @@ class Plan:
 
 PLANS: dict[Size, Plan] = {
     "smoke": Plan(((10, 3), (40, 3)), 1, (20, 5)),
-    "default": Plan(((200, 100), (1_000, 20), (10_000, 5)), 3, (500, 40)),
-    "full": Plan(((200, 500), (1_000, 100), (10_000, 20)), 11, (500, 200)),
+    "default": Plan(((200, 100), (1_000, 20), (10_000, 20)), 3, (500, 40)),
+    "full": Plan(((200, 500), (1_000, 50), (10_000, 50)), 11, (500, 200)),
 }
 
 

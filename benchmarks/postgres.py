@@ -89,7 +89,7 @@ class _Pair:
 
         self._bare = psycopg.connect(server.url(), autocommit=True)
         self._bare.execute(
-            f"""drop table if exists bare; create table bare (like batch{batch}.log including all);
+            f"""drop table if exists bare; create table bare (like batch{batch}.log_0 including all);
                 alter table bare alter column data set storage external""".encode()
         )
 

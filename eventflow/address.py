@@ -51,18 +51,31 @@ def check_run_id(run_id: str) -> str:
 
 
 def find_run(log: Log, text: str, *, whole: bool = False) -> Head:
-    """The run of that id, or the only one whose id begins with it. Raises RunNotFound, AmbiguousRun."""
+    """The run of that id, or the only one whose id begins with it. Raises RunNotFound, AmbiguousRun, SettingsError."""
+    _check_is_id(text, whole=whole)
     if RUN_ID.fullmatch(text) and (head := log.head(text)) is not None:
         return head
-    if whole or not RUN_ID.fullmatch(text):
-        raise RunNotFound(text)
-    ids = log.ids(text, _SHOWN)
+    ids = log.ids(text, _SHOWN) if RUN_ID.fullmatch(text) else []
+    if whole or not ids:
+        raise RunNotFound(text, ids)
     if len(ids) > 1:
         raise AmbiguousRun(text, ids)
-    head = log.head(ids[0]) if ids else None
+    head = log.head(ids[0])
     if head is None:
         raise RunNotFound(text)
     return head
+
+
+def _check_is_id(text: object, *, whole: bool) -> None:
+    """Refuse what is no id, where it is clear what was meant instead. Raises SettingsError."""
+    if not isinstance(text, str):
+        raise SettingsError(f"a run is named by its id, as text (`run.id` of a Run); got {type(text).__name__}")
+    run, at, point = text.partition("@")
+    if whole and at and RUN_ID.fullmatch(run):
+        raise SettingsError(
+            f"{text!r} names a point of a run, and this is about the run as a whole: name {run!r}; "
+            f"`eventflow resume {run} --at {point}` goes back to that point"
+        )
 
 
 def resolve(log: Log, text: str, *, whole: bool = False) -> Address:

@@ -3,7 +3,8 @@
 A source is any log: an export that somebody sent, a capsule's, a store. Its events keep their stored bytes, so their
 digests, chains and proofs stay what they were; its own stream, snapshots, checkpoints and messages stay behind. Nothing of
 a source is written that has not been verified, and no file of a source is ever opened for writing. Encrypted runs come as
-they are stored, with all values under their key; who has the key must bring that too, or they stay unreadable.
+they are stored, with all values under their key; who has the key must bring that too, or they stay unreadable. What only
+a key can prove is proved where the source is opened with it, and counted where it is not.
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ from dataclasses import dataclass, replace
 
 from eventflow.clock import Clock, SystemClock
 from eventflow.codec import (
+    KEY,
     LOCKED_BLOB,
+    VOUCH,
     Blob,
     LockedBlob,
+    OpenedRoot,
     Packed,
     PackedState,
     Stored,
     blob_names,
+    decode,
+    key_id_of,
     pack,
     pack_blob,
     piece_names,
@@ -28,12 +34,27 @@ from eventflow.codec import (
 )
 from eventflow.errors import Conflict, Corrupt, NoKey, ProofFailed, RunExists
 from eventflow.event import Event, Forked, Recorded, Rewound, RunCompacted, RunPaused, RunsImported, Vouch
-from eventflow.exchange import Stretch, key_of, origin_of, sealed_blobs, stored_events
+from eventflow.exchange import Origin, Stretch, key_of, origin_of, sealed_blobs, stored_events
 from eventflow.forking import write_all
-from eventflow.log import NOBODY, Act, Append, Bring, First, Head, LockedLog, Log, Query, Sealed, Upkeep, Write
+from eventflow.log import (
+    NOBODY,
+    STORE_RUN,
+    STORE_VOUCH,
+    Act,
+    Append,
+    Bring,
+    First,
+    Head,
+    LockedLog,
+    Log,
+    Query,
+    Sealed,
+    Upkeep,
+    Write,
+)
 from eventflow.plain import FrozenList
 from eventflow.state import ENDED
-from eventflow.verification import verify_run
+from eventflow.verification import Report, verify_run
 
 BATCH_BYTES = (
     16 << 20
@@ -44,11 +65,16 @@ WHY = "taken in from another store; resume it to go on with it here"
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What was taken in: the ids of runs that are new, of those that were there already, and how many events."""
+    """What was taken in: the ids of runs that are new, of those that were there already, and how many events.
+
+    For want of a key the values of `hidden` events were not compared, nor what `unopened` compacted runs begin with.
+    """
 
     runs: tuple[str, ...]
     present: tuple[str, ...]
     events: int
+    hidden: int = 0
+    unopened: int = 0
 
 
 Progress = Callable[[int, int], None]  # runs done, runs in all
@@ -73,11 +99,12 @@ def ingest(
     total = size = events = 0
     batch: list[Write] = []
     names: list[str] = []
+    looked = Report()
     for number, head in enumerate(wanted, 1):
         if is_there(source, target, head):
             present.append(head.run_id)
         else:
-            brought = bring(source, head)
+            brought = bring(source, head, looked)
             batch += [
                 brought,
                 *begun_at(source, head, clock, actor),
@@ -93,7 +120,7 @@ def ingest(
             batch, names, size, events = [], [], 0, 0
         if progress is not None:
             progress(number, len(wanted))
-    return Ingested(tuple(runs), tuple(present), total)
+    return Ingested(tuple(runs), tuple(present), total, looked.hidden, looked.unopened)
 
 
 def in_order(source: Log, heads: Sequence[Head] | None) -> list[Head]:
@@ -128,12 +155,15 @@ def is_there(source: Log, target: Log, head: Head) -> bool:
     return True
 
 
-def bring(source: Log, head: Head) -> Bring:
-    """One run of a source, verified whole, as the write that takes it in. Raises ProofFailed."""
+def bring(source: Log, head: Head, report: Report | None = None) -> Bring:
+    """One run of a source, verified whole, as the write that takes it in. What was looked at is added to a report.
+
+    Raises ProofFailed.
+    """
     entry = source.entry(head.run_key)
     if entry is None:
         raise Corrupt(f"run {head.run_id}", "is in no list")
-    report = verify_run(source, head)
+    report = verify_run(source, head, report)
     if report.findings:
         raise ProofFailed(f"run {head.run_id}", f"does not hold: {report.findings[0]}")
     at = entry.origin - 1 if entry.origin else entry.parent_at
@@ -156,14 +186,36 @@ def begun_at(source: Log, head: Head, clock: Clock, actor: str) -> list[Write]:
     entry = bare.entry(head.run_key)
     if entry is None or not entry.origin:
         return []
-    root, where = origin_of(bare, head, entry.origin).root, f"the snapshot at version {entry.origin}"
+    origin, where = origin_of(bare, head, entry.origin), f"the snapshot at version {entry.origin}"
+    event = RunCompacted(head.run_id, head.run_key, head.incarnation, entry.origin, entry.origin, actor, BEGUN)
+    if origin.sealed:
+        return [_sealed_origin(source, origin, event, clock)]
+    root = origin.root
     blobs = tuple(stored_blobs(bare, sorted(piece_names(root, bare.blobs))))
     packed = PackedState(
         entry.origin, root, root_digest(root, where), blobs, len(root) + sum(one.size for one in blobs)
     )
-    event = RunCompacted(head.run_id, head.run_key, head.incarnation, entry.origin, entry.origin, actor, BEGUN)
     vouch = Vouch(packed.version, packed.digest)
     return [Act(pack(event, vouch=vouch), clock.now(), Upkeep(head.run_key, packed))]
+
+
+def _sealed_origin(source: Log, origin: Origin, event: RunCompacted, clock: Clock) -> Act:
+    """The same of an encrypted run: root and digest as they are stored, sealed under its key, whether that is here or not."""
+    bare = source.inner if isinstance(source, LockedLog) else source
+    run_key, own = event.run_key, not origin.by & STORE_VOUCH
+    (vouching,) = bare.read(run_key if own else STORE_RUN, *(origin.by & ~STORE_VOUCH,) * 2)
+    array = decode(vouching.data, "the event that vouches for a snapshot")
+    at, digest = array[8][VOUCH]
+    try:  # all values under the key have come with the events if it is not here
+        root = source.snapshot(run_key, origin.at)
+        names = piece_names(root, source.blobs) if isinstance(root, OpenedRoot) else set()
+    except NoKey:
+        names = set()
+    blobs = tuple(stored_blobs(bare, sorted(names)))
+    packed = pack(event, vouch=Vouch(at, digest))
+    header = {KEY: key_id_of(origin.root[1:]), **packed.header}  # the short name comes first in canonical CBOR
+    snapshot = PackedState(at, origin.root, digest, blobs, len(origin.root) + sum(one.size for one in blobs))
+    return Act(packed._replace(header=header), clock.now(), Upkeep(run_key, snapshot))
 
 
 def sealed(stored: Sequence[Stored], recorded: Sequence[Recorded], head: Head) -> Sealed:

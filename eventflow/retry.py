@@ -33,9 +33,13 @@ class RetryPolicy:
                 "RetryPolicy needs attempts >= 1, delay >= 0, factor >= 1, longest >= 0 and jitter between 0 and 1"
             )
 
+        kinds = self.on if isinstance(self.on, tuple) else (self.on,)
+        if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+            raise DefinitionError("RetryPolicy(on=...) takes a tuple of exception classes, as in (ConnectionError,)")
+
     def covers(self, error: BaseException) -> bool:
         """Whether this error is worth another try."""
-        return isinstance(error, self.on) and getattr(error, "retryable", True) is not False
+        return isinstance(error, self.on) and _is_retryable(error)
 
     def rest(self, attempt: int, *, seed: bytes) -> float:
         """Seconds to rest after attempt number `attempt` (from 1) failed."""
@@ -48,6 +52,13 @@ class RetryPolicy:
             return float(self.factor) ** times
         except OverflowError:
             return math.inf  # `longest` is shorter
+
+
+def _is_retryable(error: BaseException) -> bool:
+    try:
+        return getattr(error, "retryable", True) is not False
+    except Exception:  # noqa: BLE001 - a property of the user's that fails: then the error says nothing of itself
+        return True
 
 
 NO_RETRY = RetryPolicy(attempts=1)

@@ -18,7 +18,7 @@ from eventflow.clock import id_text
 from eventflow.codec import TOMBSTONE, Stored
 from eventflow.durable import sync_directory
 from eventflow.errors import ProofFailed, SealNotFound, SettingsError
-from eventflow.log import Log
+from eventflow.log import STORE_RUN, STORE_VOUCH, Head, Log, Query
 from eventflow.proof import DIGEST_SIZE, digest
 from eventflow.proof.merkle import Span, Survey, survey
 from eventflow.proof.note import MAX_NOTE, Note, TreeHead, parse_head, parse_note
@@ -98,6 +98,27 @@ def differences(store_id: bytes, found: Survey, seals: Iterable[Seal]) -> Iterat
             )
         elif found.roots.get(head.size) != head.root:
             yield one, f"its first {head.size} events are not those that {one.path.name} seals: they were changed since"
+
+
+def unsealed(log: Log, size: int) -> list[str]:
+    """The ids of runs that were compacted to a state for which none of a store's first `size` events vouches.
+
+    The tree holds the digests of what a compaction took, and nothing of what it put in its place: that stands on the word
+    of one event, which a seal must be of too.
+    """
+    begun = [one for one in log.runs(Query()) if one.entry.origin]
+    return [one.head.run_id for one in begun if not 0 < vouched_at(log, one.head) <= size]
+
+
+def vouched_at(log: Log, head: Head) -> int:
+    """The position of the event that vouches for what a run was compacted to, 0 if it was not or there is none."""
+    entry = log.entry(head.run_key)
+    if entry is None or not entry.origin:
+        return 0
+    by = dict(log.snapshots(head.run_key, entry.origin, limit=1)).get(entry.origin, 0)
+    key, version = (STORE_RUN, by ^ STORE_VOUCH) if by & STORE_VOUCH else (head.run_key, by)
+    stored = log.read(key, version, version) if version else []
+    return stored[0].position if stored else 0
 
 
 # --- keeping -------------------------------------------------------------------------------------------------------

@@ -129,6 +129,9 @@ def is_what_if(log: Log, head: Head) -> bool:
     """Whether a run was a what-if run from its first event on; a fork that says nothing is what its parent is."""
     key = head.run_key
     while (entry := log.entry(key)) is not None:
+        if entry.origin:  # its first event is gone; its state says it too
+            now = log.head_of(key)
+            return now is not None and bool(recover(log, now, entry.origin).state.run.policy)
         first = entry.parent_at + 1 if entry.parent_id is not None else 1
         event = next(history(log, key, first, first)).event
         if isinstance(event, Forked) and event.effects is None:

@@ -51,8 +51,20 @@ def parse_condition(text: str) -> Condition:
         asked = _value(tree.body)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise SettingsError(f"{text!r} is not an expression; write one as: score < 0.5 and len(notes) > 2") from None
+    _check_names(tree, text)
     fields = frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))  # `len` among them: harmless
     return Condition(lambda data: _holds(asked(data)), fields)
+
+
+def _check_names(tree: ast.AST, text: str) -> None:
+    """Refuse a name that Python's parser reads as another one (NFKC): it would ask about another field."""
+    for node in ast.walk(tree):
+        name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+        if name not in text:
+            raise SettingsError(
+                f"an expression can't ask for a name that it would read as {name!r}, which is another field; "
+                f"`replay watch` follows a field by its very name"
+            )
 
 
 def _holds(value: Any) -> bool:

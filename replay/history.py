@@ -97,7 +97,9 @@ class History:
         self._seen, self._node = 0, ""
         self._before: int | None = None
         entry = log.entry(head.run_key)
-        if entry is not None and entry.parent_id is not None:
+        if entry is not None and entry.origin:
+            self._seen = entry.origin - 1
+        elif entry is not None and entry.parent_id is not None:
             self._seen = entry.parent_at
             self._node = node_at(log, head, entry.parent_at)
 

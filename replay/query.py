@@ -13,7 +13,7 @@ from typing import Any
 from eventflow.address import Address
 from eventflow.errors import NotFound, VersionNotFound
 from eventflow.log import Log
-from eventflow.recovery import recover, walk
+from eventflow.recovery import line, recover, walk
 from replay.behind import Call, Calls
 from replay.behind import answer_text as answer_text  # noqa: PLC0414 - who asks for a call wants its text
 from replay.expression import Condition, parse_condition
@@ -115,8 +115,8 @@ def blame(log: Log, place: Address, path: str) -> Blame:
 def _visit(log: Log, place: Address, version: int) -> tuple[str, Calls]:
     """The run in which a version of a line was recorded, and the calls of the visit that ended there."""
     calls = Calls()
-    if version == 1:
-        return recover(log, place.head, 1).state.run.run_id, calls
+    if version == line(log, place.head.run_key, version)[0].first:  # its start, or what it was compacted to
+        return recover(log, place.head, version).state.run.run_id, calls
     before = recover(log, place.head, version - 1).state
     for recorded, state in walk(log, place.head, version, after=before.visit - 1):
         if recorded.version == version:

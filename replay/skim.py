@@ -30,6 +30,7 @@ from eventflow.event import (
     NodeSkipped,
     Recorded,
     RunCancelled,
+    RunCompacted,
     RunCompleted,
     RunFailed,
     RunParked,
@@ -163,8 +164,10 @@ def moments(log: Log, place: Address, names: frozenset[str]) -> Iterator[Moment]
     for segment in line(log, head.run_key, place.version):
         state = recover(log, head, segment.first).state
         recorded = whole(log, log.read(segment.run_key, segment.first, segment.first)[0])
-        node = str(getattr(recorded.event, "node", state.node))
-        yield Moment(segment.first, previous, state.time, node, type(recorded.event).__name__, _only(state.data, names))
+        node, kind = str(getattr(recorded.event, "node", state.node)), type(recorded.event)
+        if not previous and segment.first > 1:  # what was set before it, and where, can't be told any more
+            node, kind = state.node, RunCompacted
+        yield Moment(segment.first, previous, state.time, node, kind.__name__, _only(state.data, names))
         track = _Track(log, segment, state, names, needles)
         yield from track.moments()
         if track.lost_at:

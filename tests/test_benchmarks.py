@@ -185,7 +185,7 @@ def test_a_peer_that_cannot_be_installed_has_a_line_with_the_reason(beside_nobod
 def test_eventflow_is_measured_by_the_program_that_measures_its_peers(beside_nobody) -> None:
     """Each question has its line, and a step waits for the disk once where calls can be counted."""
     names = [one.name for one in beside_nobody if one.name.endswith(": eventflow")]
-    assert len(names) == 10
+    assert len(names) == 15
     [syncs] = [one for one in beside_nobody if one.name == "syncs a step: eventflow"]
     assert syncs.note or 1 <= syncs.value.median < 1.5
     page = tables.section(Report("python -m benchmarks peers", 0.0, 1.0, {"system": "any"}, beside_nobody))

@@ -25,8 +25,9 @@ peer's is; where a peer is ahead, the note says so.
 commit through a file opened with O_DSYNC, is not among them. *runs* start, take their steps and end, all
 at once; a peer that can do that in several ways is quoted with its best. Steps that *add 1 KB* add a text of 1,024 random
 base64 characters to a list; *on disk* is what they have added to the store's files when it is closed. *latest* is the
-newest state read from the store, *any state* that after a random step, *history* all entries, each after a first reading
-that is not counted; a system that does not offer one has no line for it. docs/performance.md has the figures side by
+newest state read from the store, *asked again* the same by who has asked before (eventflow's handle looks whether the run has
+moved; to the others it makes no difference, so their figure is that of *latest*), *any state* that after a random step, *history*
+all entries, each after a first reading that is not counted; a system that does not offer one has no line for it. docs/performance.md has the figures side by
 side, and says what is compared and what the others do better.
 """
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Annotated, Any, TypedDict
 
 from benchmarks.peers.wire import NOTE, Job, Laps, main
-from eventflow import Engine, Workflow, extend, recover
+from eventflow import Engine, Run, Workflow, extend, recover
 from eventflow.recovery import history
 
 
@@ -54,6 +54,7 @@ class Eventflow:
     def __init__(self, job: Job) -> None:
         self._loop = asyncio.Runner()
         self._engine = self._loop.run(self._open(job.place))
+        self._asked: dict[str, Run] = {}
 
     @staticmethod
     async def _open(place: str) -> Engine:
@@ -90,6 +91,16 @@ class Eventflow:
         head = log.head(run)
         assert head is not None
         return dict(recover(log, head).state.data)
+
+    def again(self, run: str) -> dict[str, Any]:
+        """What a handle says that was asked before: it looks whether the run has moved, and reads what came since."""
+        handle = self._asked.get(run)
+        if handle is None:
+            handle = self._asked[run] = self._loop.run(self._found(run))
+        return dict(handle.state.data)
+
+    async def _found(self, run: str) -> Run:
+        return self._engine.get(run)
 
     def at(self, run: str, step: int) -> dict[str, Any]:
         """The same at an earlier version; the first event is the run's beginning."""

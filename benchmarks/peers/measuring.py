@@ -20,7 +20,10 @@ SHARE = 0.04  # of eventflow's steps a second that a peer may make at most: a 25
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured: steps and their turns, steps that grow, turns of those and of runs at once, and so on."""
+    """How much is measured: steps and their turns, steps that grow, turns of those and of runs at once, and so on.
+
+    `long` is the number of steps of the one run that is only read.
+    """
 
     steps: int
     turns: int
@@ -29,12 +32,13 @@ class Plan:
     runs: tuple[int, int]
     reads: int
     traced: int
+    long: int
 
 
 PLANS: dict[Size, Plan] = {
-    "smoke": Plan(30, 1, 30, 1, (10, 3), 5, 10),
-    "default": Plan(1_000, 5, 1_000, 3, (200, 10), 100, 50),
-    "full": Plan(10_000, 7, 1_000, 5, (200, 10), 300, 200),
+    "smoke": Plan(30, 1, 30, 1, (10, 3), 5, 10, 100),
+    "default": Plan(1_000, 5, 1_000, 3, (200, 10), 100, 50, 10_000),
+    "full": Plan(10_000, 7, 1_000, 5, (200, 10), 300, 200, 100_000),
 }
 
 
@@ -45,6 +49,7 @@ class Seen:
     steps: list[Turn] = field(default_factory=list)
     growing: list[Turn] = field(default_factory=list)
     concurrent: list[Turn] = field(default_factory=list)
+    long: list[Turn] = field(default_factory=list)
     empty: int = 0  # bytes of a store with one step
     syncs: float | None = None
 
@@ -107,7 +112,7 @@ def _turns(
 ) -> Iterator[tuple[System, Installed, Job]]:
     """All jobs: each question in rounds, in each round every system, and in each round another first."""
     rounds: list[tuple[Question, int]] = [
-        ("steps", plan.turns), ("growing", plan.long_turns), ("concurrent", plan.long_turns),
+        ("steps", plan.turns), ("growing", plan.long_turns), ("concurrent", plan.long_turns), ("long", 1),
     ]  # fmt: skip
     for question, times in rounds:
         asked = [(system, where) for system, where in systems if question in system.asked]
@@ -122,7 +127,7 @@ def _job(question: Question, place: Path, plan: Plan, way: str, where: Installed
     runs, each = plan.runs
     if question == "concurrent":
         return Job(question, str(place), each, runs=runs, way=way, server=where.server)
-    steps = plan.steps if question == "steps" else plan.growing
+    steps = {"steps": plan.steps, "growing": plan.growing, "long": plan.long}[question]
     return Job(question, str(place), steps, reads=plan.reads, way=way, server=where.server)
 
 
@@ -131,7 +136,9 @@ def _job(question: Question, place: Path, plan: Plan, way: str, where: Installed
 
 def _figures(systems: Sequence[System], seen: Mapping[str, Seen], plan: Plan) -> Iterator[Figure]:
     runs, each = plan.runs
-    small, large = f"of {plan.steps:,} steps", f"of {plan.growing * ITEM // 1_000:,} KB"
+    small, large, long = (
+        f"of {plan.steps:,} steps", f"of {plan.growing * ITEM // 1_000:,} KB", f"of {plan.long:,} steps",
+    )  # fmt: skip
     yield from _micros("a step", systems, seen, lambda one: [turn.micros for turn in one.steps], times=True)
     yield from _syncs(systems, seen)
     yield from _rates(f"{runs:,} runs x {each} steps", systems, seen, runs * each)
@@ -139,10 +146,15 @@ def _figures(systems: Sequence[System], seen: Mapping[str, Seen], plan: Plan) ->
     yield from _kept(f"{plan.growing:,} steps that add 1 KB: on disk", systems, seen, plan)
     ahead = Target(1.0, "least")
     yield from _micros(f"latest {small}", systems, seen, lambda one: [turn.latest for turn in one.steps], ahead)
+    yield from _again(f"latest {small}, asked again", systems, seen, lambda one: one.steps)
     yield from _micros(f"any state {small}", systems, seen, lambda one: [turn.at for turn in one.steps], ahead)
     yield from _micros(f"history {small}", systems, seen, lambda one: [turn.history for turn in one.steps])
     yield from _micros(f"latest {large}", systems, seen, lambda one: [turn.latest for turn in one.growing], ahead)
+    yield from _again(f"latest {large}, asked again", systems, seen, lambda one: one.growing)
     yield from _micros(f"any state {large}", systems, seen, lambda one: [turn.at for turn in one.growing], ahead)
+    yield from _micros(f"latest {long}", systems, seen, lambda one: [turn.latest for turn in one.long], ahead)
+    yield from _again(f"latest {long}, asked again", systems, seen, lambda one: one.long)
+    yield from _micros(f"any state {long}", systems, seen, lambda one: [turn.at for turn in one.long], ahead)
 
 
 def _micros(
@@ -161,6 +173,15 @@ def _micros(
             continue
         due = Target(system.times, "least") if times else target
         yield _beside(f"{name}: {system.name}", "us", best, ours, due, note=version, worse="least")
+
+
+def _again(
+    name: str, systems: Sequence[System], seen: Mapping[str, Seen], of: Callable[[Seen], list[Turn]]
+) -> Iterator[Figure]:
+    """The newest state for who has asked before; a system to which that makes no difference reads it as the first time."""
+    return _micros(
+        name, systems, seen, lambda one: [turn.again or turn.latest for turn in of(one)], Target(1.0, "least")
+    )
 
 
 def _rates(name: str, systems: Sequence[System], seen: Mapping[str, Seen], steps: int) -> Iterator[Figure]:

@@ -29,7 +29,7 @@ class System:
     ways: tuple[str, ...] = ("async",)
     way: str = ""
     server: str = ""
-    asked: tuple[Question, ...] = ("steps", "growing", "concurrent", "syncs")
+    asked: tuple[Question, ...] = ("steps", "growing", "concurrent", "long", "syncs")
     times: float = 1.0
     judged: bool = True  # whether targets are set against it
 

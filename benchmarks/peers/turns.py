@@ -32,6 +32,7 @@ class Turn:
     micros: list[float] = field(default_factory=list)
     seconds: float = 0.0
     latest: list[float] = field(default_factory=list)
+    again: list[float] = field(default_factory=list)
     at: list[float] = field(default_factory=list)
     history: list[float] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)

@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 NOTE = "The tide comes in twice a day, a little later each time, and nobody has ever had to tell it when to go."
 ITEM = 1_024  # characters that a step of the growing list adds
 FIRST = 20  # steps and readings at the beginning that are not counted: imports, caches, pages of the file
 WARM = (20, 3)  # runs and steps before the concurrent ones
 RUN = "measured"
-Question = Literal["steps", "growing", "concurrent", "syncs"]
+Question = Literal["steps", "growing", "concurrent", "long", "syncs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,15 @@ class Subject(Protocol):
         ...
 
 
+@runtime_checkable
+class Remembers(Protocol):
+    """A system in which it makes a difference whether the newest state was asked for before."""
+
+    def again(self, run: str) -> dict[str, Any]:
+        """The run's newest state, asked for once more."""
+        ...
+
+
 class Absent(Exception):
     """A system does not offer what was asked."""
 
@@ -152,7 +161,7 @@ def _concurrent(subject: Subject, job: Job) -> float:
 
 
 def _readings(subject: Subject, job: Job) -> Iterator[dict[str, Any]]:
-    """The newest state, states at random steps, the history: microseconds of each reading."""
+    """The newest state, states at random steps, the history if it is not long: microseconds of each reading."""
     kind = "items" if job.question == "growing" else "n"
     chance = random.Random(7)
     steps = [chance.randint(1, job.steps) for _ in range(job.reads)]
@@ -160,7 +169,9 @@ def _readings(subject: Subject, job: Job) -> Iterator[dict[str, Any]]:
         ("latest", lambda _: _check(subject.latest(RUN), job.steps, kind), job.reads),
         ("at", lambda number: _check(subject.at(RUN, steps[number]), steps[number], kind), job.reads),
     ]
-    if kind == "n":
+    if isinstance(subject, Remembers):
+        asked.append(("again", lambda _: _check(subject.again(RUN), job.steps, kind), job.reads))
+    if job.question == "steps":
         asked.append(("history", lambda _: _enough(subject.history(RUN), job.steps), max(job.reads // 10, 3)))
     for name, ask, times in asked:
         try:

@@ -67,25 +67,10 @@ class Approval:
 
     def accepted(self, payload: Any) -> Decision:
         """An answer in its longest form. Raises InvalidState."""
-        given = {"approve": payload} if isinstance(payload, bool) else thaw(payload)
-        if not isinstance(given, dict) or not isinstance(given.get("approve"), bool) or given.keys() - _WORDS:
-            raise InvalidState(
-                "the answer", 'must be true, false, or {"approve": true or false}, with "arguments" or "why" if need be'
-            )
-        if not isinstance(given.get("why", ""), str):
-            raise InvalidState("the answer.why", "must be a text")
-        if "arguments" in given:
-            self._check_edited(given)
-        return given
-
-    def _check_edited(self, given: Decision) -> None:
-        if not given["approve"]:
-            raise InvalidState("the answer", "refuses the call, and gives arguments to make it with")
-        edited = given["arguments"]
-        if not isinstance(edited, dict):
-            raise InvalidState("the answer.arguments", "must be an object")
-        if problem := self.check(edited)[1]:
+        given = decided(payload)
+        if "arguments" in given and (problem := self.check(given["arguments"])[1]):
             raise InvalidState("the answer.arguments", f"do not fit {self.tool}: {problem}")
+        return given
 
     def change(self, payload: Any) -> dict[str, Any]:  # noqa: ARG002 - as a Pause has it
         """It changes no state: the answer is recorded as the result of a call."""
@@ -102,6 +87,23 @@ class Approval:
     def standing(self, key: str) -> Standing:
         """What a body returns to wait for the answer about the call of a key."""
         return Standing(self, approve_name(self.tool), key)
+
+
+def decided(payload: Any) -> Decision:
+    """An answer in its longest form, as far as that can be told without the tool. Raises InvalidState."""
+    given = {"approve": payload} if isinstance(payload, bool) else thaw(payload)
+    if not isinstance(given, dict) or not isinstance(given.get("approve"), bool) or given.keys() - _WORDS:
+        raise InvalidState(
+            "the answer", 'must be true, false, or {"approve": true or false}, with "arguments" or "why" if need be'
+        )
+    if not isinstance(given.get("why", ""), str):
+        raise InvalidState("the answer.why", "must be a text")
+    if "arguments" in given:
+        if not given["approve"]:
+            raise InvalidState("the answer", "refuses the call, and gives arguments to make it with")
+        if not isinstance(given["arguments"], dict):
+            raise InvalidState("the answer.arguments", "must be an object")
+    return given
 
 
 def approve_name(tool: str) -> str:

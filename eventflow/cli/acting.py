@@ -36,6 +36,7 @@ from eventflow.cli.shell import (
     confirm,
     json_argument,
     open_store,
+    pasteable,
     print_json,
     store_path,
 )
@@ -165,7 +166,7 @@ async def _drive_all(job: Job, ids: list[str], teller: Teller, begin: Callable[[
         if told_to_stop.is_set():
             return "not taken up, since this was stopped before", STOPPED
         state = await (await begin(engine, run_id)).wait()
-        return left_sentence(state), exit_code(state)
+        return pasteable(left_sentence(state), job.store), exit_code(state)
 
     async with engine:
         with stopping(engine, told=told_to_stop):

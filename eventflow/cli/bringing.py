@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 from eventflow.backup.staging import Staging
+from eventflow.cipher import Keys, ring_from_settings
 from eventflow.cipher.files import KeyFolder
 from eventflow.cipher.keyring import adopt, taken
 from eventflow.cli.backing import bar
@@ -30,12 +32,12 @@ from eventflow.cli.shell import (
     store_path,
     visible,
 )
-from eventflow.clock import id_text
+from eventflow.clock import SystemClock, id_text
 from eventflow.errors import Conflict, SettingsError
 from eventflow.exchange import ExportLog, key_of, read_export, write_sequence
 from eventflow.forking import who
 from eventflow.ingest import Ingested, ingest
-from eventflow.log import LmdbLog, Query
+from eventflow.log import LmdbLog, LockedLog, Log, Query
 from eventflow.log.lmdb.files import make_directory
 from eventflow.repair import repair
 from eventflow.untrusted import export_untrusted
@@ -100,13 +102,14 @@ def import_(
             if os.path.lexists(goal):
                 with closing(LmdbLog(goal, create=False)) as target:
                     closed = _bring_keys(log, place, goal)
-                    made = ingest(log, target, actor=actor or who(), why=why, progress=show)
+                    made = ingest(_with_keys(log, goal), target, actor=actor or who(), why=why, progress=show)
             else:
                 with Staging(goal) as staging:
                     make_directory(staging.path / "data.1")
                     with closing(LmdbLog(staging.path)) as target:
                         closed = _bring_keys(log, place, staging.path)
-                        made = ingest(log, target, actor=actor or who(), why=why, progress=show)
+                        keyed = _with_keys(log, staging.path)
+                        made = ingest(keyed, target, actor=actor or who(), why=why, progress=show)
                     (staging.path / "data.1" / "lock.mdb").unlink(missing_ok=True)
                     staging.publish()
     finally:
@@ -127,6 +130,16 @@ def _bring_keys(log: ExportLog, place: Path, goal: Path) -> int:
     return sum(key_id not in held for key_id in of.values())
 
 
+def _with_keys(log: ExportLog, goal: Path) -> Log:
+    """What is taken in, opened with the keys that lie in the target and the master key of the settings, if there is one."""
+    bare = cast("Log", log)
+    ring = ring_from_settings()
+    if ring is None:
+        return bare
+    keys = Keys(KeyFolder(goal / "keys"), log.store_id, ring, SystemClock().now, came_from=lambda _: True)
+    return cast("Log", LockedLog(bare, keys, owns=False))
+
+
 @contextmanager
 def _source(path: Path, say: Callable[[str], None]) -> Iterator[ExportLog]:
     """A block with the log to be read: an export's, or that of a store, written as an export by another process."""
@@ -142,7 +155,8 @@ def _source(path: Path, say: Callable[[str], None]) -> Iterator[ExportLog]:
 def _tell_import(made: Ingested, into: str, output: str, *, closed: int) -> int:
     if output != "table":
         document = {"schema": IMPORT, "store": into, "runs": list(made.runs), "present": list(made.present)}
-        print_json({**document, "events": made.events, "without_key": closed}, lines=output == "jsonl")
+        unread = {"hidden": made.hidden, "unopened": made.unopened}
+        print_json({**document, "events": made.events, "without_key": closed, **unread}, lines=output == "jsonl")
         return OK
     print(visible(f"{counted(len(made.runs), 'run')}, {counted(made.events, 'event')} taken into {into}"))
     if made.present:
@@ -151,6 +165,14 @@ def _tell_import(made: Ingested, into: str, output: str, *, closed: int) -> int:
         print(
             f"{counted(closed, 'run')} {'is' if closed == 1 else 'are'} encrypted and came without a key: "
             f"values can be read once the files of keys/ are here too"
+        )
+    if made.hidden:
+        begun = f", nor was what {counted(made.unopened, 'compacted run')} began with" if made.unopened else ""
+        print(
+            visible(
+                f"{counted(made.hidden, 'event')} came sealed: without their key the values were not compared{begun}; with it "
+                f"`eventflow store verify --store {shlex.quote(into)}` does that"
+            )
         )
     return OK
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-import shlex
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -15,6 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from eventflow.checkpoint import CheckpointPolicy
+from eventflow.cli.pasting import options, pasteable
 from eventflow.cli.policy import quota_of
 from eventflow.cli.shell import (
     FAILED,
@@ -29,6 +28,7 @@ from eventflow.cli.shell import (
 from eventflow.cli.standing import asked as asked_text
 from eventflow.cli.standing import goes_on, opening_lines, print_standing
 from eventflow.engine import Engine, Run
+from eventflow.errors import own_place
 from eventflow.event import AttemptFailed, EffectStarted, Recorded, RunFailed, RunResumed, Transitioned, WaitOpened
 from eventflow.log import Log
 from eventflow.progress import parked_why
@@ -36,7 +36,7 @@ from eventflow.quota import LimitNear
 from eventflow.recovery import recover
 from eventflow.run import CheckpointTaken, Listener, Notice, RecoveryOutOfReach
 from eventflow.state import State, open_waits
-from eventflow.workflow import Workflow
+from eventflow.workflow import Workflow, looked_for
 
 VerboseArg = Annotated[
     bool, Parameter(name=["--verbose", "-v"], negative=(), help="A log line for each event, on stderr.")
@@ -46,11 +46,15 @@ LAST_LOOK = 0.2  # seconds a run that was let go may take to say so; one that an
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the command line asked for: how to tell of the run, and what `eventflow resume RUN` needs beside the id."""
+    """What the command line asked for: how to tell of the run, and what `eventflow resume RUN` needs beside the id.
+
+    `store` is what was typed for it.
+    """
 
     output: Format
     verbose: bool
     again: str = ""
+    store: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +73,7 @@ class Left:
 
 def asked_for(output: Format, verbose: bool, flows: Iterable[str], store: str | None) -> Asked:  # noqa: FBT001 - as typed
     """How to tell of a run, and the options that resuming it from here would need again."""
-    again = [part for name in flows for part in ("--flow", name)] + ([] if store is None else ["--store", store])
-    return Asked(output, verbose, "".join(f" {shlex.quote(part)}" for part in again))
+    return Asked(output, verbose, options(store, flows), store)
 
 
 def drive(
@@ -94,7 +97,7 @@ def driven(
     stands = asyncio.Event()
     listeners = [lines_on_stderr() if asked.verbose else progress_of(say), _when_it_stands(stands)]
     if asked.output == "table":
-        listeners.append(questions_on_stderr())
+        listeners.append(questions_on_stderr(asked.store))
     try:
         engine = Engine(store, workflows=flows, checkpoints=checkpoints, listeners=listeners, quota=quota_of())
         return asyncio.run(_driven(engine, begin, stands))
@@ -110,8 +113,11 @@ def lines_on_stderr() -> Listener:
     return log_lines()
 
 
-def questions_on_stderr() -> Listener:
-    """A listener that tells of each wait for a person or a signal once, as it opens, and how it is ended."""
+def questions_on_stderr(store: str | None = None) -> Listener:
+    """A listener that tells of each wait for a person or a signal once, as it opens, and how it is ended.
+
+    `store` is what was typed for it.
+    """
     told: set[tuple[str, int]] = set()
 
     def listener(state: State, notice: Notice) -> None:
@@ -122,7 +128,7 @@ def questions_on_stderr() -> Listener:
         for where, wait in open_waits(state):
             if where in places and (state.run.run_id, wait["id"]) not in told:
                 told.add((state.run.run_id, wait["id"]))
-                for line in opening_lines(state.run.run_id, state, where):
+                for line in opening_lines(state.run.run_id, state, where, store=store):
                     print(visible(line), file=sys.stderr, flush=True)
 
     return listener
@@ -207,19 +213,19 @@ def report(left: Left, asked: Asked) -> int:
     """Print where a run was left; returns the exit code that says the same, which a sentence on stderr explains."""
     run_id, state = left.run_id, left.state
     if asked.output == "table":
-        print_standing(run_id, state)
+        print_standing(run_id, state, store=asked.store)
     else:
         print_json(state_document(run_id, state), lines=asked.output == "jsonl")
     if state.status == "completed":
         return OK
-    sentence = _sentence(left, asked.again)
+    sentence = pasteable(_sentence(left, asked), asked.store)
     print(f"eventflow: {visible(sentence)}", file=sys.stderr)
     return FAILED if state.ended else STOPPED
 
 
-def _sentence(left: Left, again: str) -> str:
+def _sentence(left: Left, asked: Asked) -> str:
     """Why a run has not completed, and what to do next."""
-    run_id, state = left.run_id, left.state
+    run_id, state, again = left.run_id, left.state, asked.again
     resume = f"eventflow resume {run_id}{again}"
     if not left.here:
         return f"run {run_id} is driven by another process and goes on there; `eventflow show {run_id}` tells how far it is"
@@ -228,7 +234,7 @@ def _sentence(left: Left, again: str) -> str:
     unknown = [(where, one) for where, one in open_waits(state) if one["kind"] == "unknown"]
     if unknown:
         (where, one), more = unknown[0], f" (and of {len(unknown) - 1} more)" if len(unknown) > 1 else ""
-        [(_, command)] = goes_on(run_id, where, one)
+        [(_, command)] = goes_on(run_id, where, one, store=asked.store)
         return f"run {run_id} waits to be told what became of call {one['name']}{more}: `{command}`, then `{resume}`"
     if children := [one["name"] for _, one in open_waits(state) if one["kind"] == "child"]:
         return f"run {run_id} waits for run {children[0]}; `eventflow show {children[0]}` says what that waits for, `{resume}` goes on"
@@ -244,10 +250,11 @@ def _of_ended(run_id: str, state: State, again: str) -> str:
     if state.status == "failed" and state.error is not None and state.error.type == "BudgetExceeded":
         return f"{state.error.message.partition('; resume it')[0]}; `{resume} --budget NAME=NUMBER` sets another one"
     if state.status == "failed" and state.error is not None:
-        said = f"run {run_id} failed in node {state.node!r}: {state.error.type}: {state.error.message}"
+        place = own_place(state.error)
+        said = f"run {run_id} failed in node {state.node!r}: {state.error.type}: {state.error.message}{f' ({place})' if place else ''}"
         if state.undoing is not None and not state.undo:
             return f"{said}; what it did was taken back, `{resume} --at VERSION` goes back to before that"
-        if field := _absent(state):
+        if field := looked_for(state.error.type, state.error.message, state.data):
             fork = f"`replay fork {run_id} --set {field}=JSON --run --real{again}` goes on in a new run that has it"
             meant = "" if state.error.type == "InvalidState" else f"if a field {field!r} of the state is meant, "
             return f"{said}; {meant}{fork}; or mend the node, then `{resume}`"
@@ -259,21 +266,6 @@ def _of_ended(run_id: str, state: State, again: str) -> str:
             f"`replay fork {run_id}@VERSION` goes on from before that, without a limit"
         )
     return f"run {run_id} was {state.status.replace('_', ' ')}; `{resume} --at VERSION` goes back to before that"
-
-
-def _absent(state: State) -> str:
-    """The field that a node looked for and the state does not have, as far as its error tells; empty without one."""
-    error = state.error
-    if error is None or error.type not in ("KeyError", "InvalidState"):
-        return ""
-    found = _LOOKED_FOR[error.type].match(error.message)
-    return found[1] if found is not None and found[1] not in state.data else ""
-
-
-_LOOKED_FOR = {
-    "KeyError": re.compile(r"""^["']([A-Za-z_]\w*)["']$"""),
-    "InvalidState": re.compile(r"^state field (\w+): is not in the state, and "),
-}
 
 
 def progress_of(say: Callable[[str], None]) -> Listener:

@@ -27,9 +27,11 @@ from eventflow.cli.shell import (
     store_path,
     visible,
 )
+from eventflow.cli.spans import VACUUM_SCHEMA, vacuum_spans
 from eventflow.clock import NS, SystemClock
 from eventflow.errors import SettingsError
-from eventflow.log import Head, LmdbLog, LockedLog, Log
+from eventflow.log import Head, LmdbLog, LockedLog, Log, held_bytes
+from eventflow.log.lmdb.vacuum import Vacuumed
 from eventflow.retention import (
     OVER,
     Plan,
@@ -44,7 +46,7 @@ from eventflow.retention import (
     unpin,
 )
 
-PRUNE_SCHEMA, VACUUM_SCHEMA = "eventflow.prune/1", "eventflow.vacuum/1"
+PRUNE_SCHEMA = "eventflow.prune/1"
 COMPACT_SCHEMA, GUARD_SCHEMA = "eventflow.compaction/1", "eventflow.guard/1"
 SHOWN = 20  # runs named for people: more are counted
 DryRunArg = Annotated[bool, Parameter(name="--dry-run", negative=(), help="Only say what would go, and what stays.")]
@@ -144,25 +146,40 @@ def _told(done: Pruned, plan: Plan, output: Format, *, would: bool = False) -> i
 # --- vacuum --------------------------------------------------------------------------------------------------------
 
 
-def vacuum(*, store: StoreArg = None, output: FormatArg = "table") -> int:
-    """Make the store's file as small as what it holds, while runs go on; needs room for the copy."""
-    log = open_store(store, write=True)
+def vacuum(
+    *,
+    dry_run: Annotated[bool, Parameter(name="--dry-run", negative=(), help="Only say what would be given back.")] = False,
+    store: StoreArg = None, output: FormatArg = "table",
+) -> int:  # fmt: skip
+    """Make the store's file as small as what it holds, or the tables of a database, while runs go on; needs room for the copy."""
+    log = open_store(store, write=not dry_run)
     say, ended = progress(wanted=output == "table")
     owner = SystemClock().uuid7()
     try:
         inner = log.inner if isinstance(log, LockedLog) else log
         if not isinstance(inner, LmdbLog):
-            raise SettingsError(f"{store_path(store)} is not a directory; only such stores are vacuumed")
-        let_go = log.new_owner(owner)
-        try:
-            done = inner.vacuum(owner, say=lambda what: say(f"vacuum: {what}"))
-        finally:
-            let_go()
+            if not hasattr(inner, "rewritable"):
+                raise SettingsError(
+                    f"{store_path(store)} is neither a directory nor a database; only such stores are vacuumed"
+                )
+            return vacuum_spans(inner, dry_run=dry_run, output=output, say=say)
+        if dry_run:
+            before = inner.usage().file_bytes
+            done = Vacuumed(before, min(before, held_bytes(inner)))
+        else:
+            let_go = log.new_owner(owner)
+            try:
+                done = inner.vacuum(owner, say=lambda what: say(f"vacuum: {what}"))
+            finally:
+                let_go()
     finally:
         ended()
         log.close()
     if output != "table":
-        print_json({"schema": VACUUM_SCHEMA, "before": done.before, "after": done.after}, lines=output == "jsonl")
+        document = {"schema": VACUUM_SCHEMA, "before": done.before, "after": done.after, "dry_run": dry_run}
+        print_json(document, lines=output == "jsonl")
+    elif dry_run:
+        print(f"the file has {bytes_text(done.before)}, and would have about {bytes_text(done.after)}")
     else:
         print(f"the file had {bytes_text(done.before)} and has {bytes_text(done.after)}")
     return OK

@@ -214,13 +214,13 @@ def show_run(
     finally:
         log.close()
     if output == "table":
-        print_standing(place.head.run_id, state, all_waits=True, full=full)
+        print_standing(place.head.run_id, state, all_waits=True, full=full, store=store)
         print_failure(state)
         if alone:
             print(visible(alone))
         if present and not state.ended:
             print(visible(f"progress: {progress_text(known, driven=not alone)}"))
-        print_around(place.head.run_id, state, around)
+        print_around(place.head.run_id, state, around, store=store)
         if numbers is not None:
             print(stats_text(numbers))
     else:

@@ -24,6 +24,9 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Group, Parameter, UnknownCommandError
 
 from eventflow.cipher.master import FILE_VARIABLE, KEY_VARIABLE
+from eventflow.cli.completing import completion_of
+from eventflow.cli.pasting import pasteable as pasteable  # noqa: PLC0414 - replay's commands take it from here
+from eventflow.cli.pasting import typed
 from eventflow.cli.slips import elsewhere, known_settings
 from eventflow.clock import SystemClock
 from eventflow.errors import EventflowError, NotPlainData, SettingsError
@@ -66,10 +69,12 @@ argument = Parameter  # so that replay's commands need not import the library
 
 def new_app(name: str, text: str, version: str) -> App:
     """An app with our habits: sorted help, no result printed, errors and Ctrl-C left to `run_app`."""
-    return App(
+    app = App(
         name=name, help=text, version=version, result_action="return_value", group_commands=Group("Commands"),
         suppress_keyboard_interrupt=False, default_parameter=Parameter(show_default=_default_text),
     )  # fmt: skip
+    app.command(completion_of(app), name="completion")
+    return app
 
 
 def _default_text(value: Any) -> str | None:
@@ -112,7 +117,7 @@ def _called(app: App, argv: list[str]) -> int:
         _complain(app, _in_a_group(app, argv, error) or " ".join(str(error).split()))
         return USAGE
     except EventflowError as error:
-        _complain(app, str(error))
+        _complain(app, pasteable(str(error), *typed(argv)))
         return error.exit_code
     return code if isinstance(code, int) else OK
 

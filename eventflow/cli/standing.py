@@ -10,6 +10,7 @@ from typing import Any
 
 from eventflow.budget import used
 from eventflow.cli.keeping import kept_document, kept_lines
+from eventflow.cli.pasting import options
 from eventflow.cli.shell import (
     FAILED,
     OK,
@@ -35,19 +36,21 @@ CHILD = "child"  # the kind of a node that is a run of its own, and of the wait 
 BRANCH_STATUSES = ("finished", "failed", "waiting", "open")
 
 
-def print_standing(run_id: str, state: State, *, all_waits: bool = False, full: bool | None = None) -> None:
+def print_standing(
+    run_id: str, state: State, *, all_waits: bool = False, full: bool | None = None, store: str | None = None
+) -> None:
     """Where a run stands, as a line, how it goes on, and its data as a table; `all_waits` are told elsewhere.
 
-    `full` is what `print_state` takes.
+    `full` is what `print_state` takes, `store` what was typed for it.
     """
     waits = f", waiting for {state.waiting_for}" if state.waiting_for else ""
     print(visible(f"run {run_id}: {state.status}{waits} at version {state.version}, node {state.node}"))
-    for text in _wait_lines(run_id, state, all_waits=all_waits):
+    for text in _wait_lines(run_id, state, all_waits=all_waits, store=store):
         print(visible(text))
     print_state(state, full=full)
 
 
-def opening_lines(run_id: str, state: State, where: str = "") -> list[str]:
+def opening_lines(run_id: str, state: State, where: str = "", *, store: str | None = None) -> list[str]:
     """What a person or a program is to be told of a wait that is open in a branch, or in the node itself, and how.
 
     Nothing where only time or another run ends it, or where what it waits for has come already.
@@ -55,33 +58,39 @@ def opening_lines(run_id: str, state: State, where: str = "") -> list[str]:
     wait = next((one for branch, one in open_waits(state) if branch == where), None)
     if wait is None or wait["kind"] not in ("human", "signal"):
         return []
-    name = answer_name(wait["id"]) if wait["kind"] == "human" else wait["name"]
-    if any(one["name"] == name for one in state.signals):
+    if _came(state, wait):
         return []
     said = f"run {run_id}: branch {where} " if where else ""
-    return _lines_of(run_id, where, wait, said=said, several=bool(where))
+    return _lines_of(run_id, where, wait, said=said, several=bool(where), store=store)
+
+
+def _came(state: State, wait: FrozenDict) -> int:
+    """The number of the message that a wait for a person or a signal will take, if one has come already; 0 if not."""
+    name = answer_name(wait["id"]) if wait["kind"] == "human" else wait["name"]
+    return next((int(one["message"]) for one in state.signals if one["name"] == name), 0)
 
 
 def driven_text(one: Listed, *, gone: bool) -> str:
     """Who drives a run, in a word for a table: somebody, nobody although it is under way, or nothing to be driven."""
     if not gone:
         return "yes"
-    return "nobody" if one.head.status in ("running", "pending") and not one.entry.queue else ""
+    moves = one.head.status in ("running", "pending") or one.head.waiting_for in ("timer", "retry")  # by itself
+    return "nobody" if moves and not one.entry.queue else ""
 
 
 def left_alone(log: Log, head: Head, store: str | None = None) -> str:
-    """What is to be done with a run that is under way and that nobody drives; empty for one that is not under way.
+    """What is to be done with a run that is not over and that nobody drives; empty for one that is over.
 
     `store` is what was typed for it.
     """
-    if head.status not in ("pending", "running", "waiting"):
+    if head.status not in ("pending", "running", "waiting", "paused"):
         return ""
     entry = log.entry(head.run_key)
     if entry is not None and entry.queue:
         return f"waits in queue {entry.queue}"
-    place = "" if store is None else f" --store {shlex.quote(store)}"
     flow = "" if settings().get("workflows") else " --flow MODULE:NAME"
-    return f"nobody drives it; go on with `eventflow resume {head.run_id}{flow}{place}`"
+    why = "it was paused" if head.status == "paused" else "nobody drives it"
+    return f"{why}; go on with `eventflow resume {head.run_id}{flow}{options(store)}`"
 
 
 def left_sentence(state: State, parked: str = "") -> str:
@@ -102,21 +111,29 @@ def exit_code(state: State) -> int:
     return FAILED if state.ended else STOPPED
 
 
-def _wait_lines(run_id: str, state: State, *, all_waits: bool) -> list[str]:
+def _wait_lines(run_id: str, state: State, *, all_waits: bool, store: str | None) -> list[str]:
     """What a run stands still for, and how it goes on."""
     waits = [] if state.ended else open_waits(state)
     if not waits:
         return []
     if len(waits) > 1:
-        return [] if all_waits else [f"waits for {len(waits)} things; `eventflow show {run_id}` lists them"]
-    return _lines_of(run_id, *waits[0])
+        return (
+            []
+            if all_waits
+            else [f"waits for {len(waits)} things; `eventflow show {run_id}{options(store)}` lists them"]
+        )
+    lines = _lines_of(run_id, *waits[0], store=store)
+    came = _came(state, waits[0][1]) if waits[0][1]["kind"] in ("human", "signal") else 0
+    return [lines[0], f"message {came} has come, and is taken once somebody drives the run"] if came else lines
 
 
-def _lines_of(run_id: str, where: str, wait: FrozenDict, *, said: str = "", several: bool = False) -> list[str]:
+def _lines_of(
+    run_id: str, where: str, wait: FrozenDict, *, said: str = "", several: bool = False, store: str | None = None
+) -> list[str]:
     limit = f", until {time_text(wait['until'])}" if wait["until"] else ""
     what = {"human": "asks: ", "timer": "", "unknown": ""}.get(wait["kind"], "waits for ")
     lines = [f"{said}{what}{asked(wait)}{limit}"]
-    return lines + [f"{how}: {command}" for how, command in goes_on(run_id, where, wait, several=several)]
+    return lines + [f"{how}: {command}" for how, command in goes_on(run_id, where, wait, several=several, store=store)]
 
 
 def asked(wait: FrozenDict) -> str:
@@ -131,19 +148,26 @@ def asked(wait: FrozenDict) -> str:
     return f"run {name}" if kind == CHILD else f"signal {name}"
 
 
-def goes_on(run_id: str, where: str, wait: FrozenDict, *, several: bool = False) -> list[tuple[str, str]]:
-    """What ends a wait: pairs of words and a command; nothing where only time or another run does."""
-    kind, name = wait["kind"], wait["name"]
+def goes_on(
+    run_id: str, where: str, wait: FrozenDict, *, several: bool = False, store: str | None = None
+) -> list[tuple[str, str]]:
+    """What ends a wait: pairs of words and a command; nothing where only time or another run does.
+
+    `store` is what was typed for it.
+    """
+    kind, name, place = wait["kind"], wait["name"], options(store)
     if kind == "human":
-        return [("answer with", f"eventflow answer {run_id} JSON" + (f" --wait {wait['id']}" if several else ""))]
+        return [
+            ("answer with", f"eventflow answer {run_id} JSON" + (f" --wait {wait['id']}" if several else "") + place)
+        ]
     if kind == "signal" and name == MESSAGE:
-        return [("send it with", f"eventflow send {run_id} TEXT")]
+        return [("send it with", f"eventflow send {run_id} TEXT{place}")]
     if kind == "signal":
-        return [("send it with", f"eventflow signal {run_id} {shlex.quote(name)} JSON")]
+        return [("send it with", f"eventflow signal {run_id} {shlex.quote(name)} JSON{place}")]
     if kind == "unknown":
         of = f" --branch {shlex.quote(where)}" if where else ""
         command = f"eventflow settle {run_id} {shlex.quote(name)} --key {shlex.quote(wait['spec'].get('key', '1'))}{of}"
-        return [("say it with", f"{command} --result JSON (or --never-happened)")]
+        return [("say it with", f"{command}{place} --result JSON (or --never-happened)")]
     return []
 
 
@@ -224,11 +248,14 @@ def _budget(state: State, now: int) -> dict[str, Any] | None:
     return {name: {"used": have.get(name, 0), "limit": limit} for name, limit in limits.items()} if limits else None
 
 
-def print_around(run_id: str, state: State, known: dict[str, Any]) -> None:
-    """The same for people: tables of what there are several of, lines of the rest, nothing of what there is not."""
+def print_around(run_id: str, state: State, known: dict[str, Any], *, store: str | None = None) -> None:
+    """The same for people: tables of what there are several of, lines of the rest, nothing of what there is not.
+
+    `store` is what was typed for it.
+    """
     if known["parked"]:
         print(visible(f"parked: {known['parked']}"))
-    _print_waits(run_id, state)
+    _print_waits(run_id, state, store)
     if known["refused"]:
         print(visible(f"message {known['refused']['message']} would not do: {known['refused']['why']}"))
     if known["branches"]:
@@ -260,7 +287,7 @@ def _print_some(rows: list[dict[str, Any]], columns: tuple[str, ...], title: str
         print(f"{_more(rows).strip()}, all with -o json")
 
 
-def _print_waits(run_id: str, state: State) -> None:
+def _print_waits(run_id: str, state: State, store: str | None) -> None:
     waits = [] if state.ended else open_waits(state)
     if not waits:
         return
@@ -275,7 +302,7 @@ def _print_waits(run_id: str, state: State) -> None:
     _print_some(rows, _filled(rows, ("wait", "branch", "kind", "for", "until")), "waits:")
     if len(waits) > 1:
         for where, one in waits[:SHOWN]:
-            for how, command in goes_on(run_id, where, one, several=several):
+            for how, command in goes_on(run_id, where, one, several=several, store=store):
                 print(visible(f"wait {one['id']}: {how} {command}"))
 
 

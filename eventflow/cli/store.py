@@ -20,6 +20,7 @@ from eventflow.cli.shell import (
     time_text,
     visible,
 )
+from eventflow.cli.spans import parts_of, parts_text
 from eventflow.clock import SystemClock, id_text
 from eventflow.growth import growth
 from eventflow.log import Log, Query, Usage, store_text
@@ -88,6 +89,8 @@ def info(*, store: StoreArg = None, output: FormatArg = "table") -> int:
     print_table(rows, ("table", "rows", "bytes"))
     if document["growth"]["last"] is not None:
         print(_growth_text(document["growth"]))
+    if document["partitions"] is not None:
+        print(parts_text(document["partitions"]))
     for line in [*lines(document["attending"] or {}), *store_lines(document["kept"])]:
         print(visible(line))
     return OK
@@ -104,6 +107,7 @@ def _info(log: Log, path: str) -> dict[str, Any]:
         "by_status": by_status, "driven": sum(not log.owner_gone(one.head.owner) for one in runs),
         "events": usage.positions, "rows": dict(usage.rows), "bytes": dict(usage.bytes), "file_bytes": usage.file_bytes,
         "free_bytes": usage.free_bytes, "growth": _growth(log, usage), "attending": attending(log), "kept": store_kept(log),
+        "partitions": parts_of(log),
     }  # fmt: skip
 
 

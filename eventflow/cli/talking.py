@@ -27,12 +27,13 @@ from eventflow.cli.shell import (
     WhyArg,
     json_argument,
     open_store,
+    pasteable,
     plain_json,
     print_json,
     store_path,
     visible,
 )
-from eventflow.cli.standing import asked
+from eventflow.cli.standing import asked, left_alone
 from eventflow.engine import Engine
 from eventflow.errors import Conflict, InvalidState, NotPlainData, SettingsError
 from eventflow.plain import freeze
@@ -77,6 +78,20 @@ def told(run: str, what: str, number: int, output: Format) -> int:
     return OK
 
 
+def _sent(run: str, what: str, number: int, output: Format, store: str | None) -> int:
+    """Say that a message is sent, and how the run goes on if nobody is there to take it; returns the exit code for it."""
+    code = told(run, what, number, output)
+    log = open_store(store)
+    try:
+        head = log.head(run)
+        alone = left_alone(log, head, store) if head is not None and log.owner_gone(head.owner) else ""
+    finally:
+        log.close()
+    if alone and output == "table":
+        print(visible(alone))
+    return code
+
+
 def to_many(store: str | None, batch: Batch, act: Callable[[Engine, str], Awaitable[int]]) -> int:
     """Send each run that is meant a message; returns the worst exit code."""
 
@@ -114,7 +129,7 @@ def signal(
     if where is None:
         one, (called, data) = check_one(run, dry_run=dry_run), _signal(name, payload)
         number = send_to(store, one, lambda engine: engine.signal(one, called, data, key=key))
-        return told(one, f"signal {visible(called)} sent", number, output)
+        return _sent(one, f"signal {visible(called)} sent", number, output, store)
     meant = check_many(where, ("RUN", payload))
     called, data = _signal(run, name)  # there is one argument less
     batch = Batch(meant, f"sent signal {called}", output, dry_run, meant=LISTENING)
@@ -139,7 +154,7 @@ def send(run: str, text: str, /, *, json: JsonArg = False, store: StoreArg = Non
         The text, @FILE or @-; a text that begins with @ is written with two of them.
     """
     said = _said(text, is_json=json)
-    return told(run, "sent", send_to(store, run, lambda engine: engine.send(run, said)), output)
+    return _sent(run, "sent", send_to(store, run, lambda engine: engine.send(run, said)), output, store)
 
 
 def ask(
@@ -167,7 +182,7 @@ def ask(
         sentence = (
             f"run {run} has not answered within {limit:g} s; it has the message, and `eventflow show {run}` tells more"
         )
-        print(f"eventflow: {visible(sentence)}", file=sys.stderr)
+        print(f"eventflow: {visible(pasteable(sentence, store))}", file=sys.stderr)
         return FAILED
     if output != "table":
         print_json({"schema": "eventflow.answer/1", "run": run, "answer": answer}, lines=output == "jsonl")
@@ -231,22 +246,27 @@ def answer(
     data, flows = json_argument(answer, "the answer"), load_flows(flow)
     question = _check_question(store, run, wait)
     try:
-        if question is not None and question.workflow not in {one.name for one in flows}:
+        if question is not None and question.approves:
+            from eventflow.agents.approval import decided  # noqa: PLC0415 - agents take a moment to load
+
+            decided(data)
+        elif question is not None and question.workflow not in {one.name for one in flows}:
             fit_schema(question.schema, data)
         number = send_to(store, run, lambda engine: engine.answer(run, data, wait=wait), flows=flows)
     except InvalidState as error:
         where = error.path.removeprefix("payload").lstrip(".")
         said = f"the answer would not do{f' in {where}' if where not in ('', 'the answer') else ''}: {error.problem}"
         raise SettingsError(f"{said}; nothing was sent, run {run} still asks") from None
-    return told(run, "answered", number, output)
+    return _sent(run, "answered", number, output, store)
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What is recorded of a question: whose it is, and the JSON schema of its answer."""
+    """What is recorded of a question: whose it is, the JSON schema of its answer, and whether a call is to be approved."""
 
     workflow: str
     schema: Mapping[str, Any]
+    approves: bool
 
 
 _TYPES: dict[str, Any] = {"boolean": bool, "integer": int, "number": float, "string": str}
@@ -281,7 +301,8 @@ def _check_question(store: str | None, run: str, wait: int | None) -> _Question 
         return None
     found = [one for _, one in open_ones if wait in (None, one["id"])]
     if len(found) == 1:
-        return _Question(state.run.workflow, found[0]["spec"].get("schema", {}))
+        spec = found[0]["spec"]
+        return _Question(state.run.workflow, spec.get("schema", {}), approves="tool" in spec)
     listed = "; ".join(f"{one['id']} ({where or state.node}): {asked(one)}" for where, one in open_ones)
     what = "asks several things" if wait is None else f"asks nothing by the id {wait}"
     raise SettingsError(f"run {run} {what}; say by --wait which of these you answer: {listed}")
@@ -320,5 +341,6 @@ def settle(
     asyncio.run(work())
     of = f" of branch {branch}" if branch else ""
     what = "never happened" if never_happened else "happened"
-    print(f"run {run}: effect {visible(effect)} (key {key}){visible(of)} {what}; now resume it")
+    then = pasteable(f"`eventflow resume {run}`", store)
+    print(visible(f"run {run}: effect {effect} (key {key}){of} {what}; now {then}"))
     return OK

@@ -83,7 +83,7 @@ def tell_report(report: Report, output: str) -> int:
         print_json(
             {"schema": "eventflow.verification/1", "sound": report.sound, "runs": report.runs, "events": report.events,
              "snapshots": report.snapshots, "deleted": report.deleted, "compacted": report.compacted,
-             "hidden": report.hidden, "findings": findings},
+             "hidden": report.hidden, "unopened": report.unopened, "findings": findings},
             lines=output == "jsonl",
         )  # fmt: skip
     else:
@@ -93,6 +93,8 @@ def tell_report(report: Report, output: str) -> int:
         print(f"{read}, {counted(report.snapshots, 'snapshot')} read and compared")
         if report.hidden:
             print(f"{report.hidden} events are encrypted and their key is not here: their values were not compared")
+        if report.unopened:
+            print(f"nor was what {counted(report.unopened, 'compacted run')} began with")
         print("everything holds" if report.sound else f"{len(report.findings)} of what was compared does not hold")
     if not report.sound:
         for one in report.findings:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -27,6 +27,7 @@ from eventflow.cli.shell import (
     StoreArg,
     counted,
     open_store,
+    pasteable,
     print_json,
     progress,
     store_path,
@@ -73,6 +74,7 @@ class Job:
     once: bool
     schedules: list[Schedule]
     queues: list[Queue]
+    typed: tuple[str | None, Sequence[str]] = (None, ())  # the store and the workflows, as sentences name them
 
 
 def worker(
@@ -100,7 +102,7 @@ def worker(
     for one in flows:
         _ = one.digest  # one that can't be as it is written is told of now, not when a run of it is found
     open_store(store).close()  # a store that is not there must not be created by this
-    job = Job(store_path(store), flows, policy_of(checkpoints), output, once, kept, queues)
+    job = Job(store_path(store), flows, policy_of(checkpoints), output, once, kept, queues, (store, flow))
     with _told(verbose=verbose) as listener, _served(metrics, metrics_host) as more:
         return asyncio.run(_work(job, [listener, *more]))
 
@@ -324,15 +326,17 @@ class _Shift:
             print_json({"schema": SCHEMA, **_row(run.id, state)}, lines=True)
             sys.stdout.flush()
         elif self._job.output == "table":
-            _say(f"run {run.id}: {left_sentence(state, parked_why(self._engine.log, state))}")
+            left = left_sentence(state, parked_why(self._engine.log, state))
+            _say(f"run {run.id}: {pasteable(left, *self._job.typed)}")
 
     def _tell(self, what: str, ids: Iterable[str], told: set[str]) -> None:
         """Name runs on stderr, each of them once."""
         fresh = sorted(set(ids) - told)
         told.update(fresh)
         if fresh:
+            what = pasteable(what, *self._job.typed)
             named = ", ".join(fresh[:SHOWN]) + (f" and {len(fresh) - SHOWN} more" if len(fresh) > SHOWN else "")
-            print(f"eventflow: {what}: {visible(named)}", file=sys.stderr, flush=True)
+            print(visible(f"eventflow: {what}: {named}"), file=sys.stderr, flush=True)
 
     def _tell_of_hindrance(self) -> None:
         """Say why a queue could not be looked at, once for as long as it stays so."""

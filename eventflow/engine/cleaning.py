@@ -11,6 +11,7 @@ from contextlib import suppress
 from eventflow.clock import NS
 from eventflow.engine.background import stopped
 from eventflow.errors import EventflowError
+from eventflow.log.size import shrink
 from eventflow.retention.policy import RetentionPolicy
 from eventflow.retention.pruning import Pruned, planned, steps
 from eventflow.run import Shop
@@ -51,4 +52,6 @@ class Cleaning:
             return
         work = steps(shop.log, plan, self.done, policy, clock=shop.clock, write=shop.writer.write_now)
         while await asyncio.to_thread(next, work, None) is not None:  # noqa: ASYNC110 - nothing tells when others had a turn
+            await asyncio.sleep(REST)
+        while await asyncio.to_thread(shrink, shop.log) > 0:  # noqa: ASYNC110 - as above
             await asyncio.sleep(REST)

@@ -31,7 +31,7 @@ async def deliver(shop: Shop, run_id: str) -> None:
             shop.clock.now(), *standing_after(state, events), claim=shop.owner, release=True, taken=(number,), posts=posts,
         )  # fmt: skip
         try:
-            await shop.writer.write(append)
+            await shop.writer.surely(append)
         except Conflict:
             return
         for post in posts:

@@ -7,9 +7,7 @@ workflow decides where that leads, and one event says all of it.
 from __future__ import annotations
 
 import asyncio
-import math
 from contextlib import suppress
-from datetime import timedelta
 from typing import Any, Literal
 
 from eventflow.budget import over_budget
@@ -51,13 +49,12 @@ from eventflow.event import (
 from eventflow.forking import who
 from eventflow.plain import FrozenDict
 from eventflow.recovery import line
-from eventflow.run import Journal, Keys, Visit, facts, failure_of, is_final
+from eventflow.run import Journal, Keys, Visit, asked_rest, facts, failure_of, is_failure, is_final
 from eventflow.state import State, open_waits
 from eventflow.workflow import Decision, Go, Node, Pause, Split, Standing, Workflow, joined
 
 Interrupt = Literal["", "cancelled", "stopped", "undo"]
 CUT_OFF = "its node was cut off"  # why a run was suspended, where its node had not ended
-LONGEST_REST = 7 * 86_400.0  # seconds; what asks for a longer rest before the next attempt gets a week
 
 
 class Driver:
@@ -77,6 +74,7 @@ class Driver:
         self._taken_up_at = journal.state.visit
         self._stopping = False
         self._interrupt: Interrupt = ""
+        self.raised: BaseException | None = None  # what the run failed of here
         self._inside = False  # between the begin of a body and the record of what came of it
         self._visit: Visit | None = None  # what the body was given as its run, if it takes one
         self._reading_mail = False
@@ -283,7 +281,9 @@ class Driver:
             await self._ask(state, error)
         except RunTooLong as error:
             await self._park(error.why)
-        except Exception as error:
+        except BaseException as error:
+            if not is_failure(error):
+                raise
             now = self.journal.state
             if isinstance(error, RunLost) and (now.ended or self._interrupt or now.undoing is not state.undoing):
                 return
@@ -449,12 +449,12 @@ class Driver:
         change = self.flow.schema.change(returned, state.data)
         return self.flow.decide(state, "done", change, go=go)
 
-    async def _failed(self, node: Node, state: State, error: Exception) -> None:
+    async def _failed(self, node: Node, state: State, error: BaseException) -> None:
         """Another attempt, an error edge, or the end."""
         failure = failure_of(error)
         policy, clock = node.retry, self.journal.shop.clock
         if state.attempt < policy.attempts and policy.covers(error) and not is_final(error):
-            rest = max(policy.rest(state.attempt, seed=state.run.run_key), self.asked_rest(error))
+            rest = max(policy.rest(state.attempt, seed=state.run.run_key), asked_rest(error))
             retry_at = clock.now() + round(rest * NS)
             await self.journal.record(AttemptFailed(node.name, state.attempt, failure, retry_at))
             return
@@ -464,12 +464,14 @@ class Driver:
             return
         try:
             decision = self.flow.decide(state, trigger, error=failure)
-        except (NoEdgeHolds, GuardFailed) as problem:
-            await self._fail(problem)
+        except BaseException as problem:
+            if not is_failure(problem):
+                raise
+            await self._fail(problem)  # its guards are the user's code
             return
         await self.journal.record(decision.event, after=decision.after)
 
-    def _trigger(self, node: Node, error: Exception) -> str:
+    def _trigger(self, node: Node, error: BaseException) -> str:
         """The trigger an error fires: its own where an edge waits for it, else `failed`."""
         own = ""
         if isinstance(error, NodeTimedOut | WaitTimedOut):
@@ -478,17 +480,9 @@ class Driver:
             own = "cancelled"
         return own if own and self.flow.has_edge(node.name, own) else "failed"
 
-    async def _fail(self, error: Exception) -> None:
+    async def _fail(self, error: BaseException) -> None:
+        self.raised = error
         await end(self.journal, "failed", error=failure_of(error))
-
-    def asked_rest(self, error: Exception) -> float:
-        """Seconds that an error asks to wait before the next attempt, as `retry_after`; 0 if it asks for nothing."""
-        asked = getattr(error, "retry_after", None)
-        if isinstance(asked, timedelta):
-            asked = asked.total_seconds()
-        if not isinstance(asked, int | float) or math.isnan(asked):
-            return 0.0
-        return min(max(float(asked), 0.0), LONGEST_REST)
 
     def _extends(self, field: str) -> bool:
         return self.flow.schema.reducers.get(field) is extend

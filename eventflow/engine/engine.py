@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from types import TracebackType
@@ -38,11 +38,10 @@ from eventflow.engine.operations import (
 from eventflow.engine.orphans import CRASHES, Orphans
 from eventflow.engine.queues import Queue, Serving, check_queue
 from eventflow.engine.standing import question
-from eventflow.engine.terms import Terms, by_name
+from eventflow.engine.terms import Terms, by_name, check_start
 from eventflow.engine.watching import Watching, check_room, quota_for
 from eventflow.errors import (
     Conflict,
-    DefinitionError,
     EventflowError,
     NotResumable,
     SettingsError,
@@ -61,7 +60,6 @@ from eventflow.state import FINAL, State
 from eventflow.what_if import EffectPolicy
 from eventflow.workflow import MESSAGE, Child, Workflow
 
-LONGEST_TIMEOUT = 100 * 366 * 86_400.0  # seconds; what ends later is no deadline, and its moment fits no 64 bits
 THREADS = 64  # plain functions at a time: they wait for the outside more than they compute
 
 
@@ -105,6 +103,7 @@ class Engine:
         log = open_log(self._where, clock=self._clock, keys=self._keys)
         owner = self._clock.uuid7()
         self._end_owner = log.new_owner(owner)
+        self._loop = asyncio.get_running_loop()
         self._shop = Shop(log, writer_of(log), self._clock, self._policy, owner, self._listeners)
         self._shop.redactor = redactor_for(self._redact, log)
         self._shop.store.quota = quota_for(self._quota, log)
@@ -180,6 +179,24 @@ class Engine:
             raise StoreClosed("the engine is not open; use it as `async with Engine(...) as engine:`")
         return self._shop
 
+    @property
+    def _here(self) -> Leases:
+        """What takes runs up. Raises StoreClosed outside the context, and in another event loop: what began there would end with it."""
+        if self._open and asyncio.get_running_loop() is not self._loop:
+            raise StoreClosed(
+                "the engine is open in another event loop; hand it work by asyncio.run_coroutine_threadsafe"
+            )
+        return self._leases
+
+    async def _whole(self, work: Awaitable[Run]) -> Run:
+        """A run that was taken up; only then its caller may be cancelled, since nobody else drives what is taken."""
+        task = asyncio.current_task()
+        before = 0 if task is None else task.cancelling()
+        run = await work
+        if task is not None and task.cancelling() > before:
+            await asyncio.sleep(0)
+        return run
+
     def _check_executors(self, flow: Workflow) -> None:
         """Raise DefinitionError for a node that names an executor which is not there."""
         for node in flow.nodes.values():
@@ -204,8 +221,7 @@ class Engine:
         Raises RunExists if the id belongs to another workflow or another input, InvalidState or NotPlainData for the
         input, DefinitionError for the workflow, StoreOverQuota for a new run where the store holds as much as it may.
         """
-        if timeout is not None and not 0 < timeout <= LONGEST_TIMEOUT:
-            raise DefinitionError("start(timeout=...) is in seconds: give more than 0, at most a hundred years")
+        check_start(flow, tags, timeout, budget)
         if queue or priority or queue_key:
             check_queue(queue, priority)
         self._check_executors(flow)
@@ -219,7 +235,7 @@ class Engine:
             deadline=0 if timeout is None else self._clock.now() + round(timeout * NS),
             budget=EMPTY if budget is None else budget.plain(), queue=queue, priority=priority, queue_key=queue_key,
         )  # fmt: skip
-        run = await self._leases.start(flow, event)
+        run = await self._whole(self._here.start(flow, event))
         if queue:
             self._serving.look()
         return run
@@ -256,7 +272,7 @@ class Engine:
         terms = Terms(
             strict, yes, frozenset(stop_before), actor, why, effects == "reuse", keep_signals, budget, migrate, policy
         )  # fmt: skip
-        return await self._leases.resume(run, at, terms)
+        return await self._whole(self._here.resume(run, at, terms))
 
     async def retry(self, run: str, *, yes: bool = False, actor: str = "", why: str = "") -> Run:
         """Try the node that a run failed in again, with all its attempts. Raises NotResumable if it has not failed."""
@@ -270,7 +286,7 @@ class Engine:
 
         Raises RunNotFound, RunOwned, NotResumable if the run is over, InvalidState, NoEdgeHolds.
         """
-        return await self._leases.skip(run, result, Terms(actor=actor, why=why))
+        return await self._whole(self._here.skip(run, result, Terms(actor=actor, why=why)))
 
     async def fork(
         self, address: str, *, change: Mapping[str, Any] | None = None, run_id: str | None = None, drive: bool = True,
@@ -285,7 +301,7 @@ class Engine:
         parent: Address = resolve(self.log, address)
         await check_room(self._open)
         terms = Terms(actor=actor, why=why)
-        return await self._leases.fork(parent, change, run_id, terms, drive=drive, effects=effects)
+        return await self._whole(self._here.fork(parent, change, run_id, terms, drive=drive, effects=effects))
 
     async def pick_up(self) -> tuple[list[Run], list[str]]:
         """Resume every unfinished run whose owner is gone; returns them, and the ids of runs of unknown workflows.
@@ -312,7 +328,7 @@ class Engine:
         head = find_run(log, run)
         entry = log.entry(head.run_key)
         flow = self._flows.get(entry.workflow) if entry else None
-        return Run(log, head, flow, self._desk.seat(head.run_key))
+        return Run(log, head, flow, self._desk.seat(head.run_key), clean=self._open.clean)
 
     # --- messages
 
@@ -350,14 +366,15 @@ class Engine:
 
     async def pause(self, run: str, *, actor: str = "", why: str = "") -> int:
         """Ask that a run stand still after the node it is in."""
-        return await self._send(run, message(PAUSE, actor=actor or who(), why=why))
+        return await self._send(run, message(PAUSE, actor=actor or who(), why=self._open.clean(why)))
 
     async def cancel(self, run: str, *, actor: str = "", why: str = "") -> int:
         """End a run before its end; the node it is in is cut off."""
-        return await self._send(run, message(CANCEL, actor=actor or who(), why=why))
+        return await self._send(run, message(CANCEL, actor=actor or who(), why=self._open.clean(why)))
 
     async def _send(self, run: str, data: bytes) -> int:
         shop = self._open
+        leases = self._here
         head = find_run(shop.log, run, whole=True)
         if head.status in FINAL:
             raise Conflict(f"run {head.run_id} has ended ({head.status}); nobody reads its messages any more")
@@ -369,16 +386,17 @@ class Engine:
             if driver is not None:
                 await driver.take_mail()
                 await driver.gone()
-            async with self._leases.turn(run):
-                if head.run_key not in self._desk and self._leases.free(find_run(shop.log, run, whole=True)):
+            async with leases.turn(run):
+                if head.run_key not in self._desk and leases.free(find_run(shop.log, run, whole=True)):
                     await deliver(shop, head.run_id)
-            await self._leases.finish_undoing(run)
+            await leases.finish_undoing(run)
         return answer.message
 
     # --- by hand
 
     async def checkpoint(self, run: str, *, label: str = "", snapshot: bool = False, why: str = "") -> Checkpoint:
         """Make a checkpoint of a run as it is now; `snapshot=True` forces its bytes."""
+        label, why = self._open.clean(label), self._open.clean(why)
         return create_checkpoint(self._open.log, self._clock, run, label=label, snapshot=snapshot, why=why)
 
     def checkpoints(self, run: str) -> list[Checkpoint]:
@@ -390,7 +408,7 @@ class Engine:
         self, run: str, ids: Iterable[str] | None = None, *, why: str = ""
     ) -> list[Checkpoint]:
         """Delete checkpoints of a run by id, all of them if None; its history is untouched."""
-        return delete_checkpoints(self._open.log, self._clock, run, ids, why=why)
+        return delete_checkpoints(self._open.log, self._clock, run, ids, why=self._open.clean(why))
 
     async def prune_checkpoints(
         self, run: str, *, keep: int | None = None, max_age: float | None = None, why: str = ""
@@ -403,12 +421,12 @@ class Engine:
             raise SettingsError("say what to keep: keep=..., max_age=..., or both")
         older = None if max_age is None else self._clock.now() - round(max_age * NS)
         gone = select(self.checkpoints(run), older_than=older, keep=keep)
-        return delete_checkpoints(self._open.log, self._clock, run, [f"c-{version}" for version in gone], why=why)
+        return await self.delete_checkpoints(run, [f"c-{version}" for version in gone], why=why)
 
     async def delete(self, run: str, *, why: str = "") -> None:
         """Delete a run for good, and give back what nobody else needs. Raises RunNotFound, RunOwned, HasForks, RunGuarded."""
         shop = self._open
-        _, mine = unlist_run(shop.log, self._clock, run, why=why)
+        _, mine = unlist_run(shop.log, self._clock, run, why=shop.clean(why))
         await asyncio.to_thread(give_back, shop.log, mine, shop.writer.write_now)
 
     async def settle(
@@ -421,4 +439,6 @@ class Engine:
         """
         check_unknown(self._open.log, run, effect, key, branch)
         told = {"key": key, "branch": branch, "happened": happened, "output": self._open.clean(freeze(output))}
-        return await self._send(run, message(SETTLE, name=effect, payload=told, actor=actor or who(), why=why))
+        return await self._send(
+            run, message(SETTLE, name=effect, payload=told, actor=actor or who(), why=self._open.clean(why))
+        )

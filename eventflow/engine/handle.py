@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from eventflow.codec import read_events
@@ -22,12 +22,12 @@ from eventflow.errors import (
 from eventflow.event import Recorded
 from eventflow.forking import who, write_one
 from eventflow.log import QUEUED, Head, Log, Post, Posted
-from eventflow.plain import thaw
+from eventflow.plain import freeze, thaw
 from eventflow.progress import parked_why
 from eventflow.recovery import caught_up, history, recover
 from eventflow.run import SIGNAL, message
 from eventflow.state import FINAL, State, Status
-from eventflow.workflow import MESSAGE, Workflow
+from eventflow.workflow import MESSAGE, Workflow, looked_for
 
 POLL = 0.05  # seconds between looks at a run that another process drives
 _PAGE = 500  # events a follower takes at a time
@@ -36,8 +36,11 @@ _PAGE = 500  # events a follower takes at a time
 class Run:
     """A handle on one run. `flow` is None where its workflow is not known here: everything but typed results works."""
 
-    def __init__(self, log: Log, head: Head, flow: Workflow | None, seat: Seat | None) -> None:
-        self._log, self._head, self._flow, self._seat = log, head, flow, seat
+    def __init__(
+        self, log: Log, head: Head, flow: Workflow | None, seat: Seat | None, *,
+        clean: Callable[[Any], Any] = lambda value: value,
+    ) -> None:  # fmt: skip
+        self._log, self._head, self._flow, self._seat, self._clean = log, head, flow, seat, clean
         self._seen: State | None = None  # what was found when its state was asked for last
 
     def __repr__(self) -> str:
@@ -108,7 +111,8 @@ class Run:
         """
         if self._now().status in FINAL:
             raise Conflict(f"run {self.id} has ended ({self.status}); nobody reads its messages any more")
-        data = message(SIGNAL, name=name, payload=payload, actor=actor or who(), key=key)
+        clean = self._clean(freeze(payload, "payload"))
+        data = message(SIGNAL, name=name, payload=clean, actor=actor or who(), key=key)
         posted = write_one(self._log, Post(self._head.run_key, data))
         assert isinstance(posted, Posted)  # noqa: S101 - a Post is answered by Posted
         driver = None if self._seat is None else self._seat.driver
@@ -154,12 +158,17 @@ class Run:
                 await seat.change()
 
     async def result(self) -> Any:
-        """The final state in the declared type. Raises RunFailed with its cause, RunCancelledError or Stopped."""
+        """The final state in the declared type. Raises RunFailed, RunCancelledError, RunTimedOutError or Stopped.
+
+        A RunFailed has the error itself as its cause, traceback and all, where this process drove the run to that end.
+        """
         state = await self.wait()
         if state.status == "completed":
             return self._typed(state)
         if state.status == "failed":
-            raise RunFailed(self.id, state.node, state.error)
+            driver = None if self._seat is None else self._seat.driver
+            cause = None if driver is None else driver.raised
+            raise RunFailed(self.id, state.node, state.error, self._lacking(state)) from cause
         if state.status == "cancelled":
             raise RunCancelledError(self.id, self._why(state))
         if state.status == "timed_out":
@@ -171,6 +180,16 @@ class Run:
             data = state.data if self._flow is None else self._flow.schema.view(state.data)
             return thaw(data)
         return self._flow.schema.view(state.data)
+
+    def _lacking(self, state: State) -> str:
+        """What to do where a node looked for a declared field which neither the input nor a node before has given."""
+        name = "" if state.error is None else looked_for(state.error.type, state.error.message, state.data)
+        if self._flow is None or name not in self._flow.schema.fields:
+            return ""
+        return (
+            f"the state has no field {name!r} ({self._flow.schema.type_of(name)}): give it in the input of a new run, or with "
+            f"fork({self.id!r}, change={{{name!r}: ...}}), or mend the node, then resume the run"
+        )
 
     def _why(self, state: State) -> str:
         stored = self._log.read(state.run.run_key, state.version, state.version)

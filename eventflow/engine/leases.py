@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 from eventflow.address import Address, find_run, version_at
 from eventflow.codec import encode, pack
 from eventflow.engine.delivery import deliver
-from eventflow.engine.desk import Desk
+from eventflow.engine.desk import Desk, Seat
 from eventflow.engine.handle import Run
 from eventflow.engine.operations import fresh_run_id
 from eventflow.engine.orphans import OPEN_STATUSES
@@ -84,6 +84,9 @@ class Leases:
         """Whether a run's lease can be taken: nobody living holds it, or this engine does, whose driver has ended."""
         return head.owner == self._shop.owner or self._shop.log.owner_gone(head.owner)
 
+    def _run(self, head: Head, flow: Workflow | None, seat: Seat | None) -> Run:
+        return Run(self._shop.log, head, flow, seat, clean=self._shop.clean)
+
     # --- starting
 
     async def start(self, flow: Workflow, event: RunStarted) -> Run:
@@ -100,7 +103,7 @@ class Leases:
                     raise
                 return await self._follow(flow, won, event.input_digest)
             if event.queue:
-                return Run(log, answer.head, flow, None)
+                return self._run(answer.head, flow, None)
             begun = followed(None, self._shop.cleaned((event,)), answer, before)
             return self._drive(flow, begun, answer.head.epoch, head=answer.head)
 
@@ -128,10 +131,10 @@ class Leases:
         if recover(log, head, (entry.origin or 1) if entry.parent_id is None else None).state.run.input_digest != asked:
             raise RunExists(head.run_id, "another input")
         if head.run_key in self._desk or head.status not in OPEN_STATUSES or not self.free(head) or entry.queue:
-            return Run(log, head, flow, self._desk.seat(head.run_key))
+            return self._run(head, flow, self._desk.seat(head.run_key))
         with suppress(Conflict):  # somebody else may take it over first; then follow that one
             return await self._resume(head, Terms(why="started again"))
-        return Run(log, log.head(head.run_id) or head, flow, None)
+        return self._run(log.head(head.run_id) or head, flow, None)
 
     async def spawn(self, child: Child, run_id: str, data: Any, caller: State) -> None:
         """Start the run of a child, or go on with it. Raises RunExists if the id is that of a run of somebody else's.
@@ -208,7 +211,7 @@ class Leases:
         head = head or shop.log.head_of(recovered.state.run.run_key)
         if head is None:
             raise StoreClosed("the run vanished while it was being started")
-        return Run(shop.log, head, flow, seat)
+        return self._run(head, flow, seat)
 
     # --- resuming
 
@@ -233,7 +236,7 @@ class Leases:
             head = find_run(log, run, whole=True)
         if (seat := self._desk.seat(head.run_key)) is not None:
             if not terms.changes:
-                return Run(log, head, seat.flow, seat)
+                return self._run(head, seat.flow, seat)
             if seat.driver is not None and head.status != "waiting":
                 raise NotResumable(run, "it is being driven; pause it first, then resume it with what is to change")
             planned(self._flows, recover(log, head).state, terms)  # what can't be is said before it is let go
@@ -243,9 +246,9 @@ class Leases:
         return await self._taken_up(head, terms)
 
     async def _taken_up(self, head: Head, terms: Terms) -> Run:
-        log, run = self._shop.log, head.run_id
+        run = head.run_id
         if head.status == "completed":
-            return Run(log, head, self._flow_of(head), None)
+            return self._run(head, self._flow_of(head), None)
         if head.status in ("cancelled", "timed_out"):
             raise NotResumable(run, f"it was {head.status.replace('_', ' ')}; rewind it with at=, or fork it")
         return await self._resume(head, terms)
@@ -287,7 +290,7 @@ class Leases:
             head.run_id, head.run_key, head.incarnation, head.version, head.epoch, packed, shop.clock.now(),
             *standing_after(state, events), claim=shop.owner, release=release, posts=posts,
         )  # fmt: skip
-        answer = await shop.writer.write(append, alone=shop.active == 0)
+        answer = await shop.writer.surely(append, alone=shop.active == 0)
         assert isinstance(answer, Appended)  # noqa: S101 - an Append is answered by Appended
         if shop.listeners:  # the last one is told when the run is driven
             self._announce(head, head.version + 1, head.version + len(events) - (not release))
@@ -299,9 +302,7 @@ class Leases:
         now = find_run(log, head.run_id, whole=True)
         for recorded in history(log, head.run_key, first, last):
             state = recover(log, now, recorded.version).state
-            for listener in self._shop.listeners:
-                with suppress(Exception):
-                    listener(state, recorded)
+            self._shop.tell(state, recorded)
 
     def _left(self, state: State) -> tuple[Post, ...]:
         """What the children are told of a node that is left by somebody's word."""
@@ -374,7 +375,7 @@ class Leases:
         self._untold += posts
         head = find_run(log, run, whole=True)
         if ends:
-            return Run(log, head, flow, None)
+            return self._run(head, flow, None)
         return await self._drive_again(flow, run, replace(terms, stop_before=stop_before))
 
     def _skipped(self, state: State, result: Any, terms: Terms) -> tuple[Workflow, Decision]:
@@ -425,7 +426,7 @@ class Leases:
         told = {post.run_key for post in posts}
         late = [post for post in self._called_off(head, children) if post.run_key not in told]
         for post in late:  # a child's start was under way
-            await self._shop.writer.write(post)
+            await self._shop.writer.surely(post)
         self._untold += (*posts, *late)
         return await self._drive_again(flow, head.run_id, terms)
 
@@ -464,11 +465,12 @@ class Leases:
         async with self.turn(name):
             answer = fork_run(
                 shop.log, shop.clock, parent.head, parent.version, run_id=name, change=edit,
-                claim=shop.owner if flow is not None and drive else b"", actor=terms.actor, why=terms.why, effects=effects,
+                claim=shop.owner if flow is not None and drive else b"", actor=terms.actor, why=shop.clean(terms.why),
+                effects=effects,
             )  # fmt: skip
             if flow is not None and drive:
                 return await self._drive_again(flow, name, terms)
-            return Run(shop.log, answer.head, flow, None)
+            return self._run(answer.head, flow, None)
 
 
 def _started_by(log: Log, head: Head) -> bytes:
@@ -484,9 +486,12 @@ def _started_by(log: Log, head: Head) -> bytes:
 
 
 def _last_end(log: Log, head: Head) -> Event:
-    """The event that ended a run or had it stand still; messages may have come since."""
+    """The event that ended a run or had it stand still, the newest if that is compacted away; messages may have come since."""
+    newest = next(history(log, head.run_key, head.version, head.version)).event
     for version in range(head.version, 0, -1):
-        event = next(history(log, head.run_key, version, version)).event
+        event = next((one.event for one in history(log, head.run_key, version, version)), None)
+        if event is None:
+            return newest
         if isinstance(event, RunPaused | RunCompleted | RunFailed | RunCancelled | RunTimedOut):
             return event
     raise Corrupt(f"run {head.run_id}", f"is {head.status}, and no event says so")

@@ -20,9 +20,7 @@ async def run_once(flow: Workflow, data: Any, **options: Any) -> Any:
 
 def run_sync(flow: Workflow, data: Any, **options: Any) -> Any:
     """The same for callers without an event loop; inside one, the run gets a thread of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _in_a_loop():  # asked apart, so that the run's own errors are not told as that of having no loop
         return asyncio.run(run_once(flow, data, **options))
     outcome: list[Any] = []
 
@@ -38,6 +36,14 @@ def run_sync(flow: Workflow, data: Any, **options: Any) -> Any:
     if outcome[0]:
         return outcome[1]
     raise outcome[1]
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 set_runner(run_sync)

@@ -36,7 +36,7 @@ from eventflow.event import (
     WaitOpened,
 )
 from eventflow.plain import EMPTY, NOTHING, FrozenDict, FrozenList, freeze
-from eventflow.run import Journal, Visit, failure_of, is_final
+from eventflow.run import Journal, Visit, asked_rest, failure_of, is_failure, is_final
 from eventflow.state import FAILED, FINISHED, OVER, State, branch, branch_names
 from eventflow.workflow import AT_ONCE, Child, Go, Map, Node, Pause, Split, Standing, Workflow, plainly
 
@@ -67,10 +67,6 @@ class Crew(Protocol):
 
     def visit(self, *, branch: str = "", attempt: int = 0) -> Visit:
         """A handle for a body."""
-        ...
-
-    def asked_rest(self, error: Exception) -> float:
-        """Seconds that an error asks to wait."""
         ...
 
 
@@ -234,8 +230,8 @@ class Section:
                 await self._attempt(name, node, given, entry["attempt"])
         except (RunLost, StoreUnusable, BudgetExceeded, EffectDenied):  # of the whole run, not of this branch
             raise
-        except Exception as error:
-            if self._journal.cut_off is not None:
+        except BaseException as error:
+            if self._journal.cut_off is not None or not is_failure(error):
                 raise
             await self._failed(name, node, entry["attempt"], error)
         return False
@@ -319,7 +315,7 @@ class Section:
 
     # --- failing
 
-    async def _failed(self, name: str, node: Node, attempt: int, error: Exception) -> None:
+    async def _failed(self, name: str, node: Node, attempt: int, error: BaseException) -> None:
         journal = self._journal
         failure = failure_of(error)
         if isinstance(error, EffectUnknown):
@@ -332,9 +328,7 @@ class Section:
             events.append(WaitClosed(self._node.name, outcome, getattr(error, "message", 0), name))
         policy = node.retry
         if attempt < policy.attempts and policy.covers(error) and not is_final(error):
-            rest = max(
-                policy.rest(attempt, seed=journal.state.run.run_key + name.encode()), self._crew.asked_rest(error)
-            )
+            rest = max(policy.rest(attempt, seed=journal.state.run.run_key + name.encode()), asked_rest(error))
             retry_at = journal.shop.clock.now() + round(rest * NS)
             events.append(AttemptFailed(self._node.name, attempt, failure, retry_at, name))
         else:

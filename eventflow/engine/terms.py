@@ -27,6 +27,20 @@ from eventflow.state import State, branch, branch_names, open_waits
 from eventflow.what_if import EffectPolicy
 from eventflow.workflow import Go, Workflow, difference
 
+LONGEST_TIMEOUT = 100 * 366 * 86_400.0  # seconds; what ends later is no deadline, and its moment fits no 64 bits
+
+
+def check_start(flow: object, tags: object, timeout: object, budget: object) -> None:
+    """Refuse what no run can be started with, in a sentence each: a type checker does not look at every program."""
+    if not isinstance(flow, Workflow):
+        raise DefinitionError(f"start takes the workflow itself, as in start(flow, data); got {type(flow).__name__}")
+    if isinstance(tags, str):
+        raise DefinitionError(f"start(tags=...) takes a list: write tags=[{tags!r}]")
+    if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout <= LONGEST_TIMEOUT):
+        raise DefinitionError("start(timeout=...) is in seconds: give more than 0, at most a hundred years")
+    if budget is not None and not isinstance(budget, Budget):
+        raise DefinitionError(f"start(budget={budget!r}) takes a Budget, as in Budget(steps=100)")
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -51,6 +65,8 @@ class Terms:
 
 def by_name(workflows: Iterable[Workflow]) -> dict[str, Workflow]:
     """Workflows by their names, those of their children included. Raises DefinitionError if two have the same: a run could be driven by the wrong one."""
+    if isinstance(workflows, Workflow):
+        raise DefinitionError("Engine(workflows=...) takes a list: write workflows=[flow]")
     found: dict[str, Workflow] = {}
     todo = list(workflows)
     while todo:

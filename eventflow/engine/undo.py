@@ -31,7 +31,7 @@ from eventflow.event import (
 )
 from eventflow.plain import thaw
 from eventflow.retry import RetryPolicy
-from eventflow.run import Fetch, Journal, Visit, failure_of, takes
+from eventflow.run import Fetch, Journal, Visit, failure_of, is_failure, takes
 from eventflow.state import UNDO, State, effect_id
 from eventflow.workflow import Workflow
 
@@ -97,8 +97,12 @@ async def undo_one(flow: Workflow, journal: Journal, visit: Visit, event_at: Fet
         if task is None or task.cancelling():
             raise
         await _failed(journal, state, NodeCancelled(f"what takes {one['name']!r} back was cancelled by itself"))
-    except Exception as error:
-        if journal.cut_off is not None or (isinstance(error, EventflowError) and journal.state.ended):
+    except BaseException as error:
+        if (
+            not is_failure(error)
+            or journal.cut_off is not None
+            or (isinstance(error, EventflowError) and journal.state.ended)
+        ):
             raise
         await _failed(journal, state, error)
 
@@ -112,7 +116,7 @@ def _function(flow: Workflow, name: str) -> Callable[..., Any]:
     return function
 
 
-async def _failed(journal: Journal, state: State, error: Exception) -> None:
+async def _failed(journal: Journal, state: State, error: BaseException) -> None:
     failure = failure_of(error)
     attempt = _attempt(state, journal.state)
     if attempt < UNDO_RETRY.attempts and failure.retryable:

@@ -51,7 +51,7 @@ from eventflow.errors.deciding import (
     UndeclaredTarget,
 )
 from eventflow.errors.defining import DefinitionError, MissingExtra, NoCheckpointer, SettingsError, WorkflowUnknown
-from eventflow.errors.ending import RunCancelledError, RunFailed, RunTimedOutError, Stopped
+from eventflow.errors.ending import RunCancelledError, RunFailed, RunTimedOutError, Stopped, own_place
 from eventflow.errors.ground import EventflowError
 from eventflow.errors.locking import KeyNotFound, NoKey, Shredded, SubjectGone, WrongKey
 from eventflow.errors.proving import ProofFailed, SealNotFound
@@ -141,4 +141,5 @@ __all__ = [
     "WorkflowUnknown",
     "WrittenByNewer",
     "WrongKey",
+    "own_place",
 ]

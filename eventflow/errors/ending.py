@@ -8,12 +8,26 @@ from eventflow.errors.ground import EventflowError
 
 
 class RunFailed(EventflowError):
-    """A run ended in failure; its log is intact and it can be resumed once the cause is mended."""
+    """A run ended in failure; its log is intact and it can be resumed once the cause is mended.
 
-    def __init__(self, run_id: str, node: str, error: Any) -> None:
+    `lacking` says what the state had to have, where the cause is that it has not.
+    """
+
+    def __init__(self, run_id: str, node: str, error: Any, lacking: str = "") -> None:
         self.run_id, self.node, self.error = run_id, node, error
-        advice = "" if "resume" in error.message else "; mend the cause, then resume the run"
+        advice = "" if "resume" in error.message else f"; {lacking or 'mend the cause, then resume the run'}"
         super().__init__(f"run {run_id} failed in node {node!r}: {error.type}: {error.message}{advice}")
+        if place := own_place(error):
+            self.add_note(f"{error.type} was raised at {place}")
+
+
+def own_place(error: Any) -> str:
+    """Where a failure was raised, if its cause is an error of the user's code; ours say in their sentence what to do."""
+    return "" if error.type in _names(EventflowError) else str(error.where)
+
+
+def _names(kind: type[Exception]) -> set[str]:
+    return {kind.__name__}.union(*map(_names, kind.__subclasses__()))
 
 
 class RunTimedOutError(EventflowError):

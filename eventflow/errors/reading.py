@@ -27,9 +27,13 @@ class StoreNotFound(NotFound):
 class RunNotFound(NotFound):
     """No run has this id, nor begins with it."""
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, longer: Sequence[str] = ()) -> None:
         self.run_id = run_id
-        super().__init__(f"no run {run_id!r} in this store; `eventflow list` shows what there is")
+        said = "`eventflow list` shows what there is"
+        if longer:
+            shown = f"{', '.join(longer[:5])}{', …' if len(longer) > 5 else ''}"
+            said = f"there is {shown}, but what changes a run takes its whole id"
+        super().__init__(f"no run {run_id!r} in this store; {said}")
 
 
 class AmbiguousRun(NotFound):

@@ -3,7 +3,7 @@
 Nothing in a file is believed: items are cut strictly, decoded strictly, compared with their digests; the heads of runs are
 what their events fold to. What it takes in memory and time is bounded by the size of the file.
 Encrypted events are proved by the chain and can't be opened, for no export has a key; where such a run stands, its tags and
-its subject are what the export says.
+its subject are what the export says, and of what it was compacted to only whose it is can be told.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from eventflow.errors import (
 )
 from eventflow.event import Forked, Recorded, Rewound, RunDeleted, RunStarted, StoreCreated
 from eventflow.exchange.beside import Origin, Told, read_beside
-from eventflow.exchange.sequence import ARRAY, BYTES, FORMAT, KIND, MAP, SEALED_FORMAT, items
+from eventflow.exchange.sequence import ARRAY, BYTES, FORMAT, KIND, MAP, SEALED_FORMAT, SEALED_ORIGIN_FORMAT, items
 from eventflow.log import (
     NOBODY,
     STORE_NAME,
@@ -149,7 +149,7 @@ class ExportLog:
                 self._blobs[digest(blob)] = blob
             elif major == MAP and (gone := _gone(data[at:end])):
                 self._events.append(TOMBSTONE + gone)
-            elif major == MAP and header["format"] == SEALED_FORMAT and self._beside(data[at:end]):
+            elif major == MAP and header["format"] != FORMAT and self._beside(data[at:end], header["format"]):
                 continue
             else:
                 footer = _word(data[at:end], _FOOTER)
@@ -164,14 +164,16 @@ class ExportLog:
             raise Corrupt("the export", "has no beginning or no end: it was cut")
         return header
 
-    def _beside(self, data: bytes) -> bool:
-        """Take in what an export of format 2 says beside events; False if it is something else."""
+    def _beside(self, data: bytes, version: int) -> bool:
+        """Take in what an export of format 2 or 3 says beside events; False if it is something else."""
         found = read_beside(data)
         match found:
             case (bytes(name), LockedBlob() as row):
                 self._blobs[name] = row
             case (bytes(key), Told() as told):
                 self._told[key] = told
+            case (bytes(), Origin(sealed=True)) if version < SEALED_ORIGIN_FORMAT:
+                return False
             case (bytes(key), Origin() as origin):
                 self._origins[key] = origin
                 if origin.by & STORE_VOUCH and not self.whole:
@@ -234,7 +236,17 @@ class ExportLog:
         return _Run(head, entry, version - 1)
 
     def _compacted(self, origin: Origin, recorded: Recorded) -> tuple[str, Entry]:
-        """The id and the entry of a run that begins with a snapshot, which is compared with all that speaks of it later."""
+        """The id and the entry of a run that begins with a snapshot, which is compared with all that speaks of it later.
+
+        An encrypted run begins with one that is encrypted: one in the open could be from anybody, whatever the run goes on with.
+        """
+        if origin.sealed != bool(recorded.hidden):
+            raise Corrupt(
+                f"the event at position {recorded.position}",
+                "is encrypted and its run's origin is not, or the other way round",
+            )
+        if origin.entry is not None:
+            return origin.run_id, origin.entry
         state, _ = unpack_state(origin.root, self.blobs, f"the snapshot at version {origin.at}")
         if (state.run.run_key, state.version) != (recorded.run_key, recorded.version):
             raise Corrupt(f"the event at position {recorded.position}", "is not the one that its run was compacted to")
@@ -264,7 +276,7 @@ class ExportLog:
     def _settle_outside(self, run: _Run) -> None:
         """The same of a run that is encrypted, by what the export says of it; its workflow lies open."""
         told = self._told.get(run.head.run_key)
-        parent = None if run.entry.parent_id is None else self._runs[run.entry.parent_key]
+        parent = self._runs[run.entry.parent_key] if run.entry.folds_through else None
         if told is None:
             raise Corrupt(f"run {run.head.run_id}", "is encrypted, and the export does not say where it stands")
         run.head = replace(run.head, status=told.status, waiting_for=told.waiting_for)
@@ -426,5 +438,5 @@ def _gone(data: bytes) -> bytes:
 def _check_header(header: dict[str, Any]) -> None:
     if header["eventflow"] != KIND or len(header["store"]) != len(STORE_RUN):
         raise Corrupt("the export", "does not begin as one")
-    if header["format"] not in (FORMAT, SEALED_FORMAT):
+    if header["format"] not in (FORMAT, SEALED_FORMAT, SEALED_ORIGIN_FORMAT):
         raise WrittenByNewer("the export", f"export format {header['format']}")

@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from eventflow.errors import Corrupt
 
 FORMAT = 1
-SEALED_FORMAT = 2  # of an export with encrypted events, which a reader of format 1 would not know what to make of
+SEALED_FORMAT = (
+    2  # of an export with encrypted events or origins, which a reader of format 1 would not know what to make of
+)
+SEALED_ORIGIN_FORMAT = 3  # of one with an origin that is encrypted, and says of its run what only its key could tell
 KIND = "eventflow export"
 BYTES, ARRAY, MAP = 2, 4, 5  # major types: a value, an event, a word about the export
 _TEXT, _TAG = 3, 6

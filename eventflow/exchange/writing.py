@@ -1,7 +1,7 @@
 """Exports written: events with all they refer to, so that they can be folded and verified where there is no store.
 
 Encrypted events go out as they are stored, so that they prove themselves; what they refer to only their key can tell, so
-all values under that key go with them. No key ever does.
+all values under that key go with them. What an encrypted run was compacted to goes the same way. No key ever does.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from eventflow.codec import (
     FLAG_ENCRYPTED,
     KEY,
     LOCKED_BLOB,
+    LOCKED_ROOT,
     TOMBSTONE,
     Fetch,
     LockedBlob,
@@ -26,9 +27,9 @@ from eventflow.codec import (
     key_id_of,
     piece_names,
 )
-from eventflow.errors import Corrupt, SettingsError
+from eventflow.errors import Corrupt
 from eventflow.exchange.beside import Origin, Told
-from eventflow.exchange.sequence import FORMAT, KIND, SEALED_FORMAT
+from eventflow.exchange.sequence import FORMAT, KIND, SEALED_FORMAT, SEALED_ORIGIN_FORMAT
 from eventflow.log import STORE_RUN, STORE_VOUCH, Head, LockedLog, Log, Query
 
 _PAGE = 500  # events whose values are fetched at a time
@@ -104,7 +105,7 @@ def _place_of(stored: Stored) -> tuple[bytes, int]:
 
 
 def _origins(log: Log, heads: Sequence[Head]) -> dict[bytes, Origin]:
-    """What the compacted runs among some, and those that they continue, begin with. Raises SettingsError."""
+    """What the compacted runs among some, and those that they continue, begin with. Raises Corrupt."""
     found: dict[bytes, Origin] = {}
     for one in stretches(log, heads):
         entry, head = log.entry(one.run_key), log.head_of(one.run_key)
@@ -114,17 +115,13 @@ def _origins(log: Log, heads: Sequence[Head]) -> dict[bytes, Origin]:
 
 
 def origin_of(log: Log, head: Head, at: int) -> Origin:
-    """What a run was compacted to, in a log that is not opened with keys. Raises SettingsError where only a key could tell, Corrupt."""
-    if key_of(log, head):
-        raise SettingsError(
-            f"run {head.run_id} is encrypted and was compacted: what it begins with only its key can tell; copy its store with "
-            f"`eventflow store copy`, or make a backup of it"
-        )
+    """What a run was compacted to, in a log that is not opened with keys: as it is stored, encrypted or not. Raises Corrupt."""
     root, by = log.snapshot(head.run_key, at), dict(log.snapshots(head.run_key, at, limit=1)).get(at, 0)
     act = log.read(STORE_RUN, by ^ STORE_VOUCH, by ^ STORE_VOUCH) if by & STORE_VOUCH else []
     if root is None or not by or (by & STORE_VOUCH and not act):
         raise Corrupt(f"run {head.run_id}", f"was compacted to version {at}, and nothing vouches for its snapshot")
-    return Origin(at, root, by, act[0].data if act else b"")
+    told = (head.run_id, log.entry(head.run_key)) if root[:1] == LOCKED_ROOT else ("", None)
+    return Origin(at, root, by, act[0].data if act else b"", *told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +200,8 @@ def write_items(
         file.write(data)
 
     version = FORMAT if sealing is None and not origins else SEALED_FORMAT
+    if any(one.sealed for one in origins.values()):
+        version = SEALED_ORIGIN_FORMAT
     put(encode({"eventflow": KIND, "format": version, "store": store_id, "whole": whole, "run": run}))
     for stored in events:
         count += 1
@@ -210,7 +209,7 @@ def write_items(
             put(encode({"gone": stored.data[1:]}))
             continue
         if left and (begun := left.pop(_place_of(stored), None)) is not None:
-            needed = sorted(piece_names(begun.root, fetch) - written)
+            needed = [] if begun.sealed else sorted(piece_names(begun.root, fetch) - written)
             for data in fetch(needed).values():
                 put(encode(data))
             written.update(needed)

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from eventflow.cipher import Keyring
 from eventflow.clock import Clock, SystemClock
-from eventflow.errors import MissingExtra, StoreUnusable
+from eventflow.errors import MissingExtra, SettingsError, StoreUnusable
 from eventflow.log.follow import follow
 from eventflow.log.heads import NOBODY, QUEUED, Entry, Head, Listed, Query, fits
 from eventflow.log.lmdb import LmdbLog
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from eventflow.log.postgres.store import PostgresLog
 
 MEMORY = "memory"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # of an address (RFC 3986), where a path may be meant by nobody
 ADDRESSES = ("postgresql://", "postgres://")  # how the address of a store in a database begins
 
 
@@ -91,6 +93,8 @@ def open_copy(
     """The log at a path or address as it is stored, even if it is a copy that nobody may drive. Raises as `open_log`."""
     if str(where).startswith(ADDRESSES):
         return _postgres(str(where), readonly=readonly, create=create, clock=clock)
+    if scheme := _SCHEME.match(str(where)):  # alone: what follows may hold a password
+        raise SettingsError(f"no store is named by {scheme[0]}…: give the path of a directory, or postgresql://…")
     return LmdbLog(where, readonly=readonly, create=create, clock=clock)
 
 

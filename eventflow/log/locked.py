@@ -31,7 +31,7 @@ from eventflow.codec import (
     key_id_of,
     read_events,
 )
-from eventflow.errors import EventflowError, NoKey, Shredded, SubjectGone
+from eventflow.errors import Corrupt, EventflowError, NoKey, Shredded, SubjectGone
 from eventflow.event import SubjectReadmitted, SubjectShredded
 from eventflow.log.protocol import (
     STORE_RUN,
@@ -247,7 +247,11 @@ class LockedLog:
         ), made  # fmt: skip
 
     def _act(self, act: Act) -> Act:
-        if act.upkeep is None or (lock := self._lock(act.upkeep.run_key)) is None:
+        if act.upkeep is None:
+            return act
+        if act.upkeep.snapshot is not None and act.upkeep.snapshot.root[:1] == LOCKED_ROOT:
+            return act  # sealed where it was written first
+        if (lock := self._lock(act.upkeep.run_key)) is None:
             return act
         return replace(act, event=_vouching(act.event, lock), upkeep=_upkeep(act.upkeep, lock))
 
@@ -304,6 +308,8 @@ class LockedLog:
         """A snapshot's stored root, opened. Raises Corrupt, NoKey, Shredded."""
         row = self.inner.snapshot(run_key, version)
         if row is None or row[:1] != LOCKED_ROOT:
+            if row is not None and self.key_id(run_key):  # it could be from anybody
+                raise Corrupt(f"the snapshot at version {version}", "is not encrypted, and its run is")
             return row
         self.keys.refresh()
         lock = self.unlock(key_id_of(row[1:]), run_key)

@@ -71,6 +71,23 @@ class Writer:
         answer = self.at_once(one) if alone else None
         return await self.submit(one) if answer is None else answer
 
+    async def surely(self, one: Write, *, alone: bool = False) -> Answer:
+        """The same for who goes on with what is durable: a cancellation that comes meanwhile comes at the task's next wait."""
+        answer = self.at_once(one) if alone else None
+        if answer is not None:
+            return answer
+        pending, cancelled = self.ask(one), False
+        try:
+            while True:
+                try:
+                    return await pending.answer()
+                except asyncio.CancelledError:
+                    cancelled = True
+        finally:
+            if cancelled and (task := asyncio.current_task()) is not None:
+                task.uncancel()
+                task.cancel()
+
     def at_once(self, one: Write) -> Answer | None:
         """Write on this thread if nobody else is writing or waiting to; None if somebody is. Raises its error."""
         self._check()

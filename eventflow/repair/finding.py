@@ -9,10 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from eventflow.cipher import Keys
-from eventflow.codec import LOCKED_BLOB, TOMBSTONE, Lock, Stored, blob_names, decode, expanded_blob, key_id_of
+from eventflow.codec import (
+    KEY,
+    LOCKED_BLOB,
+    LOCKED_ROOT,
+    TOMBSTONE,
+    VOUCH,
+    Fetch,
+    Lock,
+    OpenedRoot,
+    Stored,
+    blob_names,
+    decode,
+    expanded_blob,
+    key_id_of,
+)
 from eventflow.errors import Corrupt, EventflowError, NoKey
 from eventflow.exchange import items
 from eventflow.log import STORE_RUN, Entry, Head
@@ -72,7 +87,7 @@ class Found:
                 self.entries[key] = entry_from(value)[1]
         elif len(value) == _HEAD_ROW:
             self._end(key, value)
-        elif len(key) == len(STORE_RUN) + _PLACE and len(value) > _PLACE and value[:1] in (b"\0", b"\1"):
+        elif len(key) == len(STORE_RUN) + _PLACE and len(value) > _PLACE and value[:1] in (b"\0", b"\1", LOCKED_ROOT):
             run_key, version = key[: len(STORE_RUN)], int.from_bytes(key[len(STORE_RUN) :], "big")
             self.roots.setdefault((run_key, version), []).append(value)
         elif len(key) == _PLACE and value[:1] in (b"\0", b"\1", b"\2", LOCKED_BLOB):
@@ -113,6 +128,36 @@ class Found:
         if missing is not None:
             raise Corrupt(f"blob {missing.hex()[:12]}", "is missing")
         return {name: self._blobs[name] for name in wanted}
+
+    def opened(self, run_key: bytes, version: int, row: bytes) -> tuple[bytes, Fetch]:
+        """A snapshot's root with what its values are fetched by: opened if it is encrypted. Raises NoKey, Corrupt."""
+        if row[:1] != LOCKED_ROOT:
+            return row, self.blobs
+        if self._keys is None:
+            raise NoKey("a run")
+        key_id = key_id_of(row[1:])
+        lock = self._keys.lock(key_id, run_key, "a run")
+        return OpenedRoot.by(lock.open_root(version, row, "a snapshot"), lock), partial(self._unsealed, key_id)
+
+    def vouched(self, run_key: bytes, act: Piece) -> tuple[object, ...]:
+        """The version and the digest that an event vouches for, opened if it is sealed. Raises NoKey, Corrupt."""
+        told, key_id = act.header.get(VOUCH), act.header.get(KEY)
+        if not isinstance(told, list) or len(told) != 2:
+            raise Corrupt("a compaction", "does not say to what")
+        if key_id is None:
+            return tuple(told)
+        if self._keys is None:
+            raise NoKey("a run")
+        return told[0], self._keys.lock(key_id, run_key, "a run").open_digest(told[0], told[1], "a digest")  # type: ignore[arg-type]
+
+    def _unsealed(self, key_id: bytes, names: Iterable[bytes]) -> dict[bytes, bytes]:
+        assert self._keys is not None  # noqa: S101 - who asks has opened a root
+        lock, held = self._keys.blob_lock(key_id, "a run"), self.sealed.get(key_id, {})
+        found = {name: held.get(name) for name in names}
+        missing = next((name for name, row in found.items() if row is None), None)
+        if missing is not None:
+            raise Corrupt(f"blob {missing.hex()[:12]}", "is missing")
+        return {name: lock.open(name, row) for name, row in found.items() if row is not None}
 
     def has_values(self, piece: Piece) -> bool:
         """Whether every value that an event refers to was found."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from eventflow.codec import FORKED, KEY, root_digest, unpack_state
-from eventflow.errors import EventflowError
+from eventflow.codec import FORKED, KEY, key_id_of, root_digest, unpack_state
+from eventflow.errors import Corrupt, EventflowError, NoKey
 from eventflow.event import SubjectShredded
 from eventflow.exchange import Origin
-from eventflow.log import STORE_RUN, STORE_VOUCH
+from eventflow.log import STORE_RUN, STORE_VOUCH, Entry
 from eventflow.plain import FrozenList
 from eventflow.proof import DIGEST_SIZE, genesis
 from eventflow.repair.finding import Found, Piece
@@ -99,16 +99,17 @@ class Proving:
         pieces = [piece for one in self._found.events.get(key, {}).values() for piece in one.values()]
         if pieces and all(piece.digest in self._found.gone for piece in pieces):
             return  # old pages of a run that was deleted
-        name = next(
-            (str(piece.header["run_id"]) for piece in pieces if "run_id" in piece.header), f"with key {key.hex()}"
-        )
-        compacted = any(
-            piece.header.get("run_key") == key
+        acts = [
+            piece
             for one in self._found.events.get(STORE_RUN, {}).values()
             for piece in one.values()
-            if piece.code == COMPACTED
+            if piece.code == COMPACTED and piece.header.get("run_key") == key
+        ]
+        name = next(
+            (str(piece.header["run_id"]) for piece in (*pieces, *acts) if "run_id" in piece.header),
+            f"with key {key.hex()}",
         )
-        why = "it was compacted, and its origin does not prove itself" if compacted else "its beginning was not found"
+        why = "it was compacted, and its origin does not prove itself" if acts else "its beginning was not found"
         self.lost.append(Lost(name, 1, f"none of its versions up to {known}: {why}"))
 
     def _why(self, chain: Chain) -> str:
@@ -151,15 +152,45 @@ class Proving:
     def _origins(self, key: bytes) -> Iterator[Chain]:
         """What a run was compacted to: a snapshot that the store's own stream vouches for, and the event it was made at."""
         for by, act in self._acts(key):
-            at, told = act.header["at"], act.header["snapshot"]
+            at, run_id = act.header["at"], str(act.header["run_id"])
             if not isinstance(at, int):
                 continue
-            roots = self._found.roots.get((key, at), ())
-            root = next((one for one in roots if told == [at, _digest_of(one)]), b"")
-            piece = self._found.events.get(key, {}).get(at, {}).get(self._stands_after(root))
-            if piece is not None:
-                origin = Origin(at, root, by | STORE_VOUCH, act.data)
-                yield Chain(str(act.header["run_id"]), key, at, (piece,), origin=origin)
+            for root in self._found.roots.get((key, at), ()):
+                bare = Origin(at, root, by | STORE_VOUCH, act.data)
+                try:
+                    piece, origin = self._opened_at(key, act, bare)
+                except NoKey:
+                    yield from self._sealed_at(key, act, bare)
+                except (EventflowError, *STUMBLES):
+                    continue
+                else:
+                    yield Chain(run_id, key, at, (piece,), origin=origin)
+
+    def _opened_at(self, key: bytes, act: Piece, origin: Origin) -> tuple[Piece, Origin]:
+        """The event that an origin was made at, and the origin with what it says of its run. Raises what tells that it is none."""
+        root, fetch = self._found.opened(key, origin.at, origin.root)
+        if self._found.vouched(key, act) != (origin.at, root_digest(root, "a snapshot")):
+            raise Corrupt("a snapshot", "is not the one that the chain speaks of")
+        state, _ = unpack_state(root, fetch, "a snapshot")
+        piece = self._found.events[key][origin.at][state.digest]
+        if not origin.sealed:
+            return piece, origin
+        run, parent = state.run, state.run.parent
+        entry = Entry(run.workflow, tuple(run.tags), run.subject, run.started, origin=origin.at)
+        if parent is not None:
+            entry = replace(entry, parent_id=parent.run_id, parent_key=parent.run_key, parent_at=parent.at)
+        self._found.entries[key] = entry
+        return piece, replace(origin, run_id=run.run_id, entry=entry)
+
+    def _sealed_at(self, key: bytes, act: Piece, origin: Origin) -> Iterator[Chain]:
+        """The same without the key: what is under the run's key is taken for what it was compacted to, until that is here."""
+        entry, key_id = self._found.entries.get(key), key_id_of(origin.root[1:])
+        if not origin.sealed or entry is None or act.header.get(KEY) != key_id:
+            return
+        told = replace(origin, run_id=str(act.header["run_id"]), entry=replace(entry, origin=origin.at))
+        for piece in self._found.events.get(key, {}).get(origin.at, {}).values():
+            if piece.header.get(KEY) == key_id:
+                yield Chain(told.run_id, key, origin.at, (piece,), origin=told)
 
     def _acts(self, key: bytes) -> Iterator[tuple[int, Piece]]:
         """Compactions of a run by their version in the store's stream; what nothing names there may have been changed."""
@@ -171,13 +202,6 @@ class Proving:
                 header = piece.header
                 if piece.code == COMPACTED and known and header.get("run_key") == key and "snapshot" in header:
                     yield version, piece
-
-    def _stands_after(self, root: bytes) -> bytes:
-        """The digest of the event that a snapshot was made at; empty if it is not whole."""
-        try:
-            return unpack_state(root, self._found.blobs, "a snapshot")[0].digest
-        except (EventflowError, *STUMBLES):
-            return b""
 
     def _digest_at(self, chain: Chain, version: int) -> bytes:
         """The digest of a version of a run, which may be its parent's."""
@@ -213,14 +237,6 @@ class Proving:
         for level in reversed(levels[:-1]):
             chain.append(level[chain[-1].before])
         return tuple(reversed(chain))
-
-
-def _digest_of(root: bytes) -> bytes:
-    """The digest of a stored snapshot; empty if it is none."""
-    try:
-        return root_digest(root, "a snapshot")
-    except (EventflowError, *STUMBLES):
-        return b""
 
 
 def _parent(piece: Piece) -> bytes:

@@ -1,6 +1,6 @@
 """One run: its journal, the visits of its nodes, its mail."""
 
-from eventflow.run.failure import failure_of, is_final
+from eventflow.run.failure import asked_rest, failure_of, is_failure, is_final
 from eventflow.run.journal import Journal
 from eventflow.run.mail import (
     CANCEL,
@@ -35,11 +35,13 @@ __all__ = [
     "Shop",
     "Threads",
     "Visit",
+    "asked_rest",
     "begin",
     "called_off",
     "facts",
     "failure_of",
     "is_called_off",
+    "is_failure",
     "is_final",
     "is_from",
     "last_words",

@@ -341,10 +341,8 @@ class Journal:
                 self.tell(recorded)
 
     def tell(self, notice: Notice) -> None:
-        """Call the listeners; what they raise is theirs to lose, a fact stays a fact."""
-        for listener in self.shop.listeners:
-            with contextlib.suppress(Exception):
-                listener(self.state, notice)
+        """Call the listeners with the state as it is now."""
+        self.shop.tell(self.state, notice)
 
     async def look(self) -> str:
         """Tell what is near its limit; why the run can't go on, empty if it can."""

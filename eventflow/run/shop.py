@@ -17,6 +17,7 @@ from eventflow.event import AttemptFailed, Event, Recorded, RunCompleted, RunFai
 from eventflow.log import Append, Appended, First, Head, LockedLog, Log, Writer
 from eventflow.quota import LimitNear
 from eventflow.redaction import Redaction, Redactor
+from eventflow.run.failure import is_failure
 from eventflow.run.tally import Store
 from eventflow.state import State, status_after
 
@@ -68,6 +69,15 @@ class Shop:
     def __post_init__(self) -> None:
         self.by_size_only = self.policy.by_size_only
         self.meanwhile = replace(self.policy, auto=False, every=None, interval=None, recovery=None)
+
+    def tell(self, state: State, notice: Notice) -> None:
+        """Call the listeners; what they raise is theirs to lose, a fact stays a fact."""
+        for listener in self.listeners:
+            try:
+                listener(state, notice)
+            except BaseException as error:
+                if not is_failure(error):
+                    raise
 
     def clean(self, value: Any) -> Any:
         """Frozen plain data without the secrets that are not to be recorded."""
@@ -142,6 +152,6 @@ async def begin(
         run_id, run_key, incarnation, head.version if head else first.at, 0, packed, now, status, waiting,
         claim=shop.owner if claim is None else claim, marks=marks, first=first,
     )  # fmt: skip
-    answer = await shop.writer.write(append, alone=shop.active == 0)
+    answer = await shop.writer.surely(append, alone=shop.active == 0)
     assert isinstance(answer, Appended)  # noqa: S101 - an Append is answered by Appended
     return answer

@@ -33,7 +33,7 @@ from eventflow.errors import (
 from eventflow.event import EffectFailed, EffectFinished, EffectRejected, EffectStarted, Event, Failure, Recorded
 from eventflow.plain import EMPTY, FrozenDict, freeze, thaw
 from eventflow.proof import digest
-from eventflow.run.failure import failure_of
+from eventflow.run.failure import failure_of, is_failure
 from eventflow.run.journal import Journal
 from eventflow.run.threads import Threads
 from eventflow.run.transacting import can_transact, transacted
@@ -356,14 +356,13 @@ class Visit:
     async def _made(self, call: _Call, idempotency_key: str) -> Any:
         try:
             value = await self._called(call, idempotency_key)
-        except asyncio.CancelledError:
-            raise  # the outcome is unknown, and the started event says so
-        except Exception as error:
-            await self._failed(call, error)
+        except BaseException as error:
+            if is_failure(error):  # else the outcome is unknown, and the started event says so
+                await self._failed(call, error)
             raise
         return await self._finish(call, value)
 
-    async def _failed(self, call: _Call, error: Exception) -> None:
+    async def _failed(self, call: _Call, error: BaseException) -> None:
         if self._lost is None:
             await self._record(EffectFailed(call.name, call.key, failure_of(error), self.branch))
 

@@ -14,7 +14,7 @@ from eventflow.proof import genesis
 from eventflow.recovery import as_own, history, recover, vouch_by
 from eventflow.state import State, evolve
 from eventflow.verification.legality import Legality
-from eventflow.verification.outside import outside
+from eventflow.verification.outside import check_origin, outside
 from eventflow.verification.report import STUMBLES, Report, said
 
 LAST_VERSION = 2**63 - 1  # the highest version there can be
@@ -44,7 +44,7 @@ class _Run:
         self._origin = 0  # what the run was compacted to: what came before is not there to be looked at
         self._snapshots: Mapping[int, int] = {}
         self._marks: Mapping[int, Checkpoint] = {}
-        self._counted = report.events, report.snapshots
+        self._counted = report.events, report.snapshots, report.compacted
         self.version = 0
 
     def found(self, version: int, problem: str) -> None:
@@ -81,8 +81,12 @@ class _Run:
 
     def verify_outside(self) -> None:
         """Look at what can be looked at without the values; what was counted of the run so far is counted again."""
-        self._report.events, self._report.snapshots = self._counted
+        self._report.events, self._report.snapshots, self._report.compacted = self._counted
         try:
+            if self._origin and self._entry is not None:
+                check_origin(self._log, self._head, self._entry)
+                self._report.compacted += 1
+                self._report.unopened += 1
             for recorded in outside(self._log, self._head, self._entry):
                 self.version = recorded.version
                 self._report.events += 1

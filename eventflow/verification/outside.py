@@ -1,16 +1,17 @@
 """What can be verified of a run whose values can't be read, for want of a key or because the key was destroyed.
 
 Digests and the chain are over the bytes as they are stored, so density, places, chain, head and bends are checked as ever.
-What the values are, and whether they fold to the snapshots, only a key can tell.
+What the values are, whether they fold to the snapshots, and what a compacted run begins with, only a key can tell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from eventflow.codec import KEY, LOCKED_ROOT, Stored, decode, key_id_of, read_events
 from eventflow.errors import Corrupt
-from eventflow.event import Forked, Recorded, Rewound, RunStarted
-from eventflow.log import Entry, Head, Log
+from eventflow.event import CheckpointCreated, Forked, Recorded, Rewound, RunCompacted, RunStarted
+from eventflow.log import STORE_RUN, STORE_VOUCH, Entry, Head, LockedLog, Log
 from eventflow.proof import digest, genesis
 from eventflow.recovery import history, line
 
@@ -31,7 +32,7 @@ def outside(log: Log, head: Head, entry: Entry | None) -> Iterator[Recorded]:
             before = recorded.before if version == entry.origin else _first_before(log, head, recorded)
         if recorded.before != before:
             raise Corrupt(f"version {version}", "does not follow the event before it: the chain is broken")
-        bends += [version] if isinstance(recorded.event, Forked | Rewound) else []
+        bends += [version] if isinstance(recorded.event, Forked | Rewound) and version != entry.origin else []
         before = recorded.digest
         yield recorded
     if (version, before) != (head.version, head.digest):
@@ -40,6 +41,43 @@ def outside(log: Log, head: Head, entry: Entry | None) -> Iterator[Recorded]:
         )
     if bends != [one for one in log.bends(head.run_key) if first <= one <= head.version]:
         raise Corrupt("the index of rewinds and forks", "is not what the history says")
+
+
+def check_origin(log: Log, head: Head, entry: Entry) -> None:
+    """Look whether what a compacted run begins with is there, of this run, and under the run's own key. Raises Corrupt.
+
+    That it holds what the event which vouches for it says, only the key can tell.
+    """
+    where, bare = f"the snapshot at version {entry.origin}", log.inner if isinstance(log, LockedLog) else log
+    root = bare.snapshot(head.run_key, entry.origin)
+    by = dict(bare.snapshots(head.run_key, entry.origin, limit=1)).get(entry.origin, 0)
+    stream, version = (STORE_RUN, by ^ STORE_VOUCH) if by & STORE_VOUCH else (head.run_key, by)
+    vouching, first = bare.read(stream, version, version), bare.read(head.run_key, entry.origin, entry.origin)
+    if root is None or not vouching or not first:
+        raise Corrupt(where, "is what the run was compacted to, and is missing, or nothing vouches for it")
+    (recorded,) = read_events(vouching, bare.blobs, hidden=True)
+    if recorded.vouch is None or recorded.vouch.version != entry.origin or not _speaks_of(recorded, head):
+        raise Corrupt(where, "is not the one that the chain speaks of")
+    key_id = _key_id(first[0])
+    if root[:1] != LOCKED_ROOT or not key_id or not key_id == key_id_of(root[1:]) == _key_id(vouching[0]):
+        raise Corrupt(where, "is not under the key of its run")
+
+
+def _speaks_of(recorded: Recorded, head: Head) -> bool:
+    """Whether an event is of a run, or one of the store's stream about it."""
+    match recorded.event:
+        case RunCompacted() as event:
+            told = event.run_key, event.run_id, event.incarnation
+            return told == (head.run_key, head.run_id, head.incarnation)
+        case CheckpointCreated() as event:
+            return (event.run_key, event.run_id) == (head.run_key, head.run_id)
+    return recorded.run_key == head.run_key
+
+
+def _key_id(stored: Stored) -> bytes:
+    """The id of the key that an event's header names."""
+    found = decode(stored.data, f"the event at position {stored.position}")[8].get(KEY, b"")
+    return found if isinstance(found, bytes) else b""
 
 
 def _first_before(log: Log, head: Head, recorded: Recorded) -> bytes:

@@ -33,6 +33,7 @@ class Report:
     deleted: int = 0
     compacted: int = 0  # runs whose beginning is not there to be looked at
     tidied: int = 0  # events of deleted runs that are still to get their tombstones
+    unopened: int = 0  # runs whose beginning is a snapshot that could not be read, for want of a key
     hidden: int = 0  # events whose values could not be read, for want of a key: of those the chain was verified
     findings: list[Finding] = field(default_factory=list)
 

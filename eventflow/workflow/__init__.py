@@ -4,6 +4,7 @@ from eventflow.workflow.branches import AT_ONCE, Map, Parallel, Split, joined
 from eventflow.workflow.check import Problem
 from eventflow.workflow.children import Child, Choice, child_id, end_name
 from eventflow.workflow.definition import Decision, Workflow, difference, set_runner
+from eventflow.workflow.misfit import looked_for
 from eventflow.workflow.parts import Body, Edge, Go, Node, Opening, Pause, Standing
 from eventflow.workflow.schema import Schema, field_of, parameters, plainly
 from eventflow.workflow.waits import ANSWER, MESSAGE, NO_DEFAULT, Human, Sleep, Wait, answer_name
@@ -38,6 +39,7 @@ __all__ = [
     "end_name",
     "field_of",
     "joined",
+    "looked_for",
     "parameters",
     "plainly",
     "set_runner",

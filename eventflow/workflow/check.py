@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from eventflow.workflow.parts import TRIGGERS, Edge, Node
 
@@ -48,18 +49,24 @@ def _unknown_names(flow: _Graph) -> list[Problem]:
     if not flow.start:
         found.append(Problem("no start", "no start is set; call set_start(...)", fatal=True))
     elif flow.start not in flow.nodes:
-        found.append(Problem("unknown node", f"the start {flow.start!r} is not a node", fatal=True))
+        found.append(Problem("unknown node", f"the start {_unknown(flow.start, flow)}", fatal=True))
     for edge in flow.edges:
         for name in (edge.source, edge.target):
             if name not in flow.nodes:
-                text = f"the edge {edge.source} -> {edge.target} names {name!r}, which is not a node"
+                text = f"the edge {edge.source} -> {edge.target} names " + _unknown(name, flow, ", which ")
                 found.append(Problem("unknown target", text, fatal=True))
     for node in flow.nodes.values():
         for name in node.targets:
             if name not in flow.nodes:
-                text = f"node {node.name!r} may go to {name!r}, which is not a node"
+                text = f"node {node.name!r} may go to " + _unknown(name, flow, ", which ")
                 found.append(Problem("unknown target", text, fatal=True))
     return found
+
+
+def _unknown(name: str, flow: _Graph, which: str = " ") -> str:
+    """That a name is no node's, and which may be meant."""
+    near = get_close_matches(name, flow.nodes, n=1)
+    return f"{name!r}{which}is not a node" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def _steps(flow: _Graph) -> dict[str, set[str]]:

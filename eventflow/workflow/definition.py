@@ -24,7 +24,7 @@ from eventflow.workflow.branches import Split
 from eventflow.workflow.check import Problem, find_problems
 from eventflow.workflow.children import Child
 from eventflow.workflow.machine import DecisionMachine
-from eventflow.workflow.parts import TRIGGERS, AfterCrash, Body, Edge, Guard, Node, Pause, Trigger
+from eventflow.workflow.parts import AFTER_CRASH, TRIGGERS, AfterCrash, Body, Edge, Guard, Node, Pause, Trigger
 from eventflow.workflow.schema import Schema, parameters
 
 
@@ -95,8 +95,11 @@ class Workflow:
         `concurrent.futures.Executor`. Raises DefinitionError.
         """
         self._check_open()
-        if not name or len(name) > 128 or name in self.nodes:
-            raise DefinitionError(f"node {name!r} is defined twice, or its name is empty or longer than 128 characters")
+        if name in self.nodes:
+            raise DefinitionError(f"node {name!r} is defined twice; give one of them another name")
+        if not name or len(name) > 128:
+            raise DefinitionError(f"node {name!r} needs a name of 1 to 128 characters")
+        _check_terms(name, retry, (("timeout", timeout), ("idle_timeout", idle_timeout)), after_crash)
         terms = _NodeTerms(retry, timeout, idle_timeout, after_crash, _targets(body, targets), executor)
         self.nodes[name] = _split_node(name, body, terms) if isinstance(body, Split) else _node(name, body, terms)
         return self
@@ -298,9 +301,6 @@ def _node(name: str, body: Any, terms: _NodeTerms) -> Node:
         return Node(name, body, body.kind, takes_run=False, is_async=False, targets=terms.targets, pause=body)
     if not callable(body):
         raise DefinitionError(f"node {name!r} needs a function or an Agent, got {type(body).__name__}")
-    for word, seconds in (("timeout", terms.timeout), ("idle_timeout", terms.idle)):
-        if seconds is not None and seconds <= 0:
-            raise DefinitionError(f"node {name!r}: {word} is in seconds and must be more than 0")
     special = isinstance(body, Body)
     is_async = special or any(map(inspect.iscoroutinefunction, (body, type(body).__call__)))
     takes_run = special or parameters(body) == 2
@@ -317,6 +317,17 @@ def _node(name: str, body: Any, terms: _NodeTerms) -> Node:
         terms.retry or _own_retry(body), terms.timeout, terms.after_crash, terms.targets,
         idle=terms.idle, executor=None if terms.executor == "thread" else terms.executor,
     )  # fmt: skip
+
+
+def _check_terms(name: str, retry: Any, limits: Iterable[tuple[str, Any]], after_crash: str) -> None:
+    """Refuse options of a node that mean nothing, when they are given and not when a run comes to them."""
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise DefinitionError(f"node {name!r}: retry={retry!r} is no RetryPolicy; write RetryPolicy(attempts=3)")
+    if after_crash not in AFTER_CRASH:
+        raise DefinitionError(f"node {name!r}: after_crash={after_crash!r} is none of {', '.join(AFTER_CRASH)}")
+    for word, seconds in limits:
+        if seconds is not None and (not isinstance(seconds, int | float) or not seconds > 0):
+            raise DefinitionError(f"node {name!r}: {word}={seconds!r} is in seconds; give a number of more than 0")
 
 
 def _targets(body: Any, given: Iterable[str]) -> tuple[str, ...]:

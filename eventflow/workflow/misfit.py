@@ -1,11 +1,13 @@
 """What is wrong with a run's input, as one sentence: the field, what was expected there, what to do about it.
 
-Nothing is validated here, and nothing of what a node returns is told: its author sees that as a failed run.
+Nothing is validated here, and nothing of what a node returns is told: its author sees that as a failed run. A field that is
+left out is not wrong, for a node may write it before another reads it; which one was looked for, the failure tells.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -59,6 +61,18 @@ def _missing(place: list[str], expected: str, fields: Mapping[str, Any], given: 
     if near:
         return f"{said}; the input has {near[0]!r}, which is not declared: rename that"
     return f"{said}; add it to the input, which has {', '.join(map(repr, given[:SHOWN])) or 'no field'}"
+
+
+def looked_for(kind: str, message: str, data: Mapping[str, Any]) -> str:
+    """The field that a node looked for and the state does not have, as far as its error tells; empty without one."""
+    found = _LOOKED_FOR[kind].match(message) if kind in _LOOKED_FOR else None
+    return found[1] if found is not None and found[1] not in data else ""
+
+
+_LOOKED_FOR = {
+    "KeyError": re.compile(r"""^["']([A-Za-z_]\w*)["']$"""),
+    "InvalidState": re.compile(r"^state field (\w+): is not in the state, and "),
+}
 
 
 def listed(fields: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from eventflow.retry import NO_RETRY, RetryPolicy
 Trigger = Literal["done", "failed", "timed_out", "cancelled"]
 TRIGGERS: tuple[Trigger, ...] = ("done", "failed", "timed_out", "cancelled")
 AfterCrash = Literal["retry", "ask"]
+AFTER_CRASH: tuple[AfterCrash, ...] = ("retry", "ask")
 Restore = Literal["deadline", "remaining", "restart"]
 Guard = Callable[[Any], Any]
 

@@ -18,11 +18,12 @@ from typing import Any, Literal, get_args, get_origin
 from eventflow.change import Change, Op, Reducer, extend, resolve
 from eventflow.errors import DefinitionError, InvalidState
 from eventflow.plain import FrozenDict, FrozenList, freeze, raw_items, same, thaw
-from eventflow.workflow.misfit import misfit, no_object, shortened, undeclared
+from eventflow.workflow.misfit import misfit, no_object, shortened, type_text, undeclared
 
 Shape = Literal["dict", "typed_dict", "dataclass", "model"]
 _SIMPLE = frozenset({str, int, float, bool, bytes})
 _PLAIN = frozenset({str, int, float, bool, bytes, type(None), Any, list, dict})
+_NUMBERS = frozenset({int, float, bool})  # as keys they are written as text, and read back as what is declared
 
 
 class Schema:
@@ -45,6 +46,10 @@ class Schema:
             from pydantic import TypeAdapter  # noqa: PLC0415 - only typed states pay for the import
 
             self._whole = TypeAdapter(declared)
+
+    def type_of(self, name: str) -> str:
+        """The declared type of a field, as a sentence has it."""
+        return type_text(self._hints[name])
 
     def _field(self, name: str, hint: Any) -> None:
         from pydantic import TypeAdapter  # noqa: PLC0415 - only typed states pay for the import
@@ -284,7 +289,9 @@ def _plain_key(key: Any) -> Any:
     if type(key) is str:
         return key
     plain = plainly(key)
-    return plain if isinstance(plain, str) else str(plain)
+    if type(plain) in _NUMBERS:
+        return str(plain)
+    return plain if isinstance(plain, str) else key  # which freezing refuses: its text could not be read back
 
 
 def _is_ours(reducer: Reducer) -> bool:
@@ -301,7 +308,8 @@ def _is_plain(hint: Any) -> bool:
     if origin is Literal:
         return all(type(value) in _PLAIN for value in get_args(hint))
     if origin in (list, dict, typing.Union, types.UnionType):
-        return all(_is_plain(one) for one in get_args(hint))
+        numbered = origin is dict and get_args(hint)[0] in _NUMBERS
+        return not numbered and all(_is_plain(one) for one in get_args(hint))
     if typing.is_typeddict(hint):
         return all(_is_plain(one) for one in typing.get_type_hints(hint).values())
     return False

@@ -147,8 +147,8 @@ class Sleep:
     kind: str = "sleep"
 
     def __post_init__(self) -> None:
-        if not callable(self.seconds) and not self.seconds >= 0:
-            raise DefinitionError("Sleep is in seconds and must be 0 or more")
+        if not callable(self.seconds) and not (isinstance(self.seconds, int | float) and self.seconds >= 0):
+            raise DefinitionError(f"Sleep({self.seconds!r}) is in seconds: give a number, 0 or more")
 
     def opening(self, state: Any, now: int) -> Opening:
         """The moment it ends."""
@@ -177,8 +177,8 @@ def _until(now: int, timeout: float | None) -> int:
 
 
 def _check_timeout(timeout: float | None, default: Any) -> None:
-    if timeout is not None and not timeout > 0:
-        raise DefinitionError("a wait's timeout is in seconds and must be more than 0")
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+        raise DefinitionError(f"a wait's timeout={timeout!r} is in seconds: give a number of more than 0")
     if timeout is None and default is not NO_DEFAULT:
         raise DefinitionError("a wait's default is for when its timeout is over: give timeout= too")
 

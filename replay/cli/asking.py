@@ -182,7 +182,9 @@ def _print_unsure(found: Blame) -> None:
     """What can be said where no call's result is seen in the value: which there were."""
     if not found.calls:
         return
-    named = ", ".join(f"{one.name} (key {one.key})" for one in found.calls[-SHOWN:])
+    named = ", ".join(
+        f"{one.name} (key {one.key}{f', branch {one.branch}' if one.branch else ''})" for one in found.calls[-SHOWN:]
+    )
     more = f" and {len(found.calls) - SHOWN:,} before them" if len(found.calls) > SHOWN else ""
     print(visible(f"no result of that visit's calls is seen in it: {named}{more}"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -28,13 +28,14 @@ from eventflow.cli.shell import (
 from eventflow.errors import ProofFailed, SettingsError
 from eventflow.exchange import verified
 from eventflow.log import ADDRESSES, Log
-from eventflow.sealing import Seal, differences, kept_seals, read_seal, surveyed
+from eventflow.sealing import Seal, differences, kept_seals, read_seal, surveyed, unsealed
 from eventflow.untrusted import Examiner
 from eventflow.verification import Report, verify_run, verify_store
 from replay.cli.opening import is_export, open_history
 from replay.export import ExportLog
 
 SCHEMA = "eventflow.verification/1"
+_NAMED = 5  # runs that are named where more may be meant: what fits on a line
 AllArg = Annotated[bool, argument(name="--all", negative=(), help="The whole store.")]
 SealArg = Annotated[
     str | None, argument(name="--seal", help="A seal that was kept elsewhere: the store must be what it says.")
@@ -50,11 +51,15 @@ KeyArg = Annotated[
 
 @dataclass(slots=True)
 class Sealed:
-    """What was compared with seals: how many, the largest held outside, and whether their signatures were looked at."""
+    """What was compared with seals: how many, the largest held outside, and whether their signatures were looked at.
+
+    `begun` are the runs that the one held outside can't vouch for: they were compacted after it.
+    """
 
     compared: int = 0
     outside: int = 0
     signed: bool = False
+    begun: list[str] = field(default_factory=list)
 
 
 def verify_(
@@ -153,6 +158,8 @@ def _compared(
         return found
     for one, problem in differences(opened.store_id, tree, seals):
         report.add("seal", one.head.size, problem)
+    if outside is not None and report.sound:
+        found.begun = unsealed(opened, outside.head.size)
     if trusted is not None:  # with a seal from outside only that one: those that are kept may be of older keys
         _check_signatures([outside] if outside is not None else kept, trusted, report)
     return found
@@ -171,7 +178,8 @@ def _tell(report: Report, sealed: Sealed, output: str) -> None:
     if output != "table":
         counts = {
             "runs": report.runs, "events": report.events, "snapshots": report.snapshots, "deleted": report.deleted,
-            "hidden": report.hidden, "seals": sealed.compared, "sealed_outside": sealed.outside or None, "signatures_checked": sealed.signed,
+            "hidden": report.hidden, "unopened": report.unopened, "seals": sealed.compared, "sealed_outside": sealed.outside or None,
+            "signatures_checked": sealed.signed, "compacted_since": sealed.begun,
         }  # fmt: skip
         document = {"schema": SCHEMA, "sound": report.sound, **counts, "first": findings[0] if findings else None}
         print_json({**document, "findings": findings}, lines=output == "jsonl")
@@ -182,12 +190,22 @@ def _tell(report: Report, sealed: Sealed, output: str) -> None:
         print(f"{read}, {counted(report.snapshots, 'snapshot')}{seals} read and compared")
         if report.hidden:
             print(f"{report.hidden} events are encrypted and their key is not here: their values were not compared")
+        if report.unopened:
+            print(f"nor was what {counted(report.unopened, 'compacted run')} began with")
+        if sealed.begun:
+            print(visible(_begun(sealed.begun)))
         if report.sound:
             print(_sound(sealed))
         else:
             print(visible(f"{len(findings)} of what was compared does not hold; the first: {report.findings[0]}"))
     for one in report.findings:
         print(visible(f"replay: {one}"), file=sys.stderr)
+
+
+def _begun(runs: list[str]) -> str:
+    """What no seal can say of runs that were compacted after it."""
+    named = ", ".join(runs[:_NAMED]) + (", ..." if len(runs) > _NAMED else "")
+    return f"{counted(len(runs), 'run')} compacted after the seal ({named}): what that begins with is the word of who did it"
 
 
 def _sound(sealed: Sealed) -> str:

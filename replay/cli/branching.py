@@ -20,6 +20,7 @@ from eventflow.cli.shell import (
     confirm,
     json_argument,
     open_store,
+    pasteable,
     print_json,
     show,
     store_path,
@@ -114,7 +115,7 @@ def fork_(
     finally:
         opened.close()
     if not (run and output == "json"):  # one document, which then is that of the driven run
-        _tell(str(place), head, policy, family_of=family_rows, output=output, driven_now=run)
+        _tell(str(place), head, policy, family_of=family_rows, output=output, then=None if run else (store, flow or ()))
     return driven(head.run_id, flow or (), store, output) if run else OK
 
 
@@ -145,16 +146,16 @@ def driven(run_id: str, flows: Sequence[str], store: str | None, output: str) ->
 
 
 def _tell(
-    place: str, head: Head, policy: FrozenDict, *, family_of: list[Kin], output: str, driven_now: bool
+    place: str, head: Head, policy: FrozenDict, *, family_of: list[Kin], output: str, then: tuple[str | None, Sequence[str]] | None
 ) -> None:  # fmt: skip
+    """Say what was made; `then` is the store and the workflows that were typed, where somebody is to drive it."""
     run_id = head.run_id
     if output != "table":
         document = {"schema": SCHEMA, "run": run_id, "version": head.version, "parent": place, "what_if": bool(policy)}
         print_json({**document, "lineage": [_kin_row(one) for one in family_of]}, lines=output == "jsonl")
         return
-    print(
-        visible(f"run {run_id} continues {place}" + ("" if driven_now else f"; `eventflow resume {run_id}` drives it"))
-    )
+    how = "" if then is None else f"; {pasteable(f'`eventflow resume {run_id}`', *then)} drives it"
+    print(visible(f"run {run_id} continues {place}{how}"))
     if policy:
         print(visible(f"it is a what-if run: {told(policy)}"))
     for one in family_of:

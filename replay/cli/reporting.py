@@ -23,8 +23,9 @@ from eventflow.cli.shell import (
 )
 from eventflow.clock import id_text
 from eventflow.errors import ProofFailed
+from eventflow.log import Head, Log
 from eventflow.proof.note import TreeHead
-from eventflow.sealing import kept_seals, origin
+from eventflow.sealing import kept_seals, origin, vouched_at
 from eventflow.shapes import hide_secrets
 from eventflow.what_if import document_of
 from eventflow.what_if import told as told_of
@@ -57,7 +58,7 @@ def report_(run: str, /, *, store: StoreArg = None, output: FormatArg = "table")
     try:
         head = find_run(opened, run)
         inside = isinstance(opened, ExportLog)
-        seal = None if inside else _seal(store, origin(opened.store_id), position_of_head(opened, head))
+        seal = None if inside else _seal(store, origin(opened.store_id), _last(opened, head))
         told = account(opened, head, seal=seal)
     finally:
         opened.close()
@@ -105,6 +106,11 @@ def _document(told: Account) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _last(log: Log, head: Head) -> int:
+    """The position of the last event that a run's account rests on: its own, or the one that vouches for its beginning."""
+    return max(position_of_head(log, head), vouched_at(log, head))
+
+
 def _plain(one: Any) -> dict[str, Any]:
     """A fact as JSON has it: its fields, times as text."""
     return {
@@ -124,10 +130,11 @@ def _print(told: Account) -> None:
     models = ("version", "time", "node", "call", "model", "attempts", "outcome", "tokens", "cost")
     _table("Model calls", models, map(_model_row, told.model_calls))
     asked = [one for one in told.decisions if one.kind != "child"]
-    waits = ("version", "time", "node", "for", "asked", "outcome", "answer", "by", "refused")
+    by = () if _one_hand(told) else ("by",)
+    waits = ("version", "time", "node", "for", "asked", "outcome", "answer", *by, "refused")
     _table("Decisions and waits", waits, map(_decision_row, asked))
-    acts = ("version", "time", "what", "by", "why", "detail")
-    _table("Messages that nothing asked for", ("version", "time", "what", "by"), map(_act_row, told.messages))
+    acts = ("version", "time", "what", *by, "why", "detail")
+    _table("Messages that nothing asked for", ("version", "time", "what", *by), map(_act_row, told.messages))
     _table("By hand", acts, map(_act_row, told.acts))
     _table("Checkpoints and the store", acts, map(_act_row, told.checkpoints))
     _table("Forks and children", ("version", "how", "run", "status"), (
@@ -145,15 +152,29 @@ def _heading(told: Account) -> Iterator[str]:
     why = f": {began.why}" if began.why else ""
     if began.parent:
         yield f"forked {time_text(began.time)}{by} from {began.parent}@{began.at}{why}"
+        if _one_hand(told):
+            yield f"all that was done by hand was done by {began.actor} too"
         if identity.policy:
             yield f"A WHAT-IF RUN: {told_of(identity.policy)}"
         yield from _fields(began.changed)
         return
     caller = f" for run {began.caller}" if began.caller else ""
-    yield f"started {time_text(began.time)}{by}{caller}{why}"
+    if began.compacted:
+        yield f"compacted: begins at version {began.version}, {time_text(began.time)}; what came before can't be told any more"
+    else:
+        yield f"started {time_text(began.time)}{by}{caller}{why}"
+    if _one_hand(told):
+        yield f"all that was done by hand was done by {began.actor} too"
     if identity.tags or identity.subject:
         yield f"tags: {', '.join(identity.tags) or 'none'}; subject: {identity.subject or 'none'}"
     yield from _fields(began.input)
+
+
+def _one_hand(told: Account) -> bool:
+    """Whether all that somebody did to the run, its beginning too, was done by one person, who then need not be named each time."""
+    decided = [one.actor for one in told.decisions if one.kind in ("human", "signal") and one.outcome == "answered"]
+    hands = [*decided, *(one.actor for one in (*told.messages, *told.acts, *told.checkpoints))]
+    return bool(hands) and not told.origin.compacted and told.origin.actor != "" and {*hands} == {told.origin.actor}
 
 
 def _fields(values: Mapping[str, Any]) -> Iterator[str]:

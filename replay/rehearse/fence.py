@@ -1,6 +1,6 @@
 """What keeps rehearsed code from reaching outside: an audit hook (PEP 578), and a network namespace without a network.
 
-The hook sees what goes through Python's own standard library: sockets, processes, files opened for writing. It does not
+The hook sees what goes through Python's own standard library: sockets, processes, files opened for writing, databases of SQLite. It does not
 see system calls that a C extension makes by itself, nor ctypes. On Linux the process also leaves its network behind, if
 it may, so that those have nobody to talk to. A hook can't be taken away again: only for processes made for this.
 """
@@ -11,14 +11,15 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 DENIED = frozenset({
     "socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo",
     "socket.sendto", "socket.sendmsg", "socket.bind", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn",
     "os.spawn", "os.fork", "os.forkpty", "pty.spawn", "os.kill", "os.killpg", "webbrowser.open", "smtplib.connect",
-    "ftplib.connect", "urllib.Request", "http.client.connect",
+    "ftplib.connect", "urllib.Request", "http.client.connect", "syslog.openlog", "syslog.syslog",
 })  # fmt: skip
 # What changes files, with where its arguments have the paths and the directories (as descriptors) they are relative to.
 CHANGES: dict[str, tuple[tuple[int, int | None], ...]] = {
@@ -26,6 +27,7 @@ CHANGES: dict[str, tuple[tuple[int, int | None], ...]] = {
     "os.link": ((0, 2), (1, 3)), "os.symlink": ((1, 2),), "os.truncate": ((0, None),), "os.chmod": ((0, 2),),
     "os.chown": ((0, 3),), "os.utime": ((0, 3),), "os.setxattr": ((0, None),), "os.removexattr": ((0, None),),
 }  # fmt: skip
+_NO_FILE = ("", b"", ":memory:", b":memory:")  # databases that lie in no file of a name
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _NEW_USER, _NEW_NET = 0x10000000, 0x40000000  # CLONE_NEWUSER, CLONE_NEWNET: unshare(2)
 _SHOWN = 120  # characters of what was attempted
@@ -44,6 +46,8 @@ def raise_fence(temporary: Path, tell: Callable[[str], None]) -> None:
             refuse(f"{event} {_shown(args)}".strip())
         elif event == "open" and _writes(args) and not inside(args[0]):
             refuse(f"open for writing {_shown(args[:1])}")
+        elif event == "sqlite3.connect" and args[0] not in _NO_FILE and not inside(args[0]):
+            refuse(f"open a database {_shown(args[:1])}")
         elif event in CHANGES and not all(inside(args[path], _directory(args, at)) for path, at in CHANGES[event]):
             refuse(f"{event} {_shown(args[:1])}")
 
@@ -56,11 +60,20 @@ def raise_fence(temporary: Path, tell: Callable[[str], None]) -> None:
             return False
         return found == allowed or found.startswith(allowed + os.sep)
 
-    def refuse(attempt: str) -> None:
+    def refuse(attempt: str) -> Never:
         tell(attempt)
         raise Blocked(f"{attempt}: a rehearsal reaches nothing outside")
 
     sys.addaudithook(hook)
+    _refuse_processes(refuse)
+
+
+def _refuse_processes(refuse: Callable[[str], Never]) -> None:
+    """Refuse what `multiprocessing` begins processes with, of which a hook hears nothing."""
+    with suppress(ImportError):  # it is POSIX's
+        import _posixsubprocess  # noqa: PLC0415 - see above
+
+        _posixsubprocess.fork_exec = lambda *_: refuse("a process")
 
 
 def _directory(args: tuple[Any, ...], at: int | None) -> str:

@@ -6,6 +6,7 @@ Stretches that a rewind left are told too, and marked: they happened. The parent
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from eventflow.address import Address
@@ -66,8 +67,13 @@ def account(log: Log, head: Head, *, seal: TreeHead | None = None) -> Account:
     book = _Book(log, head)
     own = [one for one in line(log, head.run_key, head.version) if one.run_key == head.run_key]
     lines = [range(one.first, one.last + 1) for one in own]
-    for recorded in history(log, head.run_key, first_version(log, head.run_key), head.version):
-        book.take(recorded, on_line=any(recorded.version in one for one in lines))
+    entry = log.entry(head.run_key)
+    since = 0 if entry is None else entry.origin
+    for recorded in history(log, head.run_key, since or first_version(log, head.run_key), head.version):
+        if recorded.version == since:
+            book.begin(recorded)
+        else:
+            book.take(recorded, on_line=any(recorded.version in one for one in lines))
     if book.origin is None:
         raise Corrupt(f"run {head.run_id}", "does not begin with its start, nor with a fork")
     return Account(
@@ -93,6 +99,13 @@ class _Book:
         self._open: dict[str, Call] = {}  # of this stay, by effect id
         self._waits: dict[str, Decision] = {}  # open, by branch
         self._node = ""
+
+    def begin(self, recorded: Recorded) -> None:
+        """Note the event that a run was compacted to, which says less than the state there."""
+        self.events += 1
+        state = recover(self._log, self._head, recorded.version).state
+        self.origin = Origin(recorded.version, recorded.time, "", "", state.data, compacted=True)
+        self._enter(state.node, recorded, on_line=True)
 
     def take(self, recorded: Recorded, *, on_line: bool) -> None:  # noqa: C901 - one line a kind of event
         """Note what an event says."""
@@ -239,7 +252,7 @@ class _Book:
         event: Any = recorded.event
         actor, why = getattr(event, "actor", ""), getattr(event, "why", "")
         self.acts.append(
-            Act(recorded.version, recorded.time, type(event).__name__, detail(recorded), actor, why)
+            Act(recorded.version, recorded.time, type(event).__name__, _detail(recorded), actor, why)
         )  # fmt: skip
         if isinstance(event, RunCancelled | RunTimedOut):
             stay = self.stays[-1]
@@ -261,6 +274,13 @@ def _call(recorded: Recorded, event: EffectStarted, node: str, *, on_line: bool)
 def said(error: Failure) -> str:
     """An error in a line."""
     return f"{error.type}: {error.message}"
+
+
+def _detail(recorded: Recorded) -> str:
+    """What an event says beside who did it and why, which an act tells by itself."""
+    event: Any = recorded.event
+    told = {name: "" for name in ("actor", "why") if hasattr(event, name)}
+    return detail(replace(recorded, event=replace(event, **told)))
 
 
 # --- beside the run ------------------------------------------------------------------------------------------------
@@ -285,7 +305,7 @@ def _of_the_store(log: Log, head: Head) -> Iterator[Act]:
         at = event.at if isinstance(event, CheckpointCreated) else 0
         label = f" {event.label!r}" if isinstance(event, CheckpointCreated) and event.label else ""
         what = f"{type(event).__name__}{label}"
-        yield Act(at, recorded.time, what, detail(recorded), event.actor, event.why)
+        yield Act(at, recorded.time, what, _detail(recorded), event.actor, event.why)
 
 
 def _relatives(log: Log, head: Head) -> Iterator[Relative]:

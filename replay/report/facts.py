@@ -16,7 +16,10 @@ from eventflow.state import State
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """How the run began: started (`input`), or forked from `parent` at `at` with `changed` set; by whom, and why."""
+    """How the run began: started (`input`), or forked from `parent` at `at` with `changed` set; by whom, and why.
+
+    Of one that was `compacted` that is not known any more; `input` is the data that its history begins with.
+    """
 
     version: int
     time: int
@@ -27,6 +30,7 @@ class Origin:
     at: int = 0
     changed: Mapping[str, Any] = field(default_factory=dict)
     caller: str = ""
+    compacted: bool = False
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ import os
 from contextlib import suppress
 
 import pytest
+from stories import story
 
 from eventflow import CheckpointPolicy, Engine, MemoryLog, RetryPolicy, Workflow
 from eventflow.errors import RunNotFound
@@ -124,11 +125,6 @@ async def lived(log, flow) -> dict:
             if not known and not engine.log.inbox(run.state.run.run_key):
                 await engine.signal("r", "go", "hello")
         return await run.result()
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
 
 
 def check(log, bank: Bank, result: dict) -> None:

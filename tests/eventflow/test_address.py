@@ -173,3 +173,13 @@ def test_any_text_is_an_address_or_a_typed_error(text):
     log = MemoryLog()
     with pytest.raises(EventflowError):
         resolve(log, text)
+
+
+def test_who_changes_a_run_and_names_less_or_more_is_told_what_is_missing(log):
+    """The beginning of an id, a point of a run, a Run in place of its id."""
+    with pytest.raises(RunNotFound, match="there is research-1, research-2, but what changes a run takes its whole id"):
+        find_run(log, "research", whole=True)
+    with pytest.raises(SettingsError, match="name 'r'; `eventflow resume r --at c-3` goes back"):
+        find_run(log, "r@c-3", whole=True)
+    with pytest.raises(SettingsError, match=r"`run\.id` of a Run"):
+        find_run(log, object())  # type: ignore[arg-type]

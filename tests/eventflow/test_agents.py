@@ -14,6 +14,7 @@ from typing import Annotated, TypedDict
 
 import openai
 import pytest
+from stories import story
 
 from eventflow import Agent, Engine, ManualClock, MemoryLog, RetryPolicy, Workflow, extend
 from eventflow.clock import NS
@@ -47,11 +48,6 @@ def serve(monkeypatch):
     yield start
     for server in servers:
         server.close()
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 30))
 
 
 def asking(agent: Agent | None = None, **options) -> Workflow:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pydantic
 import pytest
+from stories import story
 
 from eventflow import Agent, Engine, ManualClock, Map, MemoryLog, Parallel, RetryPolicy, Tool, Workflow
 from eventflow.errors import DefinitionError
@@ -20,11 +21,6 @@ from eventflow.state import open_waits
 from eventflow.testing import Call, ModelServer, Reply
 
 BOTH = pytest.mark.parametrize("api", ["chat", "responses"])
-
-
-def story(work: Any) -> Any:
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 30))
 
 
 def results(call: Call) -> list[str]:

@@ -9,6 +9,7 @@ import weakref
 from typing import Any
 
 import pytest
+from stories import story
 
 from eventflow import Agent, Engine, Workflow
 from eventflow.agents import Deltas
@@ -16,11 +17,6 @@ from eventflow.agents import deltas as module
 from eventflow.testing import ModelServer
 
 BOTH = pytest.mark.parametrize("api", ["chat", "responses"])
-
-
-def story(work: Any) -> Any:
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 30))
 
 
 def speaking(server: ModelServer, deltas: Deltas, **options: Any) -> Workflow:

@@ -7,6 +7,7 @@ import time
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from stories import story
 
 from eventflow import Agent, Budget, Engine, Parallel, Tool, Workflow, extend
 from eventflow.cli.flows import load_flow
@@ -23,11 +24,6 @@ class Talk(TypedDict, total=False):
     question: str
     answer: str
     messages: Annotated[list[dict[str, Any]], extend]
-
-
-def story(work: Any) -> Any:
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 30))
 
 
 async def ended(flow: Workflow, data: Any = None, **options: Any) -> tuple[Any, list[Any]]:

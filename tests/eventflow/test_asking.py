@@ -6,6 +6,7 @@ import asyncio
 from typing import Annotated, TypedDict
 
 import pytest
+from stories import story, until
 
 from eventflow import Engine, Human, Parallel, RetryPolicy, Sleep, Wait, Workflow, extend
 from eventflow.errors import (
@@ -25,18 +26,6 @@ class Talk(TypedDict, total=False):
     said: str
     reply: str
     log: Annotated[list[str], extend]
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
-
-
-async def until(look):
-    """Wait for something that comes soon."""
-    while not (answer := look()):
-        await asyncio.sleep(0.004)
-    return answer
 
 
 def echo(state):

@@ -6,26 +6,11 @@ import asyncio
 import threading
 
 import pytest
+from stories import single, story, until
 
 from eventflow import Engine, ManualClock, Parallel, RetryPolicy, Workflow
 from eventflow.errors import DefinitionError, RunFailed, RunLost
 from eventflow.log import MemoryLog
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
-
-
-async def until(look):
-    """Return once something holds."""
-    while not look():
-        await asyncio.sleep(0.002)
-
-
-def one(body, **options) -> Workflow:
-    """A workflow of one node."""
-    return Workflow("w").add_node("a", body, **options).set_start("a")
 
 
 async def driven(flow, clock, seconds, *, step=1.0):
@@ -52,7 +37,7 @@ def test_a_body_that_gives_signs_of_life_goes_on():
                 await clock.sleep(8)
             return {"done": True}
 
-        state = await driven(one(body, idle_timeout=10), clock, 90)
+        state = await driven(single(body, idle_timeout=10), clock, 90)
         assert (state.status, state.data) == ("completed", {"done": True})
 
     story(tell())
@@ -81,7 +66,7 @@ def test_a_body_that_falls_silent_is_cut_off(kind):
             except RunLost as error:
                 lost.append(str(error))
 
-        flow = one(body if kind == "async" else plain, idle_timeout=10)
+        flow = single(body if kind == "async" else plain, idle_timeout=10)
         state = await driven(flow, clock, 9)
         assert state.status == "running"
         clock = ManualClock()
@@ -109,7 +94,7 @@ def test_a_heartbeat_comes_from_any_thread():
             return {"done": True}
 
         async with Engine(
-            MemoryLog(clock=clock), workflows=[flow := one(body, idle_timeout=10)], clock=clock
+            MemoryLog(clock=clock), workflows=[flow := single(body, idle_timeout=10)], clock=clock
         ) as engine:
             run = await engine.start(flow, {}, run_id="r")
             for _ in range(4):
@@ -159,7 +144,7 @@ def test_each_branch_has_its_own_silence():
         async def silent(state, run):
             await asyncio.Event().wait()
 
-        flow = one(Parallel({"a": beats, "b": silent}, tolerate=1), idle_timeout=8)
+        flow = single(Parallel({"a": beats, "b": silent}, tolerate=1), idle_timeout=8)
         state = await driven(flow, clock, 30)
         assert (state.status, state.data) == ("completed", {"a": 1})
 
@@ -177,7 +162,7 @@ def test_the_timeout_holds_however_lively_the_body_is():
                 run.heartbeat()
                 await clock.sleep(1)
 
-        state = await driven(one(body, timeout=20, idle_timeout=5), clock, 22)
+        state = await driven(single(body, timeout=20, idle_timeout=5), clock, 22)
         assert "longer than its timeout of 20 s" in state.error.message
 
     story(tell())
@@ -193,7 +178,7 @@ def test_a_wall_clock_that_is_set_back_makes_nobody_silent():
             await asyncio.Event().wait()
 
         async with Engine(
-            MemoryLog(clock=clock), workflows=[flow := one(body, idle_timeout=10)], clock=clock
+            MemoryLog(clock=clock), workflows=[flow := single(body, idle_timeout=10)], clock=clock
         ) as engine:
             run = await engine.start(flow, {}, run_id="r")
             await asyncio.sleep(0.01)
@@ -213,6 +198,6 @@ def test_a_wall_clock_that_is_set_back_makes_nobody_silent():
 def test_an_idle_timeout_needs_a_body_that_can_beat_and_a_time(seconds):
     """A function without a run could never say that it lives."""
     with pytest.raises(DefinitionError, match="heartbeat"):
-        one(lambda state: {}, idle_timeout=5)
+        single(lambda state: {}, idle_timeout=5)
     with pytest.raises(DefinitionError, match="more than 0"):
-        one(lambda state, run: {}, idle_timeout=seconds)
+        single(lambda state, run: {}, idle_timeout=seconds)

@@ -8,12 +8,12 @@ from typing import Annotated, TypedDict
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stories import sound
 
 from eventflow import Child, Engine, Human, Map, Parallel, RetryPolicy, Sleep, Wait, Workflow, extend
 from eventflow.log import LmdbLog, MemoryLog
 from eventflow.recovery import recover
 from eventflow.state import ENDED, open_waits
-from eventflow.verification import verify_store
 
 
 class State(TypedDict, total=False):
@@ -80,12 +80,6 @@ async def to_its_end(engine, run):
                     await engine.signal(run.id, wait["name"], 7)
         await asyncio.sleep(0.002)
     return await run.result()
-
-
-def sound(log):
-    """The store holds nothing that does not fit, and each run is what its events come to."""
-    *_, report = verify_store(log)
-    assert not report.findings
 
 
 @pytest.mark.parametrize("how", ["rewind", "fork"])

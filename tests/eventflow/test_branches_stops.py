@@ -6,6 +6,7 @@ import asyncio
 from typing import Annotated, TypedDict
 
 import pytest
+from stories import reached, sound, story
 
 from eventflow import (
     CheckpointPolicy,
@@ -23,18 +24,6 @@ from eventflow.event import BranchesOpened, BranchFinished, EffectStarted, Trans
 from eventflow.log import LmdbLog, MemoryLog
 from eventflow.recovery import recover
 from eventflow.state import branch, open_waits
-from eventflow.verification import verify_store
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 30))
-
-
-async def until(run, status):
-    """Return once a run has a status."""
-    while run.status != status:
-        await asyncio.sleep(0.002)
 
 
 class Notes(TypedDict, total=False):
@@ -77,12 +66,6 @@ async def ended(run, name):
     """Return once a branch of a run has ended."""
     while run.state.branches is None or branch(run.state.branches, name)["status"] != "finished":
         await asyncio.sleep(0.002)
-
-
-def sound(log):
-    """The store holds nothing that does not fit."""
-    *_, report = verify_store(log)
-    assert not report.findings
 
 
 # --- stops and crashes ---------------------------------------------------------------------------------------------
@@ -203,7 +186,7 @@ def test_a_question_outlives_the_process_that_asked_it(tmp_path):
         flow = outside.flow(ask=Human(prompt="?", writes="said"))
         async with Engine(tmp_path / "s", workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             ((_, wait),) = open_waits(run.state)
         async with Engine(tmp_path / "s") as other:
             await other.answer("r", "yes", wait=wait["id"])
@@ -284,10 +267,10 @@ def test_a_fork_in_the_middle_of_a_section_has_what_was_over_and_waits_of_its_ow
         flow = outside.flow(ask=Human(prompt="?", writes="said"))
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             outside.calls.clear()
             fork = await engine.fork(f"r@{run.state.version}", run_id="f")
-            await until(fork, "waiting")
+            await reached(fork, "waiting")
             ((_, mine),), ((_, its),) = open_waits(run.state), open_waits(fork.state)
             assert mine["id"] != its["id"]
             await engine.answer("f", "fork's")
@@ -312,14 +295,14 @@ def test_a_rewind_asks_anew_and_an_old_answer_is_for_nobody():
         )
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             first = dict(open_waits(run.state))["ask"]["id"]
             at = run.state.version
             await engine.answer("r", "old", wait=first)
             while "ask" in dict(open_waits(run.state)):
                 await asyncio.sleep(0.002)
             run = await engine.resume("r", at=at)
-            await until(run, "waiting")
+            await reached(run, "waiting")
             second = dict(open_waits(run.state))["ask"]["id"]
             assert second != first
             await engine.answer("r", "new", wait=second)
@@ -349,7 +332,7 @@ def stopped_in_the_middle(log, **branches):
         flow = flow_with(**branches)
         async with Engine(log, workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
 
     story(tell())
 
@@ -360,7 +343,7 @@ def resumed(log, **branches):
     async def tell():
         async with Engine(log, workflows=[flow_with(**branches)]) as engine:
             run = await engine.resume("r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             await engine.answer("r", "yes")
             return await run.result()
 

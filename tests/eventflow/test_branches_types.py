@@ -8,49 +8,10 @@ from typing import Annotated, TypedDict
 
 import pydantic
 import pytest
+from splits import ended, failed, flow_of
+from stories import story
 
-from eventflow import Engine, ManualClock, Map, Parallel, RetryPolicy, RunFailed, Workflow, extend
-from eventflow.verification import verify_store
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 30))
-
-
-def flow_of(split, *, state=None, **options):
-    """A split, and a node after it."""
-    flow = Workflow("flow", state=state).add_node("split", split, **options).add_node("end", lambda state: None)
-    return flow.add_edge("split", "end").set_start("split")
-
-
-def ended(data, split, **options):
-    """The final state, and the events, of a run of a flow with this split; the store it leaves is sound."""
-
-    async def tell():
-        flow = flow_of(split, **options)
-        async with Engine(workflows=[flow]) as engine:
-            run = await engine.start(flow, data, run_id="r")
-            result = await run.result()
-            *_, report = verify_store(engine.log)
-            assert not report.findings
-            return result, [one.event for one in run.events()]
-
-    return story(tell())
-
-
-def failed(data, split, **options):
-    """How a run of a flow with this split failed, and its events."""
-
-    async def tell():
-        flow = flow_of(split, **options)
-        async with Engine(workflows=[flow]) as engine:
-            run = await engine.start(flow, data, run_id="r")
-            with pytest.raises(RunFailed) as caught:
-                await run.result()
-            return caught.value.error, [one.event for one in run.events()]
-
-    return story(tell())
+from eventflow import Engine, ManualClock, Map, Parallel, RetryPolicy, extend
 
 
 async def after_item(item):

@@ -6,23 +6,13 @@ import asyncio
 from typing import TypedDict
 
 import pytest
+from stories import reached, story
 
 from eventflow import Engine, Human, ManualClock, Map, Parallel, RunFailed, Sleep, Wait, Workflow
 from eventflow.errors import InvalidState, NotWaiting, SettingsError
 from eventflow.event import BranchFinished, SignalRefused, WaitClosed, WaitOpened
 from eventflow.log import MemoryLog
 from eventflow.state import open_waits
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 30))
-
-
-async def until(run, status):
-    """Return once a run has a status."""
-    while run.status != status:
-        await asyncio.sleep(0.002)
 
 
 def flow_of(split, **options):
@@ -54,7 +44,7 @@ def test_two_questions_at_once_have_ids_of_their_own_and_get_their_own_answers()
         flow = flow_of(ASK)
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             left, right = ids(run)["left"], ids(run)["right"]
             assert left != right
             with pytest.raises(SettingsError, match=rf"{left} \(left\), {right} \(right\)"):
@@ -81,7 +71,7 @@ def test_an_answer_that_comes_twice_is_for_nobody_else():
         log = MemoryLog()
         async with Engine(log, workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             left = ids(run)["left"]
             async with Engine(log) as other:  # answers by another engine, both before the first is read
                 await asyncio.gather(*(other.answer("r", 1, wait=left) for _ in range(2)), return_exceptions=True)
@@ -102,7 +92,7 @@ def test_each_item_of_a_map_may_be_a_question():
         flow = flow_of(Map(ask, over="items", writes="answers"))
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {"items": ["a", "b", "c"]}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             while len(ids(run)) < 3:  # the status is that of the log, which may be ahead of the state here
                 await asyncio.sleep(0.002)
             asked = {wait["spec"]["prompt"]: wait["id"] for _, wait in open_waits(run.state)}
@@ -128,7 +118,7 @@ def test_one_message_is_for_one_branch_though_two_wait_for_its_name():
         )  # beside another run appends take their time
         async with Engine(workflows=[flow, busy]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             await engine.start(busy, {})
             await engine.signal("r", "go", 1)
             while len(ids(run)) > 1:
@@ -173,7 +163,7 @@ def test_a_message_that_does_not_fit_is_put_aside_and_the_branch_waits_on():
         flow = flow_of(Parallel({"a": Wait(signal="go", writes="a", type=int), "b": Wait(signal="on", writes="b")}))
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             await engine.signal("r", "go", "no number")
             await engine.signal("r", "go", 3)
             await engine.signal("r", "on", 4)
@@ -203,7 +193,7 @@ def test_sleeps_and_limits_of_branches_are_each_their_own():
         flow = flow_of(split)
         async with Engine(clock=clock, workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             for _ in range(4):
                 clock.advance(30_000)
                 await asyncio.sleep(0.03)
@@ -234,7 +224,7 @@ def test_a_section_in_which_all_stand_still_leaves_memory_and_comes_back(other):
         )
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             seat = engine._desk.seat(run.state.run.run_key)  # that it left is seen nowhere else
             while seat.driver is not None:
                 await asyncio.sleep(0.02)
@@ -260,7 +250,7 @@ def test_a_branch_at_work_keeps_the_section_in_memory():
             while len(ids(run)) < 1:
                 await asyncio.sleep(0.002)
             assert run.status == "running"
-            await until(run, "waiting")
+            await reached(run, "waiting")
             await engine.answer("r", "x")
             assert await run.result() == {"slow": True, "x": "x"}
 
@@ -291,7 +281,7 @@ def test_what_is_waited_for_says_so_while_other_branches_work():
                 await asyncio.sleep(0.002)
             assert (run.status, run.state.waiting_for) == ("running", "")
             gate.set()
-            await until(run, "waiting")
+            await reached(run, "waiting")
             assert run.state.waiting_for in ("human", "signal")
             await engine.signal("r", "go", "now")
             await engine.answer("r", 1)

@@ -6,17 +6,13 @@ import asyncio
 import os
 
 import pytest
+from stories import story
 
 from eventflow import Agent, Budget, Child, Engine, ManualClock, Parallel, RetryPolicy, Wait, Workflow
 from eventflow.budget import over_budget, used
 from eventflow.errors import BranchesFailed, DefinitionError, RunFailed
 from eventflow.log import MemoryLog
 from eventflow.testing import ModelServer
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
 
 
 def counting(upto=10, body=None) -> Workflow:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, TypedDict
 
 import pytest
+from child_flows import calling, single, there
+from stories import reached, sound, story
 
 from eventflow import Child, Engine, Map, Parallel, RunFailed, Wait, Workflow, extend
 from eventflow.errors import (
@@ -15,43 +16,6 @@ from eventflow.errors import (
 from eventflow.event import SignalReceived, WaitOpened
 from eventflow.log import LmdbLog
 from eventflow.state import open_waits
-from eventflow.verification import verify_store
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 30))
-
-
-async def until(run, *statuses):
-    """Return once a run has one of some statuses."""
-    while run.status not in statuses:
-        await asyncio.sleep(0.002)
-
-
-async def there(engine, run_id, *statuses):
-    """A run, once it is there and has one of some statuses (any, if none is named)."""
-    while (head := engine.log.head(run_id)) is None or (statuses and head.status not in statuses):
-        await asyncio.sleep(0.002)
-    return engine.get(run_id)
-
-
-def sound(log):
-    """The store holds nothing that does not fit."""
-    *_, report = verify_store(log)
-    assert not report.findings
-
-
-def single(body, name="child", **options):
-    """A workflow of one node."""
-    return Workflow(name, **options).add_node("only", body).set_start("only")
-
-
-def calling(body, name="caller", **options):
-    """A workflow that starts a child, or several, and goes on."""
-    flow = Workflow(name, **options).add_node("call", body).add_node("end", lambda state: {"ended": True})
-    return flow.add_edge("call", "end").set_start("call")
-
 
 # --- input and result ----------------------------------------------------------------------------------------------
 
@@ -124,7 +88,7 @@ def test_a_child_is_a_run_of_its_own_and_both_know_each_other():
         flow = calling(Child(child, writes={"got": "got"}))
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r", tags=["t"], subject="ana")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             ((_, wait),) = open_waits(run.state)
             assert (run.state.waiting_for, wait["kind"], wait["name"]) == ("child", "child", "r.call-1")
             mine = await there(engine, "r.call-1", "waiting")

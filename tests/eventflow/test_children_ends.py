@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from child_flows import calling, single, there
+from stories import reached, sound, story
 
 from eventflow import Child, Engine, Human, ManualClock, Parallel, RunFailed, Sleep, Wait, Workflow
 from eventflow.errors import (
@@ -17,43 +19,6 @@ from eventflow.errors import (
 from eventflow.event import RunStarted, WaitClosed
 from eventflow.log import LmdbLog, MemoryLog
 from eventflow.state import open_waits
-from eventflow.verification import verify_store
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 30))
-
-
-async def until(run, *statuses):
-    """Return once a run has one of some statuses."""
-    while run.status not in statuses:
-        await asyncio.sleep(0.002)
-
-
-async def there(engine, run_id, *statuses):
-    """A run, once it is there and has one of some statuses (any, if none is named)."""
-    while (head := engine.log.head(run_id)) is None or (statuses and head.status not in statuses):
-        await asyncio.sleep(0.002)
-    return engine.get(run_id)
-
-
-def sound(log):
-    """The store holds nothing that does not fit."""
-    *_, report = verify_store(log)
-    assert not report.findings
-
-
-def single(body, name="child", **options):
-    """A workflow of one node."""
-    return Workflow(name, **options).add_node("only", body).set_start("only")
-
-
-def calling(body, name="caller", **options):
-    """A workflow that starts a child, or several, and goes on."""
-    flow = Workflow(name, **options).add_node("call", body).add_node("end", lambda state: {"ended": True})
-    return flow.add_edge("call", "end").set_start("call")
-
 
 # --- failing -------------------------------------------------------------------------------------------------------
 
@@ -111,7 +76,7 @@ def test_a_child_that_does_not_end_well_takes_the_edge_for_it(ending, trigger):
             run = await engine.start(flow, {}, run_id="r")
             mine = await there(engine, "r.call-1")
             if ending == "cancelled":
-                await until(mine, "waiting")
+                await reached(mine, "waiting")
                 await engine.cancel("r.call-1", why="not needed")
             assert f"child run r.call-1 {ending}" in (await run.result())["why"]
             sound(engine.log)
@@ -136,7 +101,7 @@ def test_a_child_that_failed_while_its_caller_was_away_has_failed_once(tmp_path)
         async with Engine(log, workflows=[child]) as alone:
             mine = await alone.resume("r.call-1")
             await alone.signal("r.call-1", "go")
-            await until(mine, "failed")
+            await reached(mine, "failed")
         switch.broken = False
         async with Engine(log, workflows=[flow], pick_up=True) as engine:
             assert await engine.get("r").result() == {"mended": True}
@@ -175,7 +140,7 @@ def test_a_failed_branch_has_the_others_children_stand_still_until_the_caller_go
             mine = await there(engine, "r.call-1.long", "paused")
             switch.broken = False
             run = await engine.resume("r")
-            await until(mine, "waiting")
+            await reached(mine, "waiting")
             await engine.signal("r.call-1.long", "go", 9)
             assert await run.result() == {"got": 9, "done": True, "ended": True}
             assert steps == ["first"]
@@ -198,7 +163,7 @@ def test_a_child_that_somebody_paused_is_not_resumed_by_its_caller():
             await there(engine, "r.call-1", "paused")
         async with Engine(log, workflows=[flow]) as engine:
             run = await engine.resume("r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             await asyncio.sleep(0.05)
             assert engine.get("r.call-1").status == "paused"
             await engine.resume("r.call-1")
@@ -323,7 +288,7 @@ def test_a_deadline_is_passed_on():
             clock.advance(3_601)
             with pytest.raises(RunTimedOutError):
                 await run.result()
-            await until(mine, "timed_out", "cancelled")
+            await reached(mine, "timed_out", "cancelled")
 
     story(tell())
 
@@ -349,7 +314,7 @@ def test_a_rewind_into_the_wait_for_a_child_does_not_begin_the_child_again(branc
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
             await there(engine, name, "waiting")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             at = run.state.version
             await engine.cancel("r")
             await there(engine, name, "cancelled")
@@ -376,7 +341,7 @@ def test_a_rewind_to_before_a_child_starts_another_and_calls_the_first_off():
             await there(engine, "r.call-1", "waiting")
             run = await engine.resume("r", at=1)
             await there(engine, "r.call-1", "cancelled")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             ((_, wait),) = open_waits(run.state)
             assert wait["name"] != "r.call-1"
             await there(engine, wait["name"], "waiting")
@@ -395,7 +360,7 @@ def test_a_fork_has_children_of_its_own():
             run = await engine.start(flow, {}, run_id="r")
             await there(engine, "r.call-1", "waiting")
             fork = await engine.fork(f"r@{run.state.version}", run_id="f")
-            await until(fork, "waiting")
+            await reached(fork, "waiting")
             ((_, wait),) = open_waits(fork.state)
             assert wait["name"].startswith("f.call-")
             await there(engine, wait["name"], "waiting")
@@ -415,7 +380,7 @@ def test_a_caller_may_be_paused_while_its_child_goes_on():
             run = await engine.start(flow, {}, run_id="r")
             mine = await there(engine, "r.call-1", "waiting")
             await engine.pause("r")
-            await until(run, "paused")
+            await reached(run, "paused")
             await engine.signal("r.call-1", "go", 6)
             await mine.result()
             with pytest.raises(Stopped):
@@ -467,7 +432,7 @@ def test_a_failure_that_is_on_its_way_is_heard_before_anything_is_begun_again():
         async with Engine(log, workflows=[child]) as engine:
             mine = await engine.resume("r.call-1")
             await engine.signal("r.call-1", "go")
-            await until(mine, "failed")
+            await reached(mine, "failed")
             switch.broken = False
             await engine._leases.spawn(node, "r.call-1", {}, engine.get("r").state)
             await asyncio.sleep(0.05)

@@ -88,7 +88,7 @@ def is_sound(run_eventflow) -> bool:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("raises", "failed in node 'a': ZeroDivisionError: division by zero; mend the cause"),
+        ("raises", "failed in node 'a': ZeroDivisionError: division by zero (bad.py:24 in <lambda>); mend the cause"),
         ("not_plain", "x.y[1] is a builtins.object, which is not plain data"),
         ("not_a_dict", "int"),
         ("too_deep", "tree.deep[0][0]"),
@@ -117,7 +117,7 @@ def test_a_field_that_the_input_did_not_give_can_be_given_in_a_fork(run_eventflo
     ended = run_eventflow("run", "more:wants", "--id", "r", "--input", "{}")
     assert ended.code == 1
     assert (
-        "KeyError: 'city'; if a field 'city' of the state is meant, `replay fork r --set city=JSON --run --real"
+        "KeyError: 'city' (more.py:6 in wants); if a field 'city' of the state is meant, `replay fork r --set city=JSON --run --real"
         in ended.sentence
     )
     command = re.search("`(replay fork [^`]*)`", ended.sentence)[1]

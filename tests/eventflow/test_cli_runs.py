@@ -349,7 +349,7 @@ def test_a_failed_run_goes_on_once_its_cause_is_mended(run_eventflow, three, des
     ended = run_eventflow("run", "flows:failing", "--id", "worse")
     assert ended.code == 1
     assert ended.sentence == (
-        "eventflow: run worse failed in node 'only': ValueError: it \\x1b[31mbroke\\x1b[0m \\u202e here; "
+        "eventflow: run worse failed in node 'only': ValueError: it \\x1b[31mbroke\\x1b[0m \\u202e here (flows.py:36 in fails); "
         "mend the cause, then `eventflow resume worse --flow flows:failing`"
     )
     again = ended.sentence.split("`")[1].split()[1:]

@@ -207,3 +207,22 @@ def test_a_plain_run_has_nothing_around_it(run_eventflow, flows):
     assert shown["refused"] is None
     assert shown["kept"] == {"origin": None, "guards": [], "events": shown["version"], "limit": 50_000}
     assert len(run_eventflow("show", "r").out.splitlines()) == 4
+
+
+def test_what_moves_by_itself_and_is_driven_by_nobody_says_so(start, run_eventflow):
+    """A sleeping run needs somebody who wakes it; one that waits for a person does not, until there is an answer."""
+    for flow, word in (("more:sleeps", "nobody"), ("more:asks", "")):
+        running, _ = start(flow)
+        running.signal(signal.SIGKILL)
+        running.ended()
+        row = run_eventflow("list").out.splitlines()[1]
+        assert ("nobody" in row) == bool(word)
+        assert run_eventflow("delete", "r", "--yes").code == 0
+
+
+def test_a_paused_run_says_how_it_goes_on(start, run_eventflow):
+    """With the command that takes it up again."""
+    running, _ = start("more:asks")
+    assert run_eventflow("pause", "r").code == 0
+    running.ended()
+    assert "it was paused; go on with `eventflow resume r --flow MODULE:NAME`" in run_eventflow("show", "r").out

@@ -107,7 +107,7 @@ def test_info_has_these_fields_and_no_others(run_eventflow, store):
     document = run_eventflow("store", "info", "-o", "json").json
     assert list(document) == [
         "schema", "path", "id", "format", "runs", "by_status", "driven", "events", "rows", "bytes", "file_bytes",
-        "free_bytes", "growth", "attending", "kept",
+        "free_bytes", "growth", "attending", "kept", "partitions",
     ]  # fmt: skip
     assert (document["schema"], document["path"], document["format"]) == ("eventflow.store/1", STORE, 1)
     assert (document["runs"], document["by_status"]) == (2, {"failed": 1, "completed": 1})
@@ -149,7 +149,7 @@ def test_a_sound_store_verifies(run_eventflow, store):
     assert ended.code == 0
     assert ended.json == {
         "schema": "eventflow.verification/1", "sound": True, "runs": 2, "events": 7, "snapshots": 2, "deleted": 0,
-        "compacted": 0, "hidden": 0, "findings": [],
+        "compacted": 0, "hidden": 0, "unopened": 0, "findings": [],
     }  # fmt: skip
     assert run_eventflow("store", "verify").out.splitlines()[-1] == "everything holds"
     assert run_eventflow("store", "verify", "r", "-o", "json").json["events"] == 3
@@ -289,3 +289,15 @@ def test_a_map_size_that_is_no_number_is_refused(run_eventflow, store, monkeypat
         ended = run_eventflow("list")
         assert ended.code == 2
         assert "EVENTFLOW_MAP_SIZE" in ended.sentence
+
+
+def test_the_address_of_a_store_that_we_do_not_have_is_no_path(run_eventflow, desk):
+    """It is refused, by its beginning alone since there may be a password in it, and no directory is made of it."""
+    ended = run_eventflow("run", "flows:flow", "--store", "mysql://user:secret@host/x", "-o", "json")
+    assert ended.code == 2
+    assert "secret" not in ended.err
+    ended = run_eventflow("list", "--store", "mysql://user:secret@host/x")
+    assert ended.sentence == (
+        "eventflow: no store is named by mysql://…: give the path of a directory, or postgresql://…"
+    )
+    assert not list(desk.glob("mysql*"))

@@ -10,6 +10,7 @@ import pytest
 
 from eventflow.cli.talking import fit_schema
 from eventflow.errors import InvalidState
+from eventflow.testing import ModelServer, Reply
 
 MORE = """
 import asyncio
@@ -323,3 +324,40 @@ def test_a_call_of_a_branch_is_settled_by_the_branch_s_name(driven, run_eventflo
     assert (told.code, told.out.split(";")[0]) == (0, "run r: effect pay (key 1) of branch shop happened")
     ended = run_eventflow("resume", "r", "--flow", "more:paying", "-o", "json")
     assert (ended.code, ended.json["state"]) == (0, {"paid": "r-1"})
+
+
+APPROVING = """
+from eventflow import Agent, Tool, Workflow
+
+
+def refund(order: int) -> str:
+    return "refunded"
+
+
+agent = Agent(model="m", reads="q", writes="a", tools=[Tool(refund, needs_approval=True)])
+flow = Workflow("desk").add_node("desk", agent).set_start("desk")
+"""
+
+
+def test_an_approval_of_another_form_is_not_sent(process, run_eventflow, until, desk):
+    """Nobody need have the workflow for that; one that will do is sent, and what comes next is said."""
+    (desk / "approving.py").write_text(APPROVING)
+    with ModelServer([Reply(tool_calls=(("refund", {"order": 7}),))]) as server:
+        argv = ("eventflow", "run", "approving:flow", "--id", "r", "--input", '{"q": "?"}')
+        running = process(*argv, env={"OPENAI_BASE_URL": server.base_url})
+        until(lambda: _status(run_eventflow, "r") == "waiting", running)
+        running.signal(signal.SIGKILL)
+        running.ended()
+    for answer in ('"yes"', '{"approv": true}', '{"approve": false, "arguments": {}}'):
+        ended = run_eventflow("answer", "r", answer)
+        assert ended.code == 2
+        assert ended.sentence.startswith("eventflow: the answer would not do: ")
+        assert "nothing was sent" in ended.sentence
+    ended = run_eventflow("answer", "r", "true")
+    assert ended.out.splitlines() == [
+        "run r: answered, message 1",
+        "nobody drives it; go on with `eventflow resume r --flow MODULE:NAME`",
+    ]
+    shown = run_eventflow("show", "r").out.splitlines()
+    assert shown[2] == "message 1 has come, and is taken once somebody drives the run"
+    assert not any("eventflow answer" in line for line in shown)

@@ -124,7 +124,7 @@ def test_what_must_be_asked_for_is_left_and_named(orphan, run_eventflow, desk):
     (desk / "go").touch()
     ended = run_eventflow("worker", "more:careful", "--once", "-o", "json")
     assert (ended.code, ended.json["refused"]) == (0, ["c"])
-    assert ended.sentence == "eventflow: not taken up, `eventflow resume RUN` tells why: c"
+    assert ended.sentence == "eventflow: not taken up, `eventflow resume RUN --flow more:careful` tells why: c"
     assert _status(run_eventflow, "c") == "running"
 
 

@@ -6,8 +6,9 @@ import asyncio
 import threading
 
 import pytest
+from stories import hangs, single, story, until
 
-from eventflow import Child, Engine, ManualClock, Parallel, RetryPolicy, Sleep, Wait, Workflow
+from eventflow import Child, Engine, ManualClock, Parallel, RetryPolicy, Sleep, Wait
 from eventflow.errors import DefinitionError, NotResumable, RunTimedOutError
 from eventflow.event import RunTimedOut
 from eventflow.log import MemoryLog
@@ -15,40 +16,19 @@ from eventflow.log import MemoryLog
 HOUR = 3600
 
 
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
-
-
-async def until(look):
-    """Return once something holds."""
-    while not look():
-        await asyncio.sleep(0.002)
-
-
-async def hangs(state):
-    """Never return."""
-    await asyncio.Event().wait()
-
-
 def fails(state):
     """Fail, in a way that trying again might mend."""
     raise ConnectionError("down")
 
 
-def one(body, **options) -> Workflow:
-    """A workflow of one node."""
-    return Workflow("w").add_node("a", body, **options).set_start("a")
-
-
 STANDS = {
-    "in a body": one(hangs),
-    "in a wait": one(Wait(signal="go")),
-    "asleep": one(Sleep(9 * HOUR)),
-    "in a wait with a limit of its own": one(Wait(signal="go", timeout=9 * HOUR)),
-    "in branches": one(Parallel({"a": hangs, "b": Wait(signal="go")})),
-    "between attempts": one(fails, retry=RetryPolicy(attempts=5, delay=9 * HOUR, longest=9 * HOUR)),
-    "for a child": one(Child(one(hangs).add_node("b", hangs).add_edge("a", "b"))),
+    "in a body": single(hangs),
+    "in a wait": single(Wait(signal="go")),
+    "asleep": single(Sleep(9 * HOUR)),
+    "in a wait with a limit of its own": single(Wait(signal="go", timeout=9 * HOUR)),
+    "in branches": single(Parallel({"a": hangs, "b": Wait(signal="go")})),
+    "between attempts": single(fails, retry=RetryPolicy(attempts=5, delay=9 * HOUR, longest=9 * HOUR)),
+    "for a child": single(Child(single(hangs).add_node("b", hangs).add_edge("a", "b"))),
 }
 
 
@@ -61,9 +41,9 @@ def test_a_run_past_its_deadline_ends_wherever_it_stands(where, park, monkeypatc
     async def tell():
         clock, flow = ManualClock(), STANDS[where]
         if where == "for a child":
-            inner = one(hangs)
+            inner = single(hangs)
             inner.name = "inner"
-            flow = one(Child(inner))
+            flow = single(Child(inner))
         async with Engine(MemoryLog(clock=clock), workflows=[flow], clock=clock) as engine:
             run = await engine.start(flow, {}, run_id="r", timeout=HOUR)
             await asyncio.sleep(0.06)
@@ -94,7 +74,7 @@ def test_a_run_that_is_taken_up_after_its_deadline_runs_no_code():
             await asyncio.Event().wait()
 
         log = MemoryLog(clock=clock)
-        async with Engine(log, workflows=[flow := one(body)], clock=clock, grace=0) as engine:
+        async with Engine(log, workflows=[flow := single(body)], clock=clock, grace=0) as engine:
             await engine.start(flow, {}, run_id="r", timeout=HOUR)
             await until(lambda: began)
         clock.advance(2 * HOUR)
@@ -118,7 +98,7 @@ def test_the_result_of_a_thread_that_outlives_the_deadline_is_dropped():
             gate.wait()
             return {"late": True}
 
-        async with Engine(MemoryLog(clock=clock), workflows=[flow := one(body)], clock=clock) as engine:
+        async with Engine(MemoryLog(clock=clock), workflows=[flow := single(body)], clock=clock) as engine:
             run = await engine.start(flow, {}, run_id="r", timeout=HOUR)
             await until(began.is_set)
             clock.advance(HOUR)
@@ -136,7 +116,7 @@ def test_a_run_that_ends_in_time_is_not_timed_out():
 
     async def tell():
         clock = ManualClock()
-        async with Engine(MemoryLog(clock=clock), workflows=[flow := one(lambda state: {})], clock=clock) as engine:
+        async with Engine(MemoryLog(clock=clock), workflows=[flow := single(lambda state: {})], clock=clock) as engine:
             run = await engine.start(flow, {}, run_id="r", timeout=HOUR)
             await run.result()
             clock.advance(2 * HOUR)
@@ -151,7 +131,7 @@ def test_a_fork_has_no_deadline_of_its_parents():
 
     async def tell():
         clock = ManualClock()
-        async with Engine(MemoryLog(clock=clock), workflows=[flow := one(Wait(signal="go"))], clock=clock) as engine:
+        async with Engine(MemoryLog(clock=clock), workflows=[flow := single(Wait(signal="go"))], clock=clock) as engine:
             run = await engine.start(flow, {}, run_id="r", timeout=HOUR)
             await until(lambda: run.status == "waiting")
             clock.advance(HOUR)
@@ -170,7 +150,7 @@ def test_a_run_that_goes_back_after_its_deadline_has_none_any_more():
 
     async def tell():
         clock = ManualClock()
-        async with Engine(MemoryLog(clock=clock), workflows=[flow := one(Wait(signal="go"))], clock=clock) as engine:
+        async with Engine(MemoryLog(clock=clock), workflows=[flow := single(Wait(signal="go"))], clock=clock) as engine:
             run = await engine.start(flow, {}, run_id="r", timeout=HOUR)
             await until(lambda: run.status == "waiting")
             run = await engine.resume("r", at=1)
@@ -191,7 +171,7 @@ def test_a_deadline_is_a_moment_in_the_future(timeout):
     """What is none is refused when it is said."""
 
     async def tell():
-        async with Engine(workflows=[flow := one(hangs)]) as engine:
+        async with Engine(workflows=[flow := single(hangs)]) as engine:
             with pytest.raises(DefinitionError, match="timeout"):
                 await engine.start(flow, {}, timeout=timeout)
 

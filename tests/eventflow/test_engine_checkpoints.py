@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from stories import story
 
 from eventflow import NO_CHECKPOINTS, CheckpointPolicy, CheckpointTaken, Engine, ManualClock, RetryPolicy, Workflow
 from eventflow.codec import read_events
@@ -14,11 +15,6 @@ from eventflow.errors import CheckpointNotFound, Corrupt, NoCheckpointer, RunNot
 from eventflow.event import CheckpointCreated, CheckpointsDeleted
 from eventflow.log import STORE_RUN, STORE_VOUCH, LmdbLog
 from eventflow.recovery import recover
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 30))
 
 
 async def settled(engine):

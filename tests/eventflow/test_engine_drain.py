@@ -10,22 +10,13 @@ import textwrap
 import threading
 
 import pytest
+from stories import names, story
 
 from eventflow import Engine, ManualClock, RetryPolicy, Workflow
 from eventflow.errors import RunLost, Stopped, StoreFull
 from eventflow.event import RunSuspended
 from eventflow.log import Append, LmdbLog, MemoryLog, Upkeep
 from eventflow.recovery import recover
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
-
-
-def names(run) -> list[str]:
-    """The names of a run's events."""
-    return [type(one.event).__name__ for one in run.events()]
 
 
 def two(body, **options) -> Workflow:

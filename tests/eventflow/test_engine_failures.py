@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+import traceback
 from datetime import UTC, datetime, timedelta
+from typing import TypedDict
 
 import freezegun
 import pytest
+from stories import names, single, story
 
 from eventflow import Engine, Go, ManualClock, MemoryLog, RetryPolicy, SystemClock, Workflow
 from eventflow.clock import NS
@@ -18,21 +21,6 @@ from eventflow.event import RunFailed as Failed
 from eventflow.log import LmdbLog
 from eventflow.recovery import recover
 from eventflow.verification import verify_store
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
-
-
-def names(run) -> list[str]:
-    """The names of a run's events."""
-    return [type(one.event).__name__ for one in run.events()]
-
-
-def single(body, **options) -> Workflow:
-    """A workflow of one node."""
-    return Workflow("w").add_node("a", body, **options).set_start("a")
 
 
 async def ended(flow, data=None, **options):
@@ -145,6 +133,7 @@ def test_an_error_that_says_it_is_final_is_not_tried_again():
         (-5, 10),
         (None, 10),
         (1e300, 604_800),
+        (10**400, 604_800),
     ],
 )
 def test_an_error_may_ask_for_a_longer_rest(asked, rest):
@@ -562,3 +551,65 @@ def test_every_error_of_a_run_is_a_sentence_with_an_exit_code():
     error = story(tell())
     assert error.exit_code == 1
     assert str(error) == "run r failed in node 'a': OSError: down; mend the cause, then resume the run"
+
+
+class Partial(TypedDict):
+    """A state of which a run's input gives what it likes."""
+
+    topic: str
+    count: int
+
+
+def test_a_field_that_nothing_gave_is_named_where_a_node_looks_for_it(tmp_path):
+    """A partial input is no mistake, for a node may write the rest; the failure says what is missing, its type, and how to go on."""
+    flow = (
+        Workflow("partial", state=Partial)
+        .add_node("a", lambda state: {"topic": state["topic"] * 2})
+        .add_node("b", lambda state: {"count": state["count"] + 1})
+        .add_edge("a", "b")
+        .set_start("a")
+    )
+
+    async def work() -> None:
+        async with Engine(tmp_path / "s", workflows=[flow]) as engine:
+            run = await engine.start(flow, {"topic": "x"}, run_id="r")
+            said = r"the state has no field 'count' \(int\): .*fork\('r', change=\{'count': ...\}\).*resume the run"
+            with pytest.raises(RunFailed, match=said):
+                await run.result()
+            fork = await engine.fork("r", change={"count": 1})
+            assert await fork.result() == {"topic": "xx", "count": 2}
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("looked", ["other", "topic"])
+def test_what_is_no_missing_field_is_not_taken_for_one(tmp_path, looked):
+    """A key that the state does not declare, or that it has, was looked for somewhere else."""
+    flow = Workflow("partial", state=Partial).add_node("a", lambda _: {"topic": {}[looked]}).set_start("a")
+
+    async def work() -> None:
+        async with Engine(tmp_path / "s", workflows=[flow]) as engine:
+            with pytest.raises(RunFailed, match="mend the cause, then resume"):
+                await (await engine.start(flow, {"topic": "x"})).result()
+
+    asyncio.run(work())
+
+
+def test_the_error_itself_is_the_cause_where_the_run_was_driven_here():
+    """With its traceback, however late it is asked for; whoever did not drive the run has what is recorded."""
+
+    def fails(state):
+        raise ZeroDivisionError("on purpose")
+
+    async def tell():
+        flow = single(fails)
+        async with Engine(workflows=[flow]) as engine:
+            run = await engine.start(flow, {}, run_id="r")
+            await run.wait()
+            for handle, cause in ((run, ZeroDivisionError), (engine.get("r"), type(None))):
+                with pytest.raises(RunFailed, match="on purpose") as caught:
+                    await handle.result()
+                assert type(caught.value.__cause__) is cause
+                assert not cause() or "fails" in traceback.format_tb(caught.value.__cause__.__traceback__)[-1]
+
+    story(tell())

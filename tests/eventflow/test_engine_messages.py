@@ -7,6 +7,7 @@ import contextlib
 import threading
 
 import pytest
+from stories import names, story
 
 from eventflow import Engine, ManualClock, RetryPolicy, Workflow
 from eventflow.errors import Conflict, NotPlainData, NotResumable, RunCancelledError, RunNotFound, Stopped
@@ -14,16 +15,6 @@ from eventflow.event import RunCancelled, RunPaused, SignalReceived
 from eventflow.log import LmdbLog, Post
 from eventflow.recovery import recover
 from eventflow.run import CANCEL, PAUSE, SIGNAL, message
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
-
-
-def names(run) -> list[str]:
-    """The names of a run's events."""
-    return [type(one.event).__name__ for one in run.events()]
 
 
 def waiting_flow(hold=None) -> Workflow:

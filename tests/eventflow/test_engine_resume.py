@@ -7,6 +7,7 @@ import os
 import threading
 
 import pytest
+from stories import names, story
 
 from eventflow import Agent, Engine, ManualClock, RetryPolicy, Workflow
 from eventflow.errors import (
@@ -19,20 +20,11 @@ from eventflow.errors import (
     RunNotFound,
     RunOwned,
     Stopped,
+    StoreClosed,
     WorkflowUnknown,
 )
 from eventflow.event import RunResumed, RunSuspended
 from eventflow.recovery import recover
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
-
-
-def names(run) -> list[str]:
-    """The names of a run's events."""
-    return [type(one.event).__name__ for one in run.events()]
 
 
 def steps(*bodies, name="w", start="n0", **more) -> Workflow:
@@ -527,3 +519,28 @@ def test_a_run_that_was_cancelled_is_not_resumable():
             assert await (await engine.resume("r", at=1)).result() == {"a": 2, "b": 1}
 
     story(tell())
+
+
+def test_an_engine_refuses_work_from_another_event_loop():
+    """What it began there would end with that loop, and the engine could not let go of it any more."""
+
+    async def tell():
+        async with Engine(workflows=[flow := steps(lambda state: {"x": 1})]) as engine:
+            run = await engine.start(flow, {}, run_id="r")
+            await run.result()
+
+            def elsewhere():
+                told = []
+                for ask in (
+                    lambda: engine.start(flow, {}),
+                    lambda: engine.resume("r"),
+                    lambda: engine.signal("r", "s"),
+                ):
+                    with pytest.raises(StoreClosed, match="another event loop") as caught:
+                        asyncio.run(ask())
+                    told.append(caught.value)
+                return len(told), engine.get("r").status
+
+            return await asyncio.to_thread(elsewhere), len(engine.log.ids("", 9))
+
+    assert story(tell()) == ((3, "completed"), 1)

@@ -7,6 +7,7 @@ import contextlib
 from typing import TypedDict
 
 import pytest
+from stories import names, story
 
 from eventflow import CheckpointPolicy, Engine, MemoryLog, Workflow
 from eventflow.codec import read_events
@@ -26,16 +27,6 @@ from eventflow.errors import (
 )
 from eventflow.event import EffectFinished, Forked, Rewound
 from eventflow.recovery import history, recover
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
-
-
-def names(run) -> list[str]:
-    """The names of a run's events."""
-    return [type(one.event).__name__ for one in run.events()]
 
 
 def counter(last=5, body=None, name="w", **options) -> Workflow:

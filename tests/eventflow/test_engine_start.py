@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypedDict
 from uuid import UUID
 
 import pytest
+from stories import story
 
 from eventflow import Engine, MemoryLog, Workflow
 from eventflow.errors import (
@@ -26,11 +28,6 @@ from eventflow.errors import (
 )
 from eventflow.event import RunStarted
 from eventflow.log import LmdbLog, Query
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
 
 
 def counting(calls=None, name="w", **options) -> Workflow:
@@ -535,3 +532,56 @@ class _Unreadable:
 
     def read(self, run_key, first, last):
         raise StoreUnusable("the disk answered with an error")
+
+
+@pytest.mark.parametrize(
+    ("flow", "options", "said"),
+    [
+        ("w", {}, "start takes the workflow itself"),
+        (None, {"tags": "demo"}, r"write tags=\['demo'\]"),
+        (None, {"timeout": "1h"}, "is in seconds"),
+        (None, {"budget": 3}, "takes a Budget"),
+    ],
+)
+def test_what_no_run_can_be_started_with_is_refused_in_a_sentence(flow, options, said):
+    """Before anything is recorded."""
+
+    async def tell():
+        async with Engine() as engine:
+            with pytest.raises(DefinitionError, match=said):
+                await engine.start(flow or counting(), {}, run_id="r", **options)
+            assert engine.log.head("r") is None
+
+    story(tell())
+
+
+def test_one_workflow_is_given_in_a_list():
+    """A workflow is not one, and says so."""
+    with pytest.raises(DefinitionError, match=r"write workflows=\[flow\]"):
+        Engine(workflows=counting())
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_a_run_is_driven_though_whoever_started_it_was_cancelled_meanwhile(tmp_path, turns):
+    """A run that is durable and belongs to a living process would else stand as running, and nobody would take it up."""
+
+    async def tell():
+        flow = Workflow("w").add_node("a", lambda state: {"x": 1}).set_start("a")
+        async with Engine(tmp_path / "s", workflows=[flow]) as engine:
+            busy = await engine.start(
+                Workflow("b").add_node("a", lambda state: threading.Event().wait(0.2)).set_start("a")
+            )
+            starting = asyncio.create_task(engine.start(flow, {}, run_id="r"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            starting.cancel()
+            with suppress(asyncio.CancelledError):
+                await starting
+            for _ in range(60):  # until it is over, or a while if it was never begun
+                await asyncio.sleep(0.005)
+                if (head := engine.log.head("r")) is not None and head.status == "completed":
+                    break
+            await busy.wait()
+            return None if head is None else head.status
+
+    assert story(tell()) == ("completed" if turns else None)

@@ -6,23 +6,12 @@ import asyncio
 import os
 
 import pytest
+from stories import Full, story, until
 
 from eventflow import Child, Engine, MemoryLog, Wait, Workflow
 from eventflow.errors import Conflict, RunExists, Stopped, StoreFull
 from eventflow.event import NodeSkipped, Recorded, Rewound, RunResumed, RunStarted
 from eventflow.recovery import recover
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
-
-
-async def until(look):
-    """Wait for something that comes soon."""
-    while not (answer := look()):
-        await asyncio.sleep(0.004)
-    return answer
 
 
 def waiting(name="w") -> Workflow:
@@ -155,17 +144,6 @@ def test_another_runs_id_is_not_taken_for_a_childs(tmp_path):
             assert other.status == "waiting"
 
     story(tell())
-
-
-class Full(MemoryLog):
-    """A log whose disk is full for as long as it is said."""
-
-    full = False
-
-    def write(self, batch):
-        if self.full:
-            raise StoreFull("the disk is full")
-        return super().write(batch)
 
 
 @pytest.mark.parametrize("how", ["resume", "rewind", "skip", "start"])

@@ -52,15 +52,6 @@ def filled(path: Path) -> Path:
     return path
 
 
-def rows(path: Path, table: str, change: Callable[[Any, Any], object]) -> None:
-    """Change a table of a store behind its back."""
-    env = lmdb.open(str(path / "data.1"), max_dbs=len(TABLES))
-    table_handle = env.open_db(table.encode())
-    with env.begin(write=True) as txn:
-        change(txn, table_handle)
-    env.close()
-
-
 class TestLmdbLog(LogContract):
     """The contract, for a log in an LMDB file."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 import pytest
+from stories import is_whole, story, until
 
 from eventflow import Budget, Child, Engine, Go, MemoryLog, Parallel, RetryPolicy, Wait, Workflow
 from eventflow.address import resolve
@@ -23,7 +24,6 @@ from eventflow.errors import (
 from eventflow.event import RunResumed
 from eventflow.recovery import recover
 from eventflow.testing import SkippingClock
-from eventflow.verification import verify_store
 from replay.diff import diff
 from replay.history import detail
 from replay.search import stats
@@ -43,23 +43,6 @@ class New(TypedDict, total=False):
 class Whole:
     names: list[str]
     n: int = 0
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
-
-
-async def until(look):
-    """Wait for something that comes soon."""
-    while not (answer := look()):
-        await asyncio.sleep(0.004)
-    return answer
-
-
-def is_whole(log) -> bool:
-    """Whether verification finds nothing wrong in a store."""
-    return not list(verify_store(log))[-1].findings
 
 
 def old(wait="hear", **options) -> Workflow:

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from stories import story, until
 
 from eventflow import Engine, Human, ManualClock, Map, Parallel, RetryPolicy, Sleep, Wait, Workflow
 from eventflow.errors import RunCancelledError, RunOwned, Stopped, StoreClosed
@@ -20,17 +21,6 @@ HOUR = 3600
 def soon(monkeypatch):
     """Runs park after a moment, not after half a second."""
     monkeypatch.setattr("eventflow.engine.drive.PARK_AFTER", 0.02)
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
-
-
-async def until(look):
-    """Return once something holds."""
-    while not look():
-        await asyncio.sleep(0.002)
 
 
 def files() -> int:

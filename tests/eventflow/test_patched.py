@@ -6,6 +6,7 @@ import asyncio
 import os
 
 import pytest
+from stories import story, until
 
 from eventflow import CheckpointPolicy, Engine, MemoryLog, Parallel, RetryPolicy, Workflow
 from eventflow.errors import (
@@ -13,18 +14,6 @@ from eventflow.errors import (
     RunFailed,
 )
 from eventflow.event import EffectFinished
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
-
-
-async def until(look):
-    """Wait for something that comes soon."""
-    while not (answer := look()):
-        await asyncio.sleep(0.004)
-    return answer
 
 
 def visiting(calls, code) -> Workflow:

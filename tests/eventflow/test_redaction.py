@@ -190,19 +190,25 @@ async def leaked(store, redact):
         run = await engine.start(FLOW, {"q": f"use {TOKEN}", "pin": PIN}, run_id="r")
         while engine.get("r").status != "waiting":
             await asyncio.sleep(0.005)
+        await run.signal("unread", f"by its handle {TOKEN}")
         await engine.signal("r", "go", {"note": f"key {TOKEN}", "pin": PIN})
         with pytest.raises(EventflowError) as told:
             await run.result()
         assert TOKEN not in "".join(traceback.format_exception(told.value)) or redact is None
-        await engine.fork("r@2", run_id="fork", change={"q": f"now {TOKEN}"})
-        await engine.cancel("fork")
+        await engine.fork("r@2", run_id="fork", change={"q": f"now {TOKEN}"}, why=f"for {TOKEN}")
+        await engine.checkpoint("r", label=f"before {TOKEN}", why=TOKEN)
+        await engine.prune_checkpoints("r", keep=1, why=TOKEN)
+        await engine.pause("fork", why=TOKEN)
+        await engine.cancel("fork", why=TOKEN)
+        await engine.fork("r@2", run_id="gone", drive=False)
+        await engine.delete("gone", why=TOKEN)
         lived, recovered = engine.get("r").state, recover(engine.log, engine.log.head("r")).state
         assert lived == recovered
         return recovered
 
 
 def test_no_secret_reaches_the_files_of_a_store(tmp_path):
-    """Neither by input, change, call, result, signal, error nor fork; the state lived through is the one recovered."""
+    """Neither by input, change, call, result, signal, error, fork, label nor reason; the state lived through is the one recovered."""
     state = asyncio.run(leaked(tmp_path / "s", Redaction(fields=["pin"])))
     assert found_in(tmp_path / "s", [TOKEN, TOKEN[:14], PIN]) == set()
     data = str(dict(state.data))

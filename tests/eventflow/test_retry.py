@@ -106,3 +106,10 @@ def test_a_policy_that_means_nothing_is_refused(wrong: dict[str, float]) -> None
 def test_no_retry_is_one_attempt() -> None:
     """The name says it."""
     assert NO_RETRY.attempts == 1
+
+
+@pytest.mark.parametrize("on", [[ValueError], "ValueError", (ValueError, "OSError"), (int,)])
+def test_what_is_tried_again_is_named_by_its_classes(on) -> None:
+    """Anything else is refused at once, not when the first error comes."""
+    with pytest.raises(DefinitionError, match="takes a tuple of exception classes"):
+        RetryPolicy(on=on)

@@ -7,6 +7,7 @@ import os
 from typing import Annotated, TypedDict
 
 import pytest
+from stories import is_whole, story, until
 
 from eventflow import (
     Child,
@@ -19,30 +20,12 @@ from eventflow import (
 from eventflow.errors import NotResumable, RunOwned
 from eventflow.event import Rewound, RunSuspended, WaitOpened
 from eventflow.recovery import recover
-from eventflow.verification import verify_store
 
 
 class Data(TypedDict, total=False):
     n: int
     got: Annotated[list[str], extend]
     said: str
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
-
-
-def is_whole(log) -> bool:
-    """Whether verification finds nothing wrong in a store."""
-    return not list(verify_store(log))[-1].findings
-
-
-async def until(look):
-    """Wait for something that comes soon."""
-    while not (answer := look()):
-        await asyncio.sleep(0.004)
-    return answer
 
 
 # --- messages that come back ---------------------------------------------------------------------------------------

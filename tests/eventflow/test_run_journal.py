@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from stories import story
 
 from eventflow.change import Op
 from eventflow.checkpoint import NO_CHECKPOINTS, Checkpoint, CheckpointPolicy
@@ -84,11 +85,6 @@ async def opened(log=None, *, policy=NO_CHECKPOINTS, active=2, data=None):
     finally:
         shop.writer.close()
         end()
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
 
 
 def set_(name, value):

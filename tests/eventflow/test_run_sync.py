@@ -95,3 +95,26 @@ def test_options_are_those_of_the_engine_and_of_the_run(tmp_path):
 def test_the_same_inside_an_async_program():
     """`run_once` is what it is made of."""
     assert asyncio.run(run_once(double(), {"x": 2})) == {"x": 4}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_error_says_where_it_was_raised_and_nothing_of_loops(inside):
+    """As a note below its sentence; there is no other error that it would be the cause of."""
+    flow = Workflow("w").add_node("a", lambda s: s["x"]).set_start("a")
+
+    async def within():
+        return flow.run_sync({})
+
+    with pytest.raises(RunFailed) as caught:
+        asyncio.run(within()) if inside else flow.run_sync({})
+    assert caught.value.__context__ is None
+    [note] = caught.value.__notes__
+    assert note.startswith("KeyError was raised at test_run_sync.py:")
+
+
+def test_an_error_of_ours_needs_no_place():
+    """Its sentence says what to do, and the place would be one of this library."""
+    flow = Workflow("w").add_node("a", lambda s: {"x": object()}).set_start("a")
+    with pytest.raises(RunFailed) as caught:
+        flow.run_sync({})
+    assert not hasattr(caught.value, "__notes__")

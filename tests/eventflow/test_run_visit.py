@@ -7,21 +7,12 @@ import contextvars
 import threading
 
 import pytest
+from stories import single, story
 
 from eventflow import Engine, RetryPolicy, Workflow
 from eventflow.errors import NeedsConfirmation, RunFailed
 from eventflow.event import AttemptFailed, EffectFailed, EffectFinished, EffectRejected, EffectStarted
 from eventflow.recovery import recover
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
-
-
-def single(body, **options) -> Workflow:
-    """A workflow of one node."""
-    return Workflow("w").add_node("a", body, **options).set_start("a")
 
 
 async def ended(flow, data=None, **options):

@@ -7,26 +7,12 @@ import os
 import threading
 
 import pytest
+from stories import names, single, story
 
 from eventflow import Engine, ManualClock, RetryPolicy, Workflow
 from eventflow.errors import EffectMisused, RunLost, RunOwned
 from eventflow.event import EffectStarted
 from eventflow.recovery import recover
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
-
-
-def single(body, **options) -> Workflow:
-    """A workflow of one node."""
-    return Workflow("w").add_node("a", body, **options).set_start("a")
-
-
-def names(run) -> list[str]:
-    """The names of a run's events."""
-    return [type(one.event).__name__ for one in run.events()]
 
 
 async def ended(flow, data=None, **options):

@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from stories import story
 
 from eventflow import Engine, MemoryLog, RetryPolicy, RunFailed, Wait, Workflow
 from eventflow.errors import Conflict, EffectSpent
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 30))
 
 
 def single(body, **options):

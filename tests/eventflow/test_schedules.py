@@ -11,9 +11,10 @@ from itertools import islice, pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stories import Full, story
 
 from eventflow import Engine, ManualClock, MemoryLog, Schedule, Workflow, run_schedules
-from eventflow.errors import DefinitionError, StoreClosed, StoreFull
+from eventflow.errors import DefinitionError, StoreClosed
 from eventflow.log import Query
 from eventflow.schedules import MAX_MISSED, due
 
@@ -43,11 +44,6 @@ def schedule(name="tick", **options) -> Schedule:
         options.setdefault("every", 3600)
     options.setdefault("flow", flow())
     return Schedule(name=name, **options)
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
 
 
 @contextlib.asynccontextmanager
@@ -406,17 +402,6 @@ def test_a_moment_whose_start_fails_stops_neither_its_schedule_nor_others(clock,
             assert [name[-9:-4] for name in fired if name.startswith("other")] == ["01:00", "02:00", "03:00"]
 
     story(tell())
-
-
-class Full(MemoryLog):
-    """A log whose disk is full for as long as it is said."""
-
-    full = False
-
-    def write(self, batch):
-        if self.full:
-            raise StoreFull("the disk is full")
-        return super().write(batch)
 
 
 def test_a_store_that_is_full_for_a_while_costs_no_moment(clock):

@@ -8,6 +8,7 @@ import time
 from typing import TypedDict
 
 import pytest
+from stories import is_whole, names, story, until
 
 from eventflow import Child, Engine, Go, Human, MemoryLog, Parallel, RetryPolicy, Sleep, Wait, Workflow
 from eventflow.errors import (
@@ -23,34 +24,11 @@ from eventflow.errors import (
 from eventflow.event import NodeSkipped, RunResumed, Transitioned
 from eventflow.recovery import recover
 from eventflow.testing import SkippingClock
-from eventflow.verification import verify_store
 
 
 class Data(TypedDict, total=False):
     n: int
     who: str
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
-
-
-async def until(look):
-    """Wait for something that comes soon."""
-    while not (answer := look()):
-        await asyncio.sleep(0.004)
-    return answer
-
-
-def is_whole(log) -> bool:
-    """Whether verification finds nothing wrong in a store."""
-    return not list(verify_store(log))[-1].findings
-
-
-def names(run) -> list[str]:
-    """The names of a run's events."""
-    return [type(one.event).__name__ for one in run.events()]
 
 
 async def never(state):

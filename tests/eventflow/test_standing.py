@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from stories import single, story
 
 from eventflow import Engine, Human, ManualClock, Parallel, Wait, Workflow
 from eventflow.errors import RunCancelledError, RunFailed
@@ -18,11 +19,6 @@ from eventflow.workflow import Standing
 def park(request, monkeypatch):
     """All of this holds whether the run stays in memory or leaves it."""
     monkeypatch.setattr("eventflow.engine.drive.PARK_AFTER", request.param)
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
 
 
 async def standing(run, times=1):
@@ -52,17 +48,12 @@ class Asker:
         return (), ("told",)
 
 
-def one(body, **options) -> Workflow:
-    """A workflow of one node."""
-    return Workflow("w").add_node("a", body, **options).set_start("a")
-
-
 def test_a_body_that_returns_to_wait_is_called_again_with_what_came():
     """The answer is the recorded result of a call; the node is the same all along."""
 
     async def tell():
         calls = []
-        flow = one(Asker(calls))
+        flow = single(Asker(calls))
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
             await standing(run)
@@ -84,7 +75,7 @@ def test_a_body_that_waits_is_taken_up_by_another_engine():
     """What it was told before is not asked again."""
 
     async def tell():
-        log, flow = MemoryLog(), one(Asker(), after_crash="ask")
+        log, flow = MemoryLog(), single(Asker(), after_crash="ask")
         async with Engine(log, workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
             await standing(run)
@@ -122,8 +113,8 @@ def test_a_body_whose_wait_is_over_in_vain_fails():
     async def tell():
         clock = ManualClock()
         hour = {"timeout": 3600}
-        given = one(Asker(pause=Wait(signal="go", writes="x", default=0, **hour)))
-        vain = one(Asker(pause=Wait(signal="go", **hour)))
+        given = single(Asker(pause=Wait(signal="go", writes="x", default=0, **hour)))
+        vain = single(Asker(pause=Wait(signal="go", **hour)))
         vain.name = "vain"
         async with Engine(MemoryLog(clock=clock), workflows=[given, vain], clock=clock) as engine:
             run = await engine.start(given, {}, run_id="given")
@@ -168,7 +159,7 @@ def test_a_body_that_waits_for_nothing_any_more_goes_on():
 
     async def tell():
         log = MemoryLog()
-        async with Engine(log, workflows=[flow := one(Asker())]) as engine:
+        async with Engine(log, workflows=[flow := single(Asker())]) as engine:
             run = await engine.start(flow, {}, run_id="r")
             await standing(run)
 
@@ -176,7 +167,7 @@ def test_a_body_that_waits_for_nothing_any_more_goes_on():
             async def __call__(self, state, run):
                 return {"told": "nothing"}
 
-        async with Engine(log, workflows=[one(Sure())], pick_up=True) as engine:
+        async with Engine(log, workflows=[single(Sure())], pick_up=True) as engine:
             run = engine.get("r")
             assert await run.result() == {"told": "nothing"}
             assert verify_run(log, log.head("r")).sound
@@ -194,7 +185,7 @@ def unknown(log_of_calls):
     async def body(state, run):
         return {"paid": await run.effect("pay", call)}
 
-    return one(body)
+    return single(body)
 
 
 @pytest.mark.parametrize("happened", [True, False])

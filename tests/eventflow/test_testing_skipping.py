@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from freezegun import freeze_time
+from stories import story
 
 from eventflow import Engine, ManualClock, RetryPolicy, Sleep, SystemClock, Wait, Workflow
 from eventflow.errors import RunFailed
@@ -13,11 +14,6 @@ from eventflow.testing import SkippingClock
 
 HOUR = 3_600
 NS = 1_000_000_000
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 30))
 
 
 def three_hours() -> Workflow:

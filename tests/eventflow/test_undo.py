@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from stories import hangs, names, story, until
 
 from eventflow import Engine, ManualClock, Parallel, Wait, Workflow
 from eventflow.errors import (
@@ -19,22 +20,6 @@ from eventflow.errors import (
 from eventflow.event import EffectFinished, EffectStarted, RunCancelled, UndoBegan
 from eventflow.log import MemoryLog
 from eventflow.verification import verify_run
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
-
-
-async def until(look):
-    """Return once something holds."""
-    while not look():
-        await asyncio.sleep(0.002)
-
-
-def names(run):
-    """The types of a run's events."""
-    return [type(one.event).__name__ for one in run.events()]
 
 
 class World:
@@ -87,11 +72,6 @@ def trip(world, last, **options) -> Workflow:
 def fails(state):
     """Fail for good."""
     raise ValueError("no visa")
-
-
-async def hangs(state):
-    """Never return."""
-    await asyncio.Event().wait()
 
 
 BACK = ["cancel hotel hotel", "give back flight"]

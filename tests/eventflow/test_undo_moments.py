@@ -7,28 +7,13 @@ import os
 import time
 
 import pytest
+from stories import hangs, names, story, until
 
 from eventflow import Engine, ManualClock, Workflow
 from eventflow.errors import RunCancelledError
 from eventflow.log import Append, MemoryLog
 from eventflow.testing import crash_sweep
 from eventflow.verification import verify_run
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 20))
-
-
-async def until(look):
-    """Return once something holds."""
-    while not look():
-        await asyncio.sleep(0.002)
-
-
-def names(run):
-    """The types of a run's events."""
-    return [type(one.event).__name__ for one in run.events()]
 
 
 class World:
@@ -44,11 +29,6 @@ class World:
     def give_back(self, bought):
         self.did.append(f"give back {bought['ticket']}")
         return "refunded"
-
-
-async def hangs(state):
-    """Never return."""
-    await asyncio.Event().wait()
 
 
 # --- crashes -------------------------------------------------------------------------------------------------------

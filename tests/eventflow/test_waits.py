@@ -6,27 +6,12 @@ import asyncio
 from typing import Annotated, TypedDict
 
 import pytest
+from stories import names, reached, story
 
 from eventflow import Engine, Human, ManualClock, Sleep, Wait, Workflow, extend
 from eventflow.errors import DefinitionError, InvalidState, NotWaiting
 from eventflow.event import Transitioned, WaitClosed, WaitOpened
 from eventflow.log import MemoryLog
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 30))
-
-
-async def until(run, status):
-    """Return once a run has a status."""
-    while run.status != status:
-        await asyncio.sleep(0.002)
-
-
-def names(run):
-    """The types of a run's events."""
-    return [type(one.event).__name__ for one in run.events()]
 
 
 def asking(calls=None, **options) -> Workflow:
@@ -50,7 +35,7 @@ def test_a_signal_ends_a_wait_and_its_payload_is_in_the_state():
         flow = asking()
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             assert engine.get("r").state.waiting_for == "signal"
             await engine.signal("r", "other", 1)
             await engine.signal("r", "go", {"by": "ana"})
@@ -109,7 +94,7 @@ def test_nothing_before_a_wait_is_run_again_when_the_run_is_taken_up(tmp_path):
         flow = asking(calls)
         async with Engine(tmp_path / "s", workflows=[flow], grace=1) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
         async with Engine(tmp_path / "s") as other:
             await other.signal("r", "go", "now")
         flow = asking(calls)
@@ -127,7 +112,7 @@ def test_a_resumed_wait_says_that_it_waits():
         log, flow = MemoryLog(), asking()
         async with Engine(log, workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             wait = run.state.wait
         assert log.head("r").status == "waiting"
         async with Engine(log, workflows=[flow]) as engine:
@@ -147,7 +132,7 @@ def test_a_sleep_ends_by_the_clock_and_outlives_its_process():
         log = MemoryLog(clock=clock)
         async with Engine(log, workflows=[flow], clock=clock) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             clock.advance(3600)
         async with Engine(log, workflows=[flow], clock=clock) as engine:
             run = await engine.resume("r")
@@ -172,7 +157,7 @@ def test_a_limit_means_what_its_restore_says_when_the_run_is_taken_up(restore, l
         log = MemoryLog(clock=clock)
         async with Engine(log, workflows=[flow], clock=clock) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             clock.advance(10)
         clock.advance(50)
         async with Engine(log, workflows=[flow], clock=clock) as engine:
@@ -191,7 +176,7 @@ def test_time_over_gives_the_default_or_takes_its_edge_or_fails():
         clock = ManualClock()
         async with Engine(MemoryLog(clock=clock), workflows=[flow], clock=clock) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             clock.advance(5)
             state = await run.wait()
             return state, names(run)
@@ -217,7 +202,7 @@ def test_a_person_is_asked_and_answers():
         flow = asking(wait=wait)
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {"sum": 5}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             assert run.state.waiting_for == "human"
             assert run.state.wait["spec"]["prompt"] == "Refund 5?"
             assert run.state.wait["spec"]["schema"] == {"type": "boolean"}
@@ -240,7 +225,7 @@ def test_an_answer_that_does_not_fit_is_put_aside_and_the_run_waits_on():
         flow = asking(wait=Wait(signal="go", writes="n", type=int))
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             await engine.signal("r", "go", "many")
             await engine.signal("r", "go", 4)
             assert await run.result() == {"n": 4}
@@ -262,7 +247,7 @@ def test_an_answer_to_another_wait_is_not_delivered_to_this_one():
         )
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             name = f"answer:{run.state.wait['id']}"
             await engine.answer("r", "a")
             await engine.signal("r", name, "again")
@@ -283,11 +268,11 @@ def test_a_waiting_run_can_be_cancelled_and_paused():
         flow = asking()
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="a")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             await engine.cancel("a", why="enough")
             assert (await run.wait()).status == "cancelled"
             run = await engine.start(flow, {}, run_id="b")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             await engine.pause("b")
             assert (await run.wait()).status == "paused"
             run = await engine.resume("b")
@@ -305,7 +290,7 @@ def test_a_rewind_and_a_fork_wait_anew():
         flow = asking()
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             first = run.state.wait["id"]
             run = await engine.resume("r", at=3)
             while run.state.wait is None:
@@ -345,7 +330,7 @@ def test_a_wait_is_opened_once_however_often_it_is_looked_at():
         flow = asking()
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             for number in range(5):
                 await engine.signal("r", "other", number)
             await engine.signal("r", "go")

@@ -72,6 +72,18 @@ def test_unknown_targets_are_fatal():
     assert ["'b'" in problems[0].text, "'d'" in problems[1].text] == [True, True]
 
 
+def test_a_slip_in_a_name_is_told_with_the_name_that_is_near():
+    """In edges, in the start and in targets."""
+    flow = Workflow("w").add_node("collect", nothing, targets=["sumarize"]).add_node("summarize", nothing)
+    flow.add_edge("colect", "summarize").set_start("collet")
+    texts = [problem.text for problem in flow.check()]
+    assert [text.rpartition("; ")[2] for text in texts] == [
+        "did you mean 'collect'?",
+        "did you mean 'collect'?",
+        "did you mean 'summarize'?",
+    ]
+
+
 @pytest.mark.parametrize(("start", "kind"), [("", "no start"), ("z", "unknown node")])
 def test_a_start_that_is_not_there_is_fatal(start, kind):
     """A run must begin somewhere."""

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 import pytest
 
-from eventflow import Go, RetryPolicy, Workflow
+from eventflow import Go, RetryPolicy, Sleep, Wait, Workflow
 from eventflow.change import Op
 from eventflow.errors import DefinitionError, GuardFailed, NoEdgeHolds, UndeclaredTarget
 from eventflow.event import Failure, RunCompleted, Transitioned
@@ -48,10 +48,16 @@ def triangle() -> Workflow:
     [
         (lambda: Workflow(""), "needs a name"),
         (lambda: Workflow("x" * 129), "needs a name"),
-        (lambda: Workflow("w").add_node("", nothing), "its name is empty"),
+        (lambda: Workflow("w").add_node("", nothing), "needs a name"),
         (lambda: Workflow("w").add_node("a", nothing).add_node("a", nothing), "defined twice"),
         (lambda: Workflow("w").add_node("a", "not callable"), "needs a function or an Agent, got str"),
         (lambda: Workflow("w").add_node("a", nothing, timeout=0), "more than 0"),
+        (lambda: Workflow("w").add_node("a", nothing, timeout="1m"), "timeout='1m' is in seconds"),
+        (lambda: Workflow("w").add_node("a", nothing, idle_timeout="1m"), "idle_timeout='1m' is in seconds"),
+        (lambda: Workflow("w").add_node("a", nothing, retry=3), "retry=3 is no RetryPolicy"),
+        (lambda: Workflow("w").add_node("a", nothing, after_crash="rerun"), "'rerun' is none of retry, ask"),
+        (lambda: Workflow("w").add_node("a", Wait(signal="s", timeout="1h")), "timeout='1h' is in seconds"),
+        (lambda: Workflow("w").add_node("a", Sleep("1h")), "Sleep('1h') is in seconds"),
         (lambda: Workflow("w").add_node("a", lambda: None), "must take (state) or (state, run)"),
         (lambda: Workflow("w").add_node("a", lambda a, b, c: None), "must take (state) or (state, run)"),
         (lambda: Workflow("w").add_edge("a", "b", on="finished"), "is none of done, failed, timed_out, cancelled"),

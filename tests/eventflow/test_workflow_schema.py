@@ -307,6 +307,25 @@ def test_an_own_reducer_works_on_the_declared_type():
         schema.change({"marks": {"many"}}, data)
 
 
+@pytest.mark.parametrize("held", [{1: "a", -2: "b"}, {1.5: NOON}, {True: [{2: 3}]}, {ID: 1}])
+def test_keys_that_are_no_text_are_kept_as_text_and_come_back(held):
+    """As they are declared, whatever the values are; `dict[int, str]` holds nothing else that is to be converted."""
+    kinds = {"1": dict[int, str], "1.5": dict[float, datetime], "True": dict[bool, list[dict[int, int]]]}
+    Keyed = TypedDict("Keyed", {"held": kinds.get(str(next(iter(held))), dict[UUID, int])})  # noqa: UP013 - local on purpose
+    schema = Schema(Keyed)
+    data = after(schema, schema.initial({}), {"held": held})
+    assert all(type(key) is str for key in data["held"])
+    assert schema.view(data) == {"held": held}
+
+
+@pytest.mark.parametrize("key", [b"ab", None, (1, 2)])
+def test_a_key_whose_text_could_not_be_read_back_is_refused(key):
+    """Else it would come back as another one."""
+    Keyed = TypedDict("Keyed", {"held": dict[bytes | tuple[int, int] | None, datetime]})  # noqa: UP013 - local on purpose
+    with pytest.raises(NotPlainData, match="which is not text"):
+        Schema(Keyed).initial({"held": {key: NOON}})
+
+
 def test_a_typed_dict_of_converted_fields_is_viewed_in_its_types():
     """Only the fields that need it are converted."""
     Mixed = TypedDict("Mixed", {"at": datetime, "n": int})  # noqa: UP013 - local on purpose

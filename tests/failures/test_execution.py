@@ -7,6 +7,7 @@ import contextlib
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from stories import reached, story
 
 from eventflow import (
     Budget,
@@ -49,17 +50,6 @@ class Data(TypedDict, total=False):
     right: str
     items: list[int]
     got: list[int]
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 30))
-
-
-async def until(run, status):
-    """Wait until a run has a status."""
-    while run.status != status:
-        await asyncio.sleep(0.002)
 
 
 def single(body, name="one", **options):
@@ -259,7 +249,7 @@ def test_a_long_tool_call_is_silently_dispatched_again():
                 await asyncio.sleep(0.002)
         async with Engine(log, workflows=[flow]) as engine:
             run = await engine.resume("r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             assert run.state.waiting_for == "unknown"
             await engine.settle("r", "pay", happened=True, output=None)
             await run.result()
@@ -295,7 +285,7 @@ def test_code_before_an_interrupt_runs_again_on_each_resume():
         for _ in range(3):
             async with Engine(log, workflows=[flow], pick_up=True) as engine:
                 run = await engine.start(flow, {}, run_id="r")
-                await until(run, "waiting")
+                await reached(run, "waiting")
         async with Engine(log, workflows=[flow]) as engine:
             run = await engine.resume("r")
             await engine.answer("r", "yes")
@@ -316,7 +306,7 @@ def test_an_error_handler_runs_twice():
         log = MemoryLog()
         async with Engine(log, workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
         async with Engine(log, workflows=[flow]) as engine:
             run = await engine.resume("r")
             await engine.signal("r", "go")
@@ -397,7 +387,7 @@ def test_parallel_interrupts_share_one_id_and_an_answer_goes_to_the_wrong_one():
     async def tell():
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             waits = {branch: wait["id"] for branch, wait in open_waits(run.state)}
             assert waits["l"] != waits["r"]
             await engine.answer("r", "R", wait=waits["r"])
@@ -508,11 +498,11 @@ def test_a_timer_is_lost_when_its_process_is():
         log = MemoryLog(clock=clock)
         async with Engine(log, workflows=[flow], clock=clock) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
         clock.advance(3_000)
         async with Engine(log, workflows=[flow], clock=clock, pick_up=True) as engine:
             run = engine.get("r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             clock.advance(601)
             assert await run.result() == {"n": 1}
 
@@ -596,7 +586,7 @@ def test_resuming_starts_every_first_node_again():
         log = MemoryLog()
         async with Engine(log, workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
         async with Engine(log, workflows=[flow]) as engine:
             run = await engine.resume("r")
             await engine.signal("r", "go")
@@ -635,7 +625,7 @@ def test_one_transition_fires_many_times_when_signals_come_at_once():
     async def tell():
         async with Engine(workflows=[flow]) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             await asyncio.gather(*(_sent(engine, str(number)) for number in range(10)))
             await run.result()
             moves = [one for one in run.events() if isinstance(one.event, Transitioned)]
@@ -699,7 +689,7 @@ def test_a_limit_goes_on_unsaid_while_a_run_is_paused():
     async def tell():
         async with Engine(workflows=[flow], clock=clock) as engine:
             run = await engine.start(flow, {}, run_id="r")
-            await until(run, "waiting")
+            await reached(run, "waiting")
             await engine.pause("r")
             await run.wait()
             clock.advance(3_600)

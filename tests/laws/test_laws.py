@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stories import story
 
 from eventflow import CheckpointPolicy, CheckpointTaken, Engine, ManualClock, MemoryLog, RetryPolicy, Workflow
 from eventflow.codec import Stored, encode, pack_state, read_events, unpack_state
@@ -18,11 +19,6 @@ from eventflow.plain import EMPTY
 from eventflow.proof import genesis
 from eventflow.recovery import line, recover
 from eventflow.verification import verify_store
-
-
-def story(work):
-    """Run an async story to its end."""
-    return asyncio.run(asyncio.wait_for(work, 30))
 
 
 def counter(asked=None, last=5) -> Workflow:

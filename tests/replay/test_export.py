@@ -182,7 +182,7 @@ def test_a_forgery_with_a_right_end_is_refused(log, read):
         with pytest.raises(Corrupt):
             read(ended([encode({**header, **change}), *cut[1:]]))
     with pytest.raises(WrittenByNewer):
-        read(ended([encode({**header, "format": 3}), *cut[1:]]))
+        read(ended([encode({**header, "format": 4}), *cut[1:]]))
 
 
 def test_a_fork_without_its_parent_and_a_lie_about_the_whole_are_refused(log, read):

@@ -81,3 +81,11 @@ def test_a_long_list_is_measured_as_it_is_held():
     data = FrozenDict({"list": Rope.of(range(1_000)), "empty": Rope.of([])})
     for text in ("len(list) == 1000", "999 in list", "list", "list[-1] == 999", "not empty"):
         assert parse_condition(text).holds(data) is True
+
+
+@pytest.mark.parametrize("text", ["e\u0301 == 1", "a.\ufb01 == 1"])
+def test_a_name_that_would_be_read_as_another_one_is_refused(text):
+    """Python composes names as it parses them; a field that is written otherwise is another field."""
+    with pytest.raises(SettingsError, match="another field"):
+        parse_condition(text)
+    assert parse_condition("\u00e9 == 'e\u0301'").holds({"\u00e9": "e\u0301"})

@@ -15,7 +15,7 @@ from replay.rehearse.report import Finding, Receipt, RunReport
 
 ROOT = Path(__file__).parents[2]
 CODE = """
-import asyncio, ctypes, os, socket, subprocess, tempfile
+import asyncio, ctypes, multiprocessing, os, socket, sqlite3, subprocess, syslog, tempfile
 from pathlib import Path
 from eventflow import Workflow
 
@@ -35,6 +35,8 @@ def reaching(state):
         lambda: os.posix_spawn("/bin/true", ["true"], {}), os.fork, lambda: open("outside", "w"),
         lambda: Path("kept").unlink(), lambda: os.mkdir("made"), lambda: Path("kept").rename("moved"),
         lambda: os.rename(tempfile.mkstemp()[1], "moved"), lambda: os.symlink("kept", "link"),
+        lambda: sqlite3.connect("rows.db"), lambda: syslog.syslog("x"),
+        lambda: multiprocessing.get_context("spawn").Process(target=print).start(),
     ]
     for attempt in attempts:
         try:
@@ -64,6 +66,8 @@ def writing(state):
     with tempfile.NamedTemporaryFile("w") as file:
         file.write("x")
     with tempfile.TemporaryDirectory() as directory:
+        for name in (":memory:", os.path.join(directory, "rows.db")):
+            sqlite3.connect(name).execute("create table rows (one)").connection.close()
         (Path(directory) / "below").mkdir()
         (Path(directory) / "below" / "file").write_text("x")
     open(os.devnull, "w").close()
@@ -144,7 +148,7 @@ def test_every_way_out_is_blocked_and_named(place):
     for attempt in (
         "socket.", "socket.getaddrinfo example.com 80", "subprocess.Popen true", "os.system", "os.exec /bin/true",
         "os.posix_spawn /bin/true", "os.fork", "open for writing outside", "os.remove kept", "os.mkdir made",
-        "os.rename kept", "os.rename /", "os.symlink",
+        "os.rename kept", "os.rename /", "os.symlink", "open a database rows.db", "a process", "syslog.syslog",
     ):  # fmt: skip
         assert any(one.startswith(attempt) for one in blocked), attempt
     assert {one.kind for one in found.runs[0].findings} == {"blocked"}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
+from eventflow import Engine, Map, Workflow
 from eventflow.change import Op
 from eventflow.event import EffectFinished, EffectStarted, RunCompleted, Transitioned
 from eventflow.log import open_log
@@ -297,3 +299,22 @@ def test_asking_writes_nothing(run_replay, store, argv):
     before = file.read_bytes()
     run_replay(*argv)
     assert file.read_bytes() == before
+
+
+def test_calls_of_branches_are_told_apart_where_none_is_seen_in_the_value(run_replay, desk):
+    """By the branches they were made in: their names and keys are the same."""
+
+    def fetch(item, run):
+        run.effect_sync("fetch", lambda: "kept", mutating=False)
+        return item * 2
+
+    async def work() -> None:
+        flow = Workflow("w").add_node("each", Map(fetch, over="items", writes="out")).set_start("each")
+        async with Engine(desk / "runs.eventflow") as engine:
+            await (await engine.start(flow, {"items": [1, 2]}, run_id="r")).result()
+
+    asyncio.run(work())
+    last = run_replay("blame", "r", "out").out.splitlines()[-1]
+    assert last.startswith("no result of that visit's calls is seen in it: ")
+    assert "fetch (key 1, branch 0)" in last
+    assert "fetch (key 1, branch 1)" in last

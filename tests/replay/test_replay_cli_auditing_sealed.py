@@ -14,6 +14,7 @@ from eventflow.cipher.signing import new_key
 from eventflow.codec import decode
 from eventflow.log import open_log
 from eventflow.log.lmdb.tables import TABLES
+from eventflow.retention import compact_run
 from eventflow.sealing import keep, seal
 
 KEY = new_key("example.com/auditor")
@@ -161,6 +162,21 @@ def test_a_seal_that_is_kept_beside_the_log_is_compared_too(run_replay, sealed):
     assert "is not signed by the key" in done.err
     (sealed / "runs.eventflow" / "seals" / "10.note").write_text("nothing")
     assert "seals@0: the note has no signature" in run_replay("verify", "--all").err
+
+
+def test_a_run_that_was_compacted_after_the_seal_is_named(run_replay, sealed):
+    """The seal says nothing of the state in place of its events, which whoever compacts makes; a newer one does."""
+    log = open_log(sealed / "runs.eventflow")
+    compact_run(log, ManualClock(), "r1", 2)
+    (sealed / "newer.note").write_text(str(seal(log, KEY)))
+    log.close()
+    assert verdicts(run_replay) == ([], [])
+    held = run_replay("verify", "--seal", "held.note", "--key", "key.pub")
+    assert (held.code, "1 run compacted after the seal (r1)" in held.out) == (0, True)
+    found = {}
+    for name in ("held.note", "newer.note"):
+        found[name] = run_replay("verify", "--seal", name, "--key", "key.pub", "-o", "json").json["compacted_since"]
+    assert found == {"held.note": ["r1"], "newer.note": []}
 
 
 def test_one_run_can_be_verified_with_a_seal(run_replay, sealed):

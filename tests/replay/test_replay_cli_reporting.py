@@ -115,3 +115,17 @@ def test_a_seal_that_covers_the_end_is_named(run_replay, run_eventflow, flows):
     assert "the seal of 4 events covers its end" in run_replay("report", "one").out
     assert run_replay("report", "one", "-o", "json").json["evidence"]["seal"]["size"] == 4
     assert run_replay("report", "nobody").code == 3
+
+
+@pytest.mark.parametrize(("actor", "columns"), [("ann", False), ("bob", True)])
+def test_who_did_it_and_why_is_said_once(run_eventflow, run_replay, flows, monkeypatch, actor, columns):  # noqa: PLR0917
+    """In columns of their own, where more than one had a hand in it; of one who did everything, in one sentence."""
+    monkeypatch.setenv("LOGNAME", "ann")
+    assert run_eventflow("run", "flows:flow", "--id", "r", "--input", '{"n": 1}').code == 0
+    assert run_eventflow("pin", "r", "--why", "an audit", "--actor", actor).code == 0
+    told = run_replay("report", "r").out
+    section = told[told.index("Checkpoints and the store") :].splitlines()
+    assert ("by" in section[1].split()) == columns
+    assert section[2].count("an audit") == 1
+    assert section[2].count(f" {actor}") == columns
+    assert ("all that was done by hand was done by ann too" in told) != columns

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from eventflow import Engine, MemoryLog, RetryPolicy, Workflow
+from eventflow import Engine, MemoryLog, RetryPolicy, SystemClock, Workflow
 from eventflow.address import resolve
 from eventflow.event import (
     EffectFailed,
@@ -20,6 +20,7 @@ from eventflow.event import (
     WaitOpened,
 )
 from eventflow.plain import FrozenDict
+from eventflow.retention import compact_run
 from eventflow.testing.author import Author
 from eventflow.workflow import Human
 from replay.report import account
@@ -156,6 +157,23 @@ def test_an_end_by_hand_is_told(author):
     one = told(author)
     assert one.stays[-1].trigger == "RunCancelled"
     assert [(act.actor, act.why) for act in one.acts] == [("ann", "no use")]
+
+
+def test_a_compacted_run_is_told_from_where_it_begins():
+    """With the data it had there; it stays in the node it stood in, and what came before is not guessed at."""
+
+    async def tell():
+        flow = Workflow("w").add_node("a", lambda state: {"n": 1}).add_node("b", lambda state: {"n": 2})
+        log = MemoryLog()
+        async with Engine(log, workflows=[flow.add_edge("a", "b").set_start("a")]) as engine:
+            await (await engine.start(flow, {}, run_id="r")).result()
+        compact_run(log, SystemClock(), "r", 2)
+        return account(log, resolve(log, "r").head)
+
+    found = asyncio.run(tell())
+    assert (found.origin.compacted, found.origin.version, dict(found.origin.input)) == (True, 2, {"n": 1})
+    assert [(one.node, one.entered, one.left) for one in found.stays] == [("b", 2, 3)]
+    assert (found.events, found.problems) == (2, ())
 
 
 def test_what_does_not_hold_is_told(author):

@@ -12,7 +12,7 @@ from psycopg.types.numeric import Int8
 
 from eventflow.log.heads import Head, claimed
 from eventflow.log.lmdb.tables import FACET_WORKFLOW, entry_from, facet
-from eventflow.log.postgres.rows import HEAD, HEAD_FIELDS, NEWEST, head_from, text_bytes
+from eventflow.log.postgres.rows import HEAD, HEAD_FIELDS, head_from, text_bytes
 from eventflow.log.postgres.wire import ByteColumn
 from eventflow.log.queueing import LOOKED_AT, Bucket, Claim, Claimed, Queued, choose
 
@@ -24,7 +24,7 @@ _IN = "h.queue = %(queue)b and h.queue <> '' and h.status <= 2 and h.run_key is 
 _FREE = "h.owner = '\\x00000000000000000000000000000000'"
 _TAKEN = "h.owner <> '\\x00000000000000000000000000000000'"
 _LIVES = "exists (select from owners o where o.owner = {} and o.lease_until > clock_timestamp())"
-_ROWS = f"select {HEAD}, i.entry from heads h join info i on i.run_key = h.run_key {NEWEST} where {_IN}"  # noqa: S608
+_ROWS = f"select {HEAD}, i.entry from standing h join info i on i.run_key = h.run_key where {_IN}"  # noqa: S608
 _ORDER = "order by h.priority desc, h.run_key limit %(limit)b"
 _KNOWN = "and (%(all)b or i.workflow = any (%(workflows)b))"
 # The owners of a queue's runs, one look at the index each, however many runs they have.

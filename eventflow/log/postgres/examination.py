@@ -23,7 +23,7 @@ _NEEDED = {
          "owners", "writers"),
         "SELECT, INSERT, UPDATE, DELETE",
     ),
-    "migrations": "SELECT",
+    "migrations": "SELECT", "standing": "SELECT",
 }  # fmt: skip
 _SETTINGS = """select current_setting('server_version_num')::int, current_setting('fsync'),
     current_setting('full_page_writes'), current_setting('synchronous_commit'),
@@ -125,6 +125,10 @@ def _store(connection: psycopg.Connection, address: Address) -> Iterator[Examine
         f"version {at}, and {wanted} is needed: "
         + ("run `eventflow store migrate`" if at < wanted else "upgrade eventflow, which is older than they are"),
     )  # fmt: skip
+    if at != wanted:
+        return
+    if not address.portable:
+        yield _partitions(connection, address)
     lacking = list(_lacking(connection, address))
     detail = f"this role lacks {'; '.join(lacking)}: grant what docs/postgresql.md lists"
     yield _if(not lacking, "privileges", "all that an application needs", detail)
@@ -135,6 +139,22 @@ def _store(connection: psycopg.Connection, address: Address) -> Iterator[Examine
         )
         kind = "a copy that follows another store; nobody may drive it" if follows else "a store"
         yield Examined("store", "note" if follows else "ok", f"{kind}: {position} events at {address.text}")
+
+
+def _partitions(connection: psycopg.Connection, address: Address) -> Examined:
+    """How far ahead there is room for events, and whether that is looked after."""
+    schema = address.schema
+    many, room, least = _row(
+        connection,
+        f"""select (select count(*) from {schema}.spans), room - position,
+            (select least(t.span, s.high - s.low) / 2 from {schema}.spans s order by s.low desc limit 1)
+            from {schema}.tip t""",  # noqa: S608 - checked
+    )
+    return _if(
+        room > least, "partitions", f"{many} of the log, room for {room} more events",
+        f"room for {room} more events, and no further partition could be made; "
+        f"look at the server's log, or run `eventflow store migrate` with the owner's role",
+    )  # fmt: skip
 
 
 def _lacking(connection: psycopg.Connection, address: Address) -> Iterator[str]:

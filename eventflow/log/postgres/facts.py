@@ -11,14 +11,14 @@ from typing import Any
 
 from eventflow.log.heads import NOBODY, Head
 from eventflow.log.mirror import Mirror
-from eventflow.log.postgres.rows import HEAD, HEAD_FIELDS, NEWEST, head_from, text_bytes
+from eventflow.log.postgres.rows import HEAD, HEAD_FIELDS, head_from, text_bytes
 from eventflow.log.postgres.wire import ByteColumn, NumberColumn
 from eventflow.log.protocol import STORE_NAME, Act, Append, Bring, Post, Upkeep, Write
 
 KNOWN_HEADS = 10_000  # runs whose heads are remembered between batches: a few MB, and most that are driven at once
 
 _HEADS = f"""select {HEAD}, o.lease_until > clock_timestamp(), i.origin
-    from heads h {NEWEST} left join info i on i.run_key = h.run_key left join owners o on o.owner = h.owner
+    from standing h left join info i on i.run_key = h.run_key left join owners o on o.owner = h.owner
     where h.run_id = any (%b) or h.run_key = any (%b)"""  # noqa: S608 - made of constants
 _MESSAGES = """select b.run_key, b.message from unnest(%b, %b) as k (key, message)
     join inbox b on b.run_key = k.key and b.message = k.message"""

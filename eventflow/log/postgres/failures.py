@@ -24,6 +24,7 @@ _SAID: tuple[tuple[str, type[StoreUnusable], str], ...] = (
     ("25006", StoreUnreachable, "{at} only reads (a standby?); give the address of the primary"),
     ("28", StoreUnusable, "{at} does not let this role in ({said}); look at its name, password and pg_hba.conf"),
     ("3D000", StoreUnusable, "{at}: there is no such database; create it, or give another name"),
+    ("23514", StoreUnusable, "{at} has no place for the next events ({said}); nothing of this was kept: attach the table that is gone"),
     ("42P01", StoreUnusable, "{at} lacks a table ({said}); run `eventflow store migrate` with a role that may"),
     ("42883", StoreUnusable, "{at} lacks a function ({said}); run `eventflow store migrate` with a role that may"),
     ("3F000", StoreUnusable, "{at} lacks its schema; run `eventflow store migrate` with a role that may"),

@@ -26,8 +26,11 @@ from eventflow.log.protocol import Act
 
 FORMAT = 1  # of the events and snapshots in the tables, as in any store
 _DIRECTORY = Path(__file__).parent / "migrations"
-_PORTABLE = ("001",)  # the steps that other databases are given; the others are PostgreSQL's own
+_PORTABLE = ("001", "003")  # the steps that other databases are given; the others are PostgreSQL's own
 _LOCK = 0x6566_6D69  # an advisory lock of its own: migrations of all stores of a database take turns
+_PARTITIONS = 4  # the step that makes the log's partitions
+_LONG = 5_000_000  # events from which a log is looked through before that step, which would hold others up for seconds
+_SPAN = 1_000_000  # positions; as the step has it
 _VERSIONS = (
     "create table if not exists migrations (version bigint primary key, applied_at timestamptz not null default now())"
 )
@@ -71,6 +74,7 @@ def migrate(connection: psycopg.Connection, address: Address, clock: Clock) -> l
     Raises StoreUnusable where the role may not, WrittenByNewer if the tables are of a newer eventflow.
     """
     try:
+        _prepare(connection, address)
         with connection.transaction():
             if not address.portable:
                 connection.execute("select pg_advisory_xact_lock(%s)", (Int8(_LOCK),))
@@ -88,6 +92,30 @@ def migrate(connection: psycopg.Connection, address: Address, clock: Clock) -> l
     except psycopg.Error as error:
         raise translated(address, error) from None
     return [number for number, _ in steps]
+
+
+def _prepare(connection: psycopg.Connection, address: Address) -> None:
+    """Let a long log be known to end before some position, while others write, so that it need not be read under a lock.
+
+    The bound is far ahead of what is written until then. Who was stopped here does it again.
+    """
+    at = version_of(connection, address)
+    if address.portable or not 0 < at < _PARTITIONS:
+        return
+    connection.execute("select pg_advisory_lock(%s)", (Int8(_LOCK),))
+    try:
+        if version_of(connection, address) >= _PARTITIONS:
+            return
+        end = (connection.execute("select position from tip").fetchone() or (0,))[0]
+        if end < _LONG:
+            return
+        bound = (end // _SPAN + 1 + max(1, end // 8 // _SPAN)) * _SPAN
+        connection.execute("alter table log drop constraint if exists log_upto")
+        check = sql.SQL("check (position >= 0 and position < {}) not valid").format(sql.Literal(bound))
+        connection.execute(sql.SQL("alter table log add constraint log_upto ") + check)
+        connection.execute("alter table log validate constraint log_upto")
+    finally:
+        connection.execute("select pg_advisory_unlock(%s)", (Int8(_LOCK),))
 
 
 def check_version(at: int, address: Address, *, exact: bool = True) -> None:

@@ -19,9 +19,9 @@ from eventflow.log.protocol import STORE_RUN, Kept
 if TYPE_CHECKING:
     import psycopg
 
-_TOMBSTONES = """with moved as (update tip set position = position + %b returning position - %b as before)
-    insert into log select before + e.number, null, 0, e.data
-    from moved, unnest(%b) with ordinality as e (data, number)"""
+_MOVE = "update tip set position = position + %b returning position - %b"
+_TOMBSTONES = """insert into log select %b + e.number, null, 0, e.data
+    from unnest(%b) with ordinality as e (data, number)"""
 _GONE = """insert into heads (run_id, run_key, incarnation, version, digest, epoch, owner, status, waiting, updated)
     values (%b, null, %b, 0, %b, 0, %b, %b, 0, %b) on conflict do nothing"""
 _VOUCH = """insert into vouches values (%b, %b, %b)
@@ -30,18 +30,25 @@ _LET_GO = """update heads set owner = %b, epoch = (%b::bigint << %b) + (epoch & 
     where run_key is not null and run_key <> %b"""
 
 
-def mirror(connection: psycopg.Connection, one: Mirror, facts: Facts) -> Kept:
-    """Do what a mirror says. Raises VersionConflict where a run that was deleted has moved on here."""
+def mirror(connection: psycopg.Connection, one: Mirror, facts: Facts, *, partitions: bool) -> Kept:
+    """Do what a mirror says; `partitions` says that the log has some. Raises VersionConflict where a run that was deleted has moved on here."""
     for head in one.deleted:
         held = facts.heads.get(head.run_id)
         if held != head:
             raise VersionConflict(head.run_id, head.version, held.version if held else 0)
     if one.tombstones:
-        many = Int8(len(one.tombstones))
-        connection.execute(_TOMBSTONES, (many, many, ByteColumn(TOMBSTONE + name for name in one.tombstones)))
+        _bury(connection, one, partitions=partitions)
     _remove(connection, one)
     _note(connection, one)
     return Kept()
+
+
+def _bury(connection: psycopg.Connection, one: Mirror, *, partitions: bool) -> None:
+    many = Int8(len(one.tombstones))
+    before = connection.execute(_MOVE, (many, many)).fetchall()[0][0]
+    if partitions:
+        connection.execute("select make_room()")
+    connection.execute(_TOMBSTONES, (Int8(before), ByteColumn(TOMBSTONE + name for name in one.tombstones)))
 
 
 def _remove(connection: psycopg.Connection, one: Mirror) -> None:

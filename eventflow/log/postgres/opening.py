@@ -27,7 +27,7 @@ TAIL = 64  # events; as an LMDB store checks, and reading them takes 2 ms
 _SWEEP = "delete from writers where seen < clock_timestamp() - interval '30 days'"
 _TAIL = """select l.position, l.run_key, l.version, l.data, n.data, h.version, h.digest, c.upto
     from (select * from log order by position desc limit %b) l
-    left join log n on n.run_key = l.run_key and n.version = l.version + 1
+    left join log n on n.run_key = l.run_key and n.version = l.version + 1 and n.position > l.position
     left join heads h on h.run_key = l.run_key left join clearing c on c.run_key = l.run_key"""
 
 

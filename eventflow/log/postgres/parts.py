@@ -142,7 +142,8 @@ def _alone(
             case Claim():
                 answer = claiming.claim(connection, one, own_clock=sender.own_clock)
             case Mirror():
-                answer = mirror(connection, one, look_up(connection, [one]))
+                facts = look_up(connection, [one])
+                answer = mirror(connection, one, facts, partitions=not sender.address.portable)
     except Conflict as error:
         return error
     connection.execute("update tip set changes = changes + 1")

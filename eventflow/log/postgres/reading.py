@@ -15,7 +15,6 @@ from eventflow.log.lmdb.tables import FACET_TAG, FACET_WORKFLOW, entry_from, fac
 from eventflow.log.postgres.rows import (
     HEAD,
     HEAD_FIELDS,
-    NEWEST,
     STATUS_NUMBER,
     head_from,
     mark_from,
@@ -29,8 +28,10 @@ if TYPE_CHECKING:
     import psycopg
 
 LAST = (1 << 63) - 1  # the largest bigint
-_HEADS = f"select {HEAD} from heads h {NEWEST}"  # noqa: S608 - made of constants
-_RUNS = f"select {HEAD}, i.entry from heads h join info i on i.run_key = h.run_key {NEWEST}"  # noqa: S608
+_HEADS = f"select {HEAD} from standing h"  # noqa: S608 - made of constants
+_RUNS = f"select {HEAD}, i.entry from standing h join info i on i.run_key = h.run_key"  # noqa: S608
+_EVENTS = "select position, data from events_of(%b, %b, %b)"
+_EVENTS_PORTABLE = "select position, data from log where run_key = %b and version between %b and %b order by version"
 _PAGE = 500  # runs of a list that are read at once, where it has a limit
 # kind of what a store holds -> its tables; of the first one the rows are counted
 _TABLES = {
@@ -113,9 +114,9 @@ def children(connection: psycopg.Connection, run_key: bytes) -> list[bytes]:
     ]
 
 
-def read(connection: psycopg.Connection, run_key: bytes, first: int, last: int) -> list[Stored]:
+def read(connection: psycopg.Connection, run_key: bytes, first: int, last: int, *, portable: bool) -> list[Stored]:
     """Events of a run from one version to another."""
-    asked = "select position, data from log where run_key = %b and version between %b and %b order by version"
+    asked = _EVENTS_PORTABLE if portable else _EVENTS
     return [Stored(*row) for row in _all(connection, asked, run_key, _bounded(first), _bounded(last))]
 
 
@@ -208,7 +209,7 @@ def follows(connection: psycopg.Connection) -> bool:
 def usage(connection: psycopg.Connection) -> Usage:
     """What the store holds: rows as they are now, bytes as the server's files have them."""
     counts = ", ".join(f"(select count(*) from {tables[0]})" for tables in _TABLES.values())  # noqa: S608 - ours
-    sizes = ", ".join(f"pg_total_relation_size('{name}'::regclass)" for name in _NAMES)
+    sizes = ", ".join(_size(name) for name in _NAMES)
     row = _all(connection, f"select (select position from tip), {counts}, {sizes}")[0]  # noqa: S608 - ours
     rows = dict(zip(_TABLES, row[1:], strict=False))
     held = dict(zip(_NAMES, row[1 + len(_TABLES) :], strict=True))
@@ -218,5 +219,14 @@ def usage(connection: psycopg.Connection) -> Usage:
 
 def held_bytes(connection: psycopg.Connection) -> int:
     """Bytes of the server's files that the store's tables and indexes have; no row is counted."""
-    sizes = " + ".join(f"pg_total_relation_size('{name}'::regclass)" for name in _NAMES)
+    sizes = " + ".join(_size(name) for name in _NAMES)
     return int(_all(connection, f"select {sizes}")[0][0])
+
+
+def _size(table: str) -> str:
+    """What asks for the bytes of a table with its partitions and indexes."""
+    own = f"pg_total_relation_size('{table}'::regclass)"
+    if table != "log":
+        return own
+    parts = "select sum(pg_total_relation_size(inhrelid)) from pg_inherits where inhparent = 'log'::regclass"
+    return f"({own} + coalesce(({parts}), 0))::bigint"

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _EVERYTHING = (1 << 63) - 1  # up to which version a deleted run is tidied up
 _BURY = """update log set run_key = null,
     data = case when get_byte(data, 0) = 255 then data else '\\xff'::bytea || sha256(data) end
-    where position in (select position from log where run_key = %b and version {} %b order by version limit %b)"""
+    where position = any (array(select position from log where run_key = %b and version {} %b order by version limit %b))"""
 
 
 def removes(act: Act) -> bool:

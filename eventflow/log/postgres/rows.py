@@ -17,12 +17,9 @@ WAIT_NUMBER = {wait: number for number, wait in enumerate(WAITS)}
 _TIME = 6  # the field of an event that says when, docs/format.md
 _WRAP = 1 << 64
 
-# A head's columns; then the run's newest event, which is newer than the head's row unless that changed with it.
+# A head's columns in `standing h`; then those of the run's newest event, which is newer unless the head changed with it.
 HEAD = """h.run_id, h.run_key, h.incarnation, h.version, h.digest, h.epoch, h.owner, h.status, h.waiting, h.updated,
-    l.version, l.data"""
-NEWEST = """left join lateral (
-    select l.version, l.data from log l where l.run_key = h.run_key order by l.version desc limit 1
-) l on true"""
+    h.newest, h.data"""
 HEAD_FIELDS = 12
 
 

@@ -8,21 +8,25 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+import psycopg
+
 from eventflow.checkpoint import Checkpoint
 from eventflow.clock import Clock, SystemClock
 from eventflow.codec import Stored
 from eventflow.errors import Corrupt, EventflowError, StoreUnusable
 from eventflow.log.heads import NOBODY, Entry, Head, Listed, Query
-from eventflow.log.postgres import reading
+from eventflow.log.postgres import reading, spans
 from eventflow.log.postgres.address import parse
 from eventflow.log.postgres.claiming import taken, waiting
 from eventflow.log.postgres.connecting import of_writer
+from eventflow.log.postgres.failures import translated
 from eventflow.log.postgres.leases import Leases
 from eventflow.log.postgres.lookout import Lookout
 from eventflow.log.postgres.migrating import migrate
 from eventflow.log.postgres.opening import Wanted, open_store
 from eventflow.log.postgres.removing import guards
 from eventflow.log.postgres.session import PATIENCE, Readers, Seen, connected
+from eventflow.log.postgres.spans import Rewrite, Span
 from eventflow.log.postgres.transacting import Transaction, Transactions
 from eventflow.log.postgres.writing import Writing, sender_for
 from eventflow.log.protocol import Answer, Usage, Write
@@ -118,7 +122,8 @@ class PostgresLog:
 
     def read(self, run_key: bytes, first: int, last: int) -> list[Stored]:
         """Events of a run from version `first` to `last`, both included."""
-        return self._readers.use(lambda c: reading.read(c, run_key, first, last))
+        portable = self.address.portable
+        return self._readers.use(lambda c: reading.read(c, run_key, first, last, portable=portable))
 
     def feed(self, after: int, limit: int) -> list[Stored]:
         """Events of the whole store in order of position, from `after` + 1 on."""
@@ -209,6 +214,30 @@ class PostgresLog:
     def held_bytes(self) -> int:
         """Bytes of the tables with their indexes, those of rows that are gone and not yet used again among them."""
         return self._readers.use(reading.held_bytes)
+
+    # --- partitions
+
+    def spans(self) -> list[Span]:
+        """The log's partitions by position, those that were made ahead among them; none in the portable dialect."""
+        return [] if self.address.portable else self._readers.use(spans.spans)
+
+    def rewritable(self) -> list[Rewrite]:
+        """Spans that are worth writing anew, oldest first."""
+        return spans.worthwhile(self.spans())
+
+    def rewrite(self, one: Rewrite) -> tuple[int, int]:
+        """Write spans anew without what was deleted; bytes before and after. Others wait while the tables change places.
+
+        Raises StoreBusy if somebody reads the log for long, or does the same; nothing is changed then.
+        """
+        self._seen.check()
+        connection = connected(self.address, self._seen, readonly=False)
+        try:
+            return spans.rewrite(connection, one)
+        except psycopg.Error as error:
+            raise translated(self.address, error) from None
+        finally:
+            connection.close()
 
     def close(self) -> None:
         """Let go of every connection."""

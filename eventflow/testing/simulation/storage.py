@@ -16,7 +16,7 @@ from typing import Any, Literal
 from eventflow.errors import EventflowError, StoreClosed, StoreFull, StoreUnusable
 from eventflow.log import Answer, Append, Appended, Log, MemoryLog
 from eventflow.log import Write as LogWrite
-from eventflow.log.writer import Pending
+from eventflow.log.writer import Pending, Writer
 
 Plant = Literal["", "unsynced", "unguarded"]
 PLANTS: dict[Plant, str] = {
@@ -173,6 +173,10 @@ class SimulatedWriter:
         answer = self.at_once(one) if alone else None
         return await self.submit(one) if answer is None else answer
 
+    async def surely(self, one: LogWrite, *, alone: bool = False) -> Answer:
+        """The same, as a real writer has it for who goes on with what is durable."""
+        return await Writer.surely(self, one, alone=alone)  # type: ignore[arg-type] # it asks for these two alone
+
     def at_once(self, one: LogWrite) -> Answer | None:
         """Write now, unless others wait to be written."""
         return None if self._gathered else self.write_now(one)
@@ -199,12 +203,11 @@ class SimulatedWriter:
 
     def _commit(self) -> None:
         batch, self._gathered = self._gathered, []
-        if self._log.dead:
-            return  # nobody will ever be told
+        answers: Sequence[Any]
         try:
-            answers: Sequence[Any] = self._log.write([one.write for one in batch])
-        except Died:
-            return
+            answers = [Died()] * len(batch) if self._log.dead else self._log.write([one.write for one in batch])
+        except Died as end:  # whoever waits ends with the process
+            answers = [end] * len(batch)
         except EventflowError as error:
             answers = [error] * len(batch)
         for pending, answer in zip(batch, answers, strict=True):
