@@ -157,9 +157,9 @@ def goes_on(
     """
     kind, name, place = wait["kind"], wait["name"], options(store)
     if kind == "human":
-        return [
-            ("answer with", f"eventflow answer {run_id} JSON" + (f" --wait {wait['id']}" if several else "") + place)
-        ]
+        form, other = _answer_form(wait["spec"])
+        which = f" --wait {wait['id']}" if several else ""
+        return [("answer with", f"eventflow answer {run_id} {form}{which}{place}{other}")]
     if kind == "signal" and name == MESSAGE:
         return [("send it with", f"eventflow send {run_id} TEXT{place}")]
     if kind == "signal":
@@ -169,6 +169,15 @@ def goes_on(
         command = f"eventflow settle {run_id} {shlex.quote(name)} --key {shlex.quote(wait['spec'].get('key', '1'))}{of}"
         return [("say it with", f"{command}{place} --result JSON (or --never-happened)")]
     return []
+
+
+def _answer_form(spec: FrozenDict) -> tuple[str, str]:
+    """How an answer to a question is written, as far as its schema tells in a word, and what else it may be."""
+    schema = spec.get("schema")
+    kind = schema.get("type") if isinstance(schema, dict) else None
+    if "tool" in spec or kind == "boolean":
+        return "true", " (or false)"
+    return {"string": "'\"TEXT\"'", "integer": "NUMBER", "number": "NUMBER"}.get(str(kind), "JSON"), ""
 
 
 # --- all that `show` tells -----------------------------------------------------------------------------------------

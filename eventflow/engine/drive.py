@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from traceback import format_exception
 from typing import Any, Literal
 
 from eventflow.budget import over_budget
@@ -50,6 +51,7 @@ from eventflow.forking import who
 from eventflow.plain import FrozenDict
 from eventflow.recovery import line
 from eventflow.run import Journal, Keys, Visit, asked_rest, facts, failure_of, is_failure, is_final
+from eventflow.shapes import PROCESS_KEY, hidden
 from eventflow.state import State, open_waits
 from eventflow.workflow import Decision, Go, Node, Pause, Split, Standing, Workflow, joined
 
@@ -74,7 +76,7 @@ class Driver:
         self._taken_up_at = journal.state.visit
         self._stopping = False
         self._interrupt: Interrupt = ""
-        self.raised: BaseException | None = None  # what the run failed of here
+        self.raised: BaseException | None = None  # what the run failed of here, unless it tells a secret
         self._inside = False  # between the begin of a body and the record of what came of it
         self._visit: Visit | None = None  # what the body was given as its run, if it takes one
         self._reading_mail = False
@@ -481,7 +483,8 @@ class Driver:
         return own if own and self.flow.has_edge(node.name, own) else "failed"
 
     async def _fail(self, error: BaseException) -> None:
-        self.raised = error
+        told = "".join(format_exception(error))
+        self.raised = error if self.journal.shop.clean(hidden(told, PROCESS_KEY)) == told else None
         await end(self.journal, "failed", error=failure_of(error))
 
     def _extends(self, field: str) -> bool:

@@ -164,6 +164,8 @@ def test_an_import_takes_a_file_or_a_store(run_eventflow, store):
         "present": [],
         "events": 5,
         "without_key": 0,
+        "hidden": 0,
+        "unopened": 0,
     }
     said = last_act(store.parent / "new")
     assert isinstance(said, RunsImported)

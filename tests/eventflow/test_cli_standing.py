@@ -8,6 +8,9 @@ import signal
 
 import pytest
 
+from eventflow.cli.standing import goes_on
+from eventflow.plain import freeze
+
 AROUND = [
     "waits",
     "branches",
@@ -226,3 +229,20 @@ def test_a_paused_run_says_how_it_goes_on(start, run_eventflow):
     assert run_eventflow("pause", "r").code == 0
     running.ended()
     assert "it was paused; go on with `eventflow resume r --flow MODULE:NAME`" in run_eventflow("show", "r").out
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({}, "JSON"),
+        ({"schema": {"type": "object"}}, "JSON"),
+        ({"schema": {"type": "boolean"}}, "true (or false)"),
+        ({"schema": {"type": "string"}}, "'\"TEXT\"'"),
+        ({"schema": {"type": "integer"}}, "NUMBER"),
+        ({"tool": "refund", "schema": {"anyOf": []}}, "true (or false)"),
+    ],
+)
+def test_the_form_of_an_answer_is_said_as_far_as_it_is_known(spec, said):
+    """A question whose answer is one word has that word in its command."""
+    wait = freeze({"id": 3, "kind": "human", "name": "", "spec": spec})
+    assert goes_on("r", "", wait) == [("answer with", f"eventflow answer r {said}")]

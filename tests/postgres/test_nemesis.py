@@ -195,7 +195,7 @@ def test_without_fencing_something_breaks(tmp_path: Path, record_property) -> No
         feeder.start()
         try:
             with closing(open_log(url, readonly=True)) as log:
-                for _ in range(8):
+                for _ in range(40):  # a round in four finds something
                     time.sleep(0.5)
                     fleet.sleep(luck, 1.2)
                     time.sleep(0.4)

@@ -111,8 +111,8 @@ def _prepare(connection: psycopg.Connection, address: Address) -> None:
             return
         bound = (end // _SPAN + 1 + max(1, end // 8 // _SPAN)) * _SPAN
         connection.execute("alter table log drop constraint if exists log_upto")
-        check = sql.SQL("check (position >= 0 and position < {}) not valid").format(sql.Literal(bound))
-        connection.execute(sql.SQL("alter table log add constraint log_upto ") + check)
+        upto = sql.SQL("alter table log add constraint log_upto check (position >= 0 and position < {}) not valid")
+        connection.execute(upto.format(sql.Literal(bound)))
         connection.execute("alter table log validate constraint log_upto")
     finally:
         connection.execute("select pg_advisory_unlock(%s)", (Int8(_LOCK),))
