@@ -134,8 +134,10 @@ def caught_up(log: Log, head: Head, seen: State | None) -> State:
     if seen is not None and (seen.run.run_key, seen.run.incarnation) == (head.run_key, head.incarnation):
         if seen.digest == head.digest:
             return seen
-        if 0 < head.version - seen.version <= NEAR and not any(bend > seen.version for bend in log.bends(head.run_key)):
-            with suppress(Corrupt):  # it may have been compacted, or deleted and begun anew, since the head was read
+        if 0 < head.version - seen.version <= NEAR:
+            with suppress(
+                Corrupt
+            ):  # what comes after a rewind does not follow; it may have been compacted or deleted, too
                 state = fold_on(log, seen, head.version)
                 if state.digest == head.digest:
                     return state
